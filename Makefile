@@ -1,0 +1,38 @@
+# The first of these Pythons that passes the checks; `make demo PYTHON=/path/to/python` names another.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p .ci/check_system.py --quiet 2>/dev/null && echo $$p && exit; done; echo python3)
+
+help:  ## show this list
+	@sed -n 's/^\([a-z.-]*\):.*## /make \1\t/p' Makefile
+
+demo: .venv/installed  ## install if needed, run the five notebooks on the built-in images, print the results and the report's path
+	.venv/bin/python notebooks/run_all.py --run-name demo
+
+test: .venv/installed  ## unit, parity and notebook tests
+	.venv/bin/python -m pytest tests
+
+lab: .venv/installed  ## open the notebooks in JupyterLab
+	cd notebooks && ../.venv/bin/jupyter lab
+
+notebooks: .venv/installed  ## execute the notebooks again and keep their outputs for a commit
+	.venv/bin/python notebooks/run_all.py --commit
+
+lint: .venv/installed  ## style, format, and the size of the library against its limits
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/python .ci/count_lines.py
+
+lock:  ## resolve pyproject.toml's ranges again into requirements.txt (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --fork-strategy fewest \
+		--custom-compile-command "make lock" pyproject.toml -o requirements.txt
+
+.venv: .venv/installed  ## only install
+
+# The checks come first and write the lock to install from: without a C++ compiler it lacks the CRF.
+.venv/installed: requirements.txt
+	$(PYTHON) .ci/check_system.py requirements.txt .venv/requirements.txt
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --disable-pip-version-check -r .venv/requirements.txt
+	.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+.PHONY: help demo test lab notebooks lint lock .venv

@@ -1,0 +1,27 @@
+"""Weakly-supervised semantic segmentation from image tags: WS-FCN and 1-stage-wseg, rebuilt to be read.
+
+The names below are loaded on first use, so `import wsfcn_lib` costs nothing and CRF worker processes start without torch.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+_HOMES = {
+    "NetConfig": "config",
+    "TrainConfig": "config",
+    "WSFCN": "network",
+    "BaselineCAM": "network",
+    "NetOutput": "network",
+    "segment": "infer",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"wsfcn_lib has no {name!r}; it offers {', '.join(_HOMES)}, or import one of its modules")
+    return getattr(import_module(f"wsfcn_lib.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOMES]

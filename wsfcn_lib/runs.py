@@ -1,0 +1,200 @@
+"""A run is a folder: `run.json` says how its results came about, a lock keeps a second process out.
+
+`python -m wsfcn_lib.runs` lists the runs; with two names it shows in what they differ.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wsfcn_lib.provenance import ROOT, code_hash, code_state, peak_memory_mb, provenance  # noqa: F401 — offered from here too
+
+RUNS = ROOT / "data" / "runs"
+_locks = {}  # folder -> open lock file; one per process, because closing any handle of a file drops its POSIX lock
+
+
+class RunError(RuntimeError):
+    """A run folder cannot be used as asked; the message says which rule is broken and what to do."""
+
+
+def atomic_write(path: Path | str, data: str | bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def plain(value: object) -> object:
+    """Return `value` as JSON holds it: tuples become lists, numpy numbers numbers, paths below ROOT relative to it."""
+    text = json.dumps(value, default=lambda item: item.item() if hasattr(item, "item") else str(item), ensure_ascii=False)
+    return json.loads(text.replace(f'"{ROOT}{os.sep}', '"'))
+
+
+def flat(tree: dict, prefix: str = "") -> dict[str, object]:
+    """Return nested dicts as one dict with dotted keys."""
+    rows = {}
+    for key, value in tree.items():
+        rows |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return rows
+
+
+def compare(a: dict, b: dict) -> list[tuple[str, object, object]]:
+    """Return (dotted key, value in a, value in b) wherever they differ; "(absent)" stands for a missing key."""
+    a, b = flat(plain(a)), flat(plain(b))
+    pairs = [(key, a.get(key, "(absent)"), b.get(key, "(absent)")) for key in dict.fromkeys([*a, *b])]
+    return [row for row in pairs if row[1] != row[2]]
+
+
+def settings_hash(settings: dict) -> str:
+    """Return 16 hex digits that change with any setting, but not with the order they are written in."""
+    return hashlib.sha256(json.dumps(plain(settings), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def require_space(path: Path | str, bytes_needed: float) -> None:
+    """Raise RunError unless the disk that holds (or will hold) `path`, taken from ROOT, has that much room."""
+    place = (ROOT / path).resolve()
+    free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+    if free < bytes_needed:
+        need = f"{path} needs {bytes_needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free"
+        raise RunError(f"{need}; delete old runs (python -m wsfcn_lib.runs lists them) or make data/ a link to a larger disk")
+
+
+def read_run(path: Path | str) -> dict:
+    """Return a run's `run.json`, with its `metrics.json` (if any) under the key `metrics`; takes no lock."""
+    run, metrics = ROOT / path / "run.json", ROOT / path / "metrics.json"
+    try:
+        found = json.loads(run.read_text())
+        return found | {"metrics": json.loads(metrics.read_text())} if metrics.exists() else found
+    except FileNotFoundError:
+        raise RunError(f"{path} is not a run: it has no run.json; notebooks/run_all.py --run-name makes one") from None
+    except ValueError as error:
+        raise RunError(f"{path} holds a damaged run.json or metrics.json ({error}); delete the run and make it again") from None
+
+
+def list_runs(folder: Path | str = RUNS) -> list[dict]:
+    """Return one row per run folder, oldest first: name, started, commit, finished (stages), mean_iou (or None)."""
+    rows = []
+    for path in (ROOT / folder).glob("*/run.json"):
+        run = read_run(path.parent)
+        first = min(run["stages"].values(), key=lambda stage: stage.get("started", "9"), default={})
+        row = {"name": path.parent.name, "started": first.get("started", ""), "commit": first.get("commit")}
+        row["finished"] = [name for name, stage in run["stages"].items() if stage.get("finished")]
+        rows.append(row | {"mean_iou": run.get("metrics", {}).get("mean_iou")})
+    return sorted(rows, key=lambda row: row["started"])
+
+
+def stop_requested(run: "RunFolder | Path | str") -> bool:
+    """Tell whether somebody touched the file `stop` in the run's folder."""
+    return (ROOT / getattr(run, "path", run) / "stop").exists()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """An open, locked run folder. Close it (or leave its `with` block) before another process is to work on it."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path | str, settings: dict, stage: str, device: str = "cpu", free: Collection[str] = ()) -> "RunFolder":
+        """Create the folder, or reopen it, for one stage such as "02_train".
+
+        A stage keeps its settings for good: others raise RunError with each difference, save for the keys in `free`, which
+        change no result (workers, device). A leftover `stop` file is taken away. Opening twice in one process is harmless.
+        """
+        run = cls((ROOT / path).resolve())
+        run.path.mkdir(parents=True, exist_ok=True)
+        fresh = run._lock()
+        try:
+            run._enter(stage, plain(settings), device, free, fresh)
+            (run.path / "stop").unlink(missing_ok=True)
+        except BaseException:
+            run.close()
+            raise
+        return run
+
+    def _lock(self) -> bool:
+        file = self.path / ".lock"
+        if self.path in _locks and file.exists():
+            return False
+        handle = open(file, "a+")
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            handle.seek(0)
+            advice = "wait for it, touch the run's file `stop`, shut down the notebook kernel, or choose another run name"
+            raise RunError(f"run {self.path.name} is in use by process {handle.read()}: {advice}") from None
+        handle.truncate(0)
+        print(os.getpid(), end="", file=handle, flush=True)
+        _locks[self.path] = handle
+        return True
+
+    def _enter(self, stage: str, settings: dict, device: str, free: Collection[str], fresh: bool) -> None:
+        if not (self.path / "run.json").exists():
+            atomic_write(self.path / "run.json", '{"stages": {}}')
+        known, now = read_run(self.path)["stages"].get(stage, {}), datetime.now(UTC).isoformat(timespec="seconds")
+        changed = [row for row in compare(known.get("settings", settings), settings) if row[0].split(".")[0] not in free]
+        if changed:
+            rows = "".join(f"\n  {key}: {old!r} → {new!r}" for key, old, new in changed)
+            raise RunError(f"run {self.path.name} has other settings for {stage}:{rows}\nChoose another run name, or delete it.")
+        if "settings" not in known:
+            self.record(stage, settings=settings, started=now, **provenance(device))
+        elif fresh and not known.get("finished"):  # an interrupted stage goes on, perhaps with other code: that stays visible
+            resumed = {"at": now, "device": device, **code_state()}
+            self.record(stage, settings=settings, resumed=[*known.get("resumed", []), resumed])
+
+    def record(self, stage: str, **facts: object) -> None:
+        """Merge facts (seconds, peak_memory_mb, data checksums, finished=True, ...) into the stage's part of `run.json`."""
+        if self.path not in _locks:
+            raise RunError(f"run {self.path.name} is closed, so {stage} cannot record anything; RunFolder.open it again")
+        run = read_run(self.path)
+        run.pop("metrics", None)
+        run["stages"].setdefault(stage, {}).update(plain(facts))
+        atomic_write(self.path / "run.json", json.dumps(run, indent=1, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        if handle := _locks.pop(self.path, None):
+            handle.close()
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def main() -> None:
+    """List the runs, or show in what two of them differ."""
+    parser = argparse.ArgumentParser(prog="python -m wsfcn_lib.runs", description=main.__doc__)
+    parser.add_argument("run", nargs="*", help="two names of folders in data/runs")
+    names = parser.parse_args().run
+    if len(names) not in (0, 2):
+        parser.error(f"give no run, or two to compare, not {len(names)}")
+    if names:
+        rows = [("", *names), *compare(*(read_run(RUNS / name) for name in names))]
+    else:
+        rows = [("name", "started", "commit", "finished", "mean_iou"), *(row.values() for row in list_runs())]
+    for row in rows:
+        print(*row, sep="\t")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RunError as error:
+        sys.exit(str(error))
