@@ -1,0 +1,81 @@
+"""What the published programs computed, and the weights they computed it with.
+
+The fixtures hold inputs and outputs only. Weights are drawn from the CRC-32 of each tensor's published name, so any
+network that maps its names to the published ones can rebuild them, and one wrong name shows as a wrong number.
+"""
+
+import json
+import zlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wsfcn_lib import WSFCN, BaselineCAM, NetConfig
+from wsfcn_lib.weights import published_names
+
+FIXTURES = Path(__file__).parent / "fixtures"
+BACKBONES = ("resnet38", "vgg16", "resnet50", "resnet101")
+
+
+@cache
+def fixture(name):
+    """Arrays of one fixture file as tensors, by name."""
+    with np.load(FIXTURES / f"{name}.npz") as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+@cache
+def published_state(file):
+    """Names, shapes, parameter groups and frozen layers of the published networks."""
+    return json.loads((FIXTURES / f"{file}.json").read_text())
+
+
+def drawn(name, shape, prefix=""):
+    """The fixture value of the tensor with this published name."""
+    source = "fc8.weight" if name in ("cls_branch.2.weight", "mask_branch.0.weight") else name
+    rng = np.random.default_rng(zlib.crc32((prefix + source).encode()))
+    if name.endswith("num_batches_tracked"):
+        return torch.zeros(shape, dtype=torch.int64)
+    if name.endswith("running_var"):
+        value = rng.uniform(0.5, 1.5, shape)
+    elif len(shape) >= 2:
+        value = rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))
+    elif name.endswith("weight"):
+        value = rng.uniform(0.5, 1.5, shape)
+    else:
+        value = rng.standard_normal(shape) * 0.1
+    return torch.from_numpy(value * 12.0 if name == "last_conv.8.weight" else value).float()
+
+
+def published_network(backbone, kind="wsfcn"):
+    """A network in evaluation mode, filled with the fixture weights; `kind` is wsfcn, 1stage or cam."""
+    switches = {"context": "aspp", "fusion": "gci"} if kind == "1stage" else {}
+    net = (BaselineCAM if kind == "cam" else WSFCN)(NetConfig(backbone=backbone, **switches))
+    return refill(net)
+
+
+def refill(net):
+    """Fill a whole network by its published names."""
+    own = net.state_dict()
+    net.load_state_dict({ours: drawn(theirs, tuple(own[ours].shape)) for ours, theirs in published_names(net).items()})
+    return net.eval()
+
+
+def fill_module(module, names, prefix):
+    """Fill a stand-alone module; `names` maps its parameters to published ones, `prefix` seeds them."""
+    own = module.state_dict()
+    module.load_state_dict({ours: drawn(names[ours], tuple(own[ours].shape), prefix) for ours in own})
+    return module.eval()
+
+
+def module_names(net, part, published_prefix):
+    """{name inside net.<part>: published name without its prefix}, taken from the network's own mapping."""
+    chosen = {k: v for k, v in published_names(net).items() if k.startswith(part + ".")}
+    return {k[len(part) + 1 :]: v.removeprefix(published_prefix) for k, v in chosen.items()}
+
+
+def relative_error(ours, theirs):
+    """Largest difference, relative to the largest published value."""
+    return ((ours - theirs).abs().max() / theirs.abs().max()).item()

@@ -1,0 +1,100 @@
+"""The networks beyond parity: sizes of every backbone, switches, training behaviour, initialisation."""
+
+import pytest
+import torch
+
+from wsfcn_lib import WSFCN, BaselineCAM, NetConfig
+from wsfcn_lib.modules import stochastic_gate
+from wsfcn_lib.network import build_network, unreachable_taps
+
+SMALL = {"width": 16, "dilations": (1, 2, 4, 6), "num_classes": 4}
+
+
+@pytest.mark.parametrize("backbone, deep", [("tiny", 8), ("mobilenet_v2", 8), ("vgg16", 16), ("resnet50", 16)])
+@torch.no_grad()
+def test_shapes_and_ranges(backbone, deep):
+    net = WSFCN(NetConfig(backbone=backbone, **SMALL)).eval()
+    images = torch.randn(2, 3, 65, 83)
+    low, features = net.backbone(images)
+    assert low.shape[-2:] == (17, 21), "low is at stride 4"
+    assert features.shape[-2:] == (-(-65 // deep), -(-83 // deep))
+    out = net(images)
+    assert out.logits.shape == out.masks.shape == (2, 4, 17, 21) and out.scores.shape == (2, 3)
+    assert (out.logits[:, 0] == 1).all() and torch.allclose(out.masks.sum(1), torch.ones(2, 17, 21), atol=1e-5)
+
+
+@pytest.mark.parametrize("context", ["fca", "aspp"])
+@pytest.mark.parametrize("fusion", ["sf2", "gci"])
+def test_every_corner_trains(context, fusion):
+    """All trainable parameters but the published unused norms get a gradient."""
+    torch.manual_seed(0)
+    net = WSFCN(NetConfig(backbone="tiny", context=context, fusion=fusion, **SMALL)).train()
+    out = net(torch.randn(4, 3, 64, 64))
+    (out.scores.sum() + out.logits.square().sum()).backward()
+    silent = {name for name, p in net.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.abs().sum())}
+    assert all("unused_norm" in name for name in silent), silent
+
+
+def test_tiny_is_small():
+    assert sum(p.numel() for p in WSFCN(NetConfig(backbone="tiny", width=32, num_classes=7)).parameters()) < 1_000_000
+
+
+def test_mobilenet_adapters():
+    net = WSFCN(NetConfig(backbone="mobilenet_v2", width=64, deep_width=256, num_classes=7))
+    assert net.low_adapter[0].weight.shape == (64, 24, 1, 1) and net.deep_adapter[0].weight.shape == (256, 1280, 1, 1)
+    assert {net.context.branches[0].tall_wide[0].in_channels} == {256}
+    new = {id(p) for group in net.parameter_groups(1e-3, 0)[2:] for p in group["params"]}
+    assert id(net.low_adapter[0].weight) in new and id(net.deep_adapter[1].bias) in new
+
+
+def test_learning_rates_of_the_mixed_cells():
+    """The cells between the two programs use WS-FCN's multipliers; explicit ones win."""
+    for context, fusion, expected in (("fca", "sf2", 40), ("aspp", "sf2", 40), ("fca", "gci", 40), ("aspp", "gci", 20)):
+        net = WSFCN(NetConfig(backbone="vgg16", context=context, fusion=fusion, **SMALL))
+        assert net.parameter_groups(1.0, 0)[3]["lr"] == expected
+    assert [g["lr"] for g in net.parameter_groups(2.0, 0, (1, 2, 3, 4))] == [2, 4, 6, 8]
+
+
+def test_gate_keeps_the_deep_features_in_expectation():
+    torch.manual_seed(0)
+    deep, shallow = torch.full((1, 1, 400, 400), 2.0), torch.full((1, 1, 400, 400), -1.0)
+    drawn = stochastic_gate(deep, shallow, 0.3, training=True)
+    assert drawn.unique().tolist() == pytest.approx([-1.0, (2 + 0.3) / 0.7])
+    assert drawn.mean().item() == pytest.approx(2.0, abs=0.02)
+    assert (drawn == -1).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert stochastic_gate(deep, shallow, 0.3, training=False).mean().item() == pytest.approx(0.7 * 2 - 0.3)
+
+
+def test_initialisation():
+    torch.manual_seed(0)
+    net = WSFCN(NetConfig(backbone="tiny", width=64, num_classes=7))
+    conv = net.fusion.low1[0]
+    assert conv.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02) and not conv.bias.any()
+    default = net.fusion.align.flow.weight
+    assert default.abs().max() <= (1 / (64 * 9)) ** 0.5 and net.head[-1].bias.any()
+    bound = (6 / (7 - 1 + 64)) ** 0.5
+    classifier = BaselineCAM(NetConfig(backbone="tiny", num_classes=7)).classifier.weight
+    assert classifier.abs().max() <= bound and classifier.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+def test_baseline_cam_in_training_drops_channels_of_the_scores_only():
+    torch.manual_seed(0)
+    net = BaselineCAM(NetConfig(backbone="tiny", num_classes=4)).train()
+    net.backbone.eval()
+    images = torch.randn(2, 3, 64, 64)
+    first, second = net(images), net(images)
+    assert torch.equal(first.masks, second.masks) and not torch.equal(first.scores, second.scores)
+    assert (first.masks[:, 0] == 0.1).all() and first.masks[:, 1:].max() <= 1
+
+
+def test_unreachable_taps():
+    net = WSFCN(NetConfig(backbone="tiny", **SMALL | {"dilations": (1, 12, 24, 36)}))
+    assert unreachable_taps(net, 321) == [(5, 24, [48]), (7, 36, [72, 108])]
+    assert unreachable_taps(net, 160) == [(5, 24, [24, 48]), (7, 36, [36, 72, 108])]
+    assert unreachable_taps(WSFCN(NetConfig(backbone="tiny", **SMALL)), 160) == []
+
+
+def test_context_none_is_the_baseline():
+    assert isinstance(build_network(NetConfig(backbone="tiny", context="none")), BaselineCAM)
+    with pytest.raises(ValueError, match="BaselineCAM"):
+        WSFCN(NetConfig(backbone="tiny", context="none"))

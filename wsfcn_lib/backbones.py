@@ -1,0 +1,185 @@
+"""Backbones: image (B, 3, H, W) -> `low` at stride 4 and `deep` (WS-FCN, section III-A; 1-stage-wseg's WideResNet38)."""
+
+import torchvision
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d, relu
+
+
+class StoredNorm(nn.BatchNorm2d):
+    """BatchNorm that never leaves evaluation mode: it normalises with its stored statistics and does not update them."""
+
+    def train(self, mode: bool = True):
+        """Stay in evaluation mode whatever the network does."""
+        return super().train(False)
+
+
+def freeze(*modules: nn.Module) -> None:
+    """Take the parameters of `modules` out of training."""
+    for module in modules:
+        module.requires_grad_(False)
+
+
+class PreActivationBlock(nn.Module):
+    """Residual block of BN-ReLU-conv units; a 1x1 shortcut from the pre-activated input where the shape changes."""
+
+    def __init__(self, channels, kernels, stride=1, dilations=(1, 1), dropout=0.0):
+        super().__init__()
+        self.norms = nn.ModuleList(StoredNorm(c) for c in channels[:-1])
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, k, stride if i == 0 else 1, d * (k // 2), d, bias=False)
+            for i, (a, b, k, d) in enumerate(zip(channels, channels[1:], kernels, dilations))
+        )
+        changes = stride != 1 or channels[0] != channels[-1]
+        self.shortcut = nn.Conv2d(channels[0], channels[-1], 1, stride, bias=False) if changes else None
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(self.norms[0](x))
+        shortcut = x if self.shortcut is None else self.shortcut(y)
+        y = self.convs[0](y)
+        for norm, conv in zip(self.norms[1:], self.convs[1:]):
+            y = conv(self.dropout(relu(norm(y))))
+        return shortcut + y
+
+
+class ResNet38(nn.Module):
+    """WideResNet38 (model A1 of Wu et al.): 38 pre-activation layers, `deep` of 4096 channels at stride 8."""
+
+    low_channels, deep_channels, stride, lr_multipliers = 256, 4096, 8, (1, 2, 20, 40)
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.stage2 = self._stage(64, 128, 128, blocks=3, stride=2)
+        self.stage3 = self._stage(128, 256, 256, blocks=3, stride=2)
+        self.stage4 = self._stage(256, 512, 512, blocks=6, stride=2)
+        self.stage5 = self._stage(512, 512, 1024, blocks=3, stride=1, dilation=2)
+        self.stage6 = nn.Sequential(PreActivationBlock((1024, 512, 1024, 2048), (1, 3, 1), 1, (1, 4, 1), 0.3))
+        self.stage7 = nn.Sequential(PreActivationBlock((2048, 1024, 2048, 4096), (1, 3, 1), 1, (1, 4, 1), 0.5))
+        self.norm = StoredNorm(4096)
+        freeze(self.conv1, self.stage2, *(m for m in self.modules() if isinstance(m, StoredNorm)))
+
+    @staticmethod
+    def _stage(inputs, middle, outputs, blocks, stride, dilation=1):
+        first = PreActivationBlock((inputs, middle, outputs), (3, 3), stride, (1, dilation))
+        rest = (PreActivationBlock((outputs, middle, outputs), (3, 3), 1, (dilation,) * 2) for _ in range(blocks - 1))
+        return nn.Sequential(first, *rest)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low = self.stage3(self.stage2(self.conv1(x)))  # the raw sum: no norm, no ReLU
+        deep = self.stage7(self.stage6(self.stage5(self.stage4(low))))
+        return low, relu(self.norm(deep))
+
+
+class VGG16(nn.Module):
+    """VGG16 with fc6 and fc7 as convolutions; `stride` is 16 in WS-FCN (conv4_1 strides) and 8 in 1-stage-wseg."""
+
+    low_channels, deep_channels, lr_multipliers = 256, 1024, (1, 2, 20, 40)
+
+    def __init__(self, stride: int = 16):
+        super().__init__()
+        self.stride = stride
+        inputs = 3
+        for stage, (channels, convs) in enumerate(((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)), start=1):
+            dilation = 2 if stage == 5 else 1
+            for i in range(1, convs + 1):
+                step = stride // 8 if (stage, i) == (4, 1) else 1
+                self.add_module(f"conv{stage}_{i}", nn.Conv2d(inputs, channels, 3, step, dilation, dilation))
+                inputs = channels
+        self.fc6 = nn.Conv2d(512, 1024, 3, padding=1)
+        self.fc7 = nn.Conv2d(1024, 1024, 1)
+        self.dropout = nn.Dropout2d(0.5)
+        freeze(self.conv1_1, self.conv1_2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        for stage, convs in enumerate((2, 2, 3, 3, 3), start=1):
+            for i in range(1, convs + 1):
+                x = relu(getattr(self, f"conv{stage}_{i}")(x))
+            if stage == 3:
+                low = x
+            if stage < 5:
+                x = max_pool2d(x, 3, stride=2 if stage < 4 else 1, padding=1)
+        return low, relu(self.fc7(self.dropout(relu(self.fc6(x)))))
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNet-50 or -101 without its classifier: `low` is layer1, `deep` is layer4 at stride 16."""
+
+    low_channels, deep_channels, stride, lr_multipliers = 256, 2048, 16, (1, 1, 20, 10)
+
+    def __init__(self, depth: int):
+        super().__init__()
+        net = getattr(torchvision.models, f"resnet{depth}")(weights=None, norm_layer=StoredNorm)
+        net.layer4[0].conv2.stride = net.layer4[0].downsample[0].stride = (1, 1)  # no dilation: as published
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+            self.add_module(name, getattr(net, name))
+        freeze(self.conv1, *(m for m in self.modules() if isinstance(m, StoredNorm)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        return low, self.layer4(self.layer3(self.layer2(low)))
+
+
+class MobileNetV2(nn.Module):
+    """torchvision's MobileNetV2 held at stride 8 by dilation: a pretrained network that a laptop can train."""
+
+    low_channels, deep_channels, stride, lr_multipliers = 24, 1280, 8, (1, 1, 20, 10)
+
+    def __init__(self):
+        super().__init__()
+        self.features = torchvision.models.mobilenet_v2(weights=None, norm_layer=StoredNorm).features
+        for index, layer in enumerate(self.features):
+            # layers 7 and 14 would stride on to 16 and 32; what follows sees the same field through its dilation
+            dilation = 1 if index <= 7 else 2 if index <= 14 else 4
+            for conv in (m for m in layer.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)):
+                if index >= 7:
+                    conv.stride, conv.dilation, conv.padding = (1, 1), (dilation,) * 2, (dilation,) * 2
+        freeze(self.features[0], *(m for m in self.modules() if isinstance(m, StoredNorm)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low = self.features[:4](x)
+        return low, self.features[4:](low)
+
+
+class Tiny(nn.Module):
+    """A small residual network for the built-in scenes, trained from nothing: its BatchNorms learn like any other."""
+
+    low_channels, deep_channels, stride, lr_multipliers = 32, 64, 8, (1, 1, 1, 1)
+
+    def __init__(self):
+        super().__init__()
+        self.stem = _unit(3, 16, stride=2)
+        self.low = nn.Sequential(_unit(16, 32, stride=2), _Residual(32))
+        self.deep = nn.Sequential(_unit(32, 64, stride=2), _Residual(64), _Residual(64))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        low = self.low(self.stem(x))
+        return low, self.deep(low)
+
+
+def _unit(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
+    nn.init.kaiming_normal_(conv.weight)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int, dilation: int = 1):
+        super().__init__()
+        self.units = nn.Sequential(_unit(channels, channels, 1, dilation), _unit(channels, channels, 1, dilation))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.units(x)
+
+
+def build_backbone(name: str, ancestor: bool = False) -> nn.Module:
+    """Build a backbone by its name in `config.Backbone`; `ancestor` picks 1-stage-wseg's VGG stride."""
+    builders = {
+        "resnet38": ResNet38,
+        "vgg16": lambda: VGG16(stride=8 if ancestor else 16),
+        "resnet50": lambda: ResNet(50),
+        "resnet101": lambda: ResNet(101),
+        "mobilenet_v2": MobileNetV2,
+        "tiny": Tiny,
+    }
+    return builders[name]()

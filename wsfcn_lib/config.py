@@ -1,0 +1,87 @@
+"""Typed settings: what a network is, and what a training run is. Unknown names and values out of range are errors."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Backbone = Literal["resnet38", "vgg16", "resnet50", "resnet101", "mobilenet_v2", "tiny"]
+Recipe = Literal["wsfcn", "1stage"]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Dilation = Annotated[int, Field(ge=1, le=256)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and a misspelt name is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Architecture(Settings):
+    """The switches of the network: {ASPP, FCA} x {GCI, SF2} has 1-stage-wseg and WS-FCN as its corners."""
+
+    backbone: Backbone = "resnet38"
+    context: Literal["fca", "aspp", "none"] = "fca"  # none: the CAM baseline, which has no decoder
+    fusion: Literal["sf2", "gci"] = "sf2"
+    width: int = Field(256, ge=16, le=1024, multiple_of=16)  # decoder channels; published: 256
+    dilations: tuple[Dilation, Dilation, Dilation, Dilation] = (1, 12, 24, 36)  # the first belongs to a 1x1 kernel
+    gate_rate: float = Field(0.3, ge=0, lt=1)  # psi of the stochastic gate
+    deep_width: int | None = Field(None, ge=16, le=4096)  # reduce a wider `deep` to this before the context module
+    size_power: float = Field(3.0, ge=0, le=10)  # p of the size penalty
+    size_offset: float = Field(0.01, gt=0, le=1)  # lambda of the size penalty; COCO: 0.1
+
+    @property
+    def is_ancestor(self) -> bool:
+        """Whether this is 1-stage-wseg, which has its own learning rates and VGG stride."""
+        return self.context == "aspp" and self.fusion == "gci"
+
+
+class NetConfig(Architecture):
+    """One network. `num_classes` counts background (VOC 21, COCO 81)."""
+
+    num_classes: int = Field(21, ge=2, le=255)
+
+
+class TrainConfig(Architecture):
+    """One training run. Defaults are WS-FCN's on VOC with ResNet38 (paper, section IV)."""
+
+    data: str = "data/prepared/voc"  # folder with a manifest, relative to the repository
+    initial_weights: str = ""  # file of ImageNet weights; empty: random
+    seed: int = Field(0, ge=0, lt=2**31)
+    epochs: int = Field(31, ge=1, le=1000)
+    warmup_epochs: int = Field(7, ge=0, le=1000)  # epochs without the mask loss
+    batch_size: int = Field(16, ge=1, le=4096)
+    crop: int = Field(321, ge=32, le=2048)  # pixels
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(1e-3, gt=0, le=10)
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    lr_multipliers: tuple[float, float, float, float] | None = None  # None: the published ones of the backbone
+    weight_decay: float = Field(5e-4, ge=0, le=1)
+    mask_weight: float = Field(1.0, ge=0, le=100)
+    foreground_cut: Fraction = 0.6
+    background_cut: Fraction = 0.7
+    floor: Fraction = 0.2
+    pamr_iterations: int = Field(10, ge=0, le=100)
+    pamr_dilations: Annotated[tuple[Dilation, ...], Field(min_length=1)] = (1, 2, 4, 8, 12, 24)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    workers: int = Field(2, ge=0, le=64)  # loader processes
+    validate_every: int = Field(2, ge=1, le=1000)  # epochs
+    snapshots_kept: int = Field(10, ge=1, le=1000)
+    log_every: int = Field(20, ge=1, le=100000)  # steps
+
+    @field_validator("data")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is empty; name a folder made by 01_prepare_data, such as data/prepared/glyphs")
+        return value
+
+    @model_validator(mode="after")
+    def _warmup_fits(self):
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(f"warmup_epochs={self.warmup_epochs} is more than epochs={self.epochs}: no epoch could end it")
+        return self
+
+    def network(self, num_classes: int) -> NetConfig:
+        """The architecture of this run for a data set of `num_classes` (background counted)."""
+        return NetConfig(num_classes=num_classes, **{name: getattr(self, name) for name in Architecture.model_fields})

@@ -1,0 +1,186 @@
+"""The modules between backbone and head: FCA and ASPP (context), SF2 and GCI decoder (fusion), the stochastic gate.
+
+FCA and SF2 are WS-FCN's (paper, sections III-B and III-C); ASPP and the GCI decoder are what 1-stage-wseg has in their place.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample, interpolate, relu
+
+from wsfcn_lib.backbones import StoredNorm
+
+
+def conv_norm_relu(inputs: int, outputs: int, kernel: int, bias: bool = False, norm=nn.BatchNorm2d, dilation: int = 1):
+    """Convolution that keeps the size, BatchNorm, ReLU."""
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=bias)
+    return nn.Sequential(conv, norm(outputs), nn.ReLU(inplace=True))
+
+
+def resize(x: Tensor, size, align_corners: bool) -> Tensor:
+    """Bilinear resize to (height, width)."""
+    return x if x.shape[-2:] == tuple(size) else interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+class PooledBranch(nn.Module):
+    """Image-level context: global average pool, 1x1 conv, norm, ReLU, broadcast back over the map."""
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, width, 1, bias=False)
+        self.norm = StoredNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return relu(self.norm(self.conv(x.mean((2, 3), keepdim=True)))).expand(-1, -1, *x.shape[-2:])
+
+
+class GlobalConvolution(nn.Module):
+    """One branch of FCA: a large dilated kernel as the sum of two separable paths, k x 1 then 1 x k and 1 x k then k x 1."""
+
+    def __init__(self, inputs: int, width: int, kernel: int, dilation: int):
+        super().__init__()
+        pad = dilation * (kernel - 1) // 2
+        tall = {"kernel_size": (kernel, 1), "padding": (pad, 0), "dilation": dilation, "bias": False}
+        wide = {"kernel_size": (1, kernel), "padding": (0, pad), "dilation": dilation, "bias": False}
+        self.tall_wide = nn.Sequential(nn.Conv2d(inputs, width, **tall), nn.Conv2d(width, width, **wide))
+        self.wide_tall = nn.Sequential(nn.Conv2d(inputs, width, **wide), nn.Conv2d(width, width, **tall))
+        self.unused_norm = StoredNorm(width)  # the published checkpoints hold it, their forward pass never calls it
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.tall_wide(x) + self.wide_tall(x)
+
+
+class ChannelAttention(nn.Module):
+    """Weight each channel by sigmoid(MLP(average) + MLP(maximum)) of its map."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.ReLU(), nn.Conv2d(width, width, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        average, maximum = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
+        return x * torch.sigmoid(self.mlp(average) + self.mlp(maximum))
+
+
+class SpatialAttention(nn.Module):
+    """Add to each place its own features, weighted by sigmoid(conv([channel mean, channel maximum]))."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x * torch.sigmoid(self.conv(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)))
+
+
+class FCA(nn.Module):
+    """Flexible context aggregation (section III-B): deep (B, C, h, w) -> (B, width, h, w).
+
+    Kernels 1, 3, 5, 7 with `dilations`; one channel attention is shared by the four branches.
+    """
+
+    kernels = (1, 3, 5, 7)
+
+    def __init__(self, inputs: int, width: int, dilations):
+        super().__init__()
+        self.branches = nn.ModuleList(GlobalConvolution(inputs, width, k, d) for k, d in zip(self.kernels, dilations))
+        self.channel_attention = ChannelAttention(width)
+        self.pooled = PooledBranch(inputs, width)
+        self.project = nn.Conv2d(5 * width, width, 1, bias=False)
+        self.norm = StoredNorm(width)
+        self.spatial_attention = SpatialAttention()
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branches = [self.channel_attention(branch(x)) for branch in self.branches]
+        x = self.norm(self.project(torch.cat((*branches, self.pooled(x)), 1)))
+        return self.dropout(self.spatial_attention(x))
+
+
+class ASPP(nn.Module):
+    """Atrous spatial pyramid pooling, 1-stage-wseg's context module: deep (B, C, h, w) -> (B, width, h, w)."""
+
+    kernels = (1, 3, 3, 3)
+
+    def __init__(self, inputs: int, width: int, dilations):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            conv_norm_relu(inputs, width, k, norm=StoredNorm, dilation=d) for k, d in zip(self.kernels, dilations)
+        )
+        self.pooled = PooledBranch(inputs, width)
+        self.project = nn.Conv2d(5 * width, width, 1, bias=False)
+        self.norm = StoredNorm(width)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat((*(branch(x) for branch in self.branches), self.pooled(x)), 1)
+        return self.dropout(relu(self.norm(self.project(x))))
+
+
+class Align(nn.Module):
+    """Warp the deep features onto the shallow grid by a learnt flow (section III-C)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.reduce_deep = nn.Conv2d(width, width // 2, 1, bias=False)
+        self.reduce_low = nn.Conv2d(width, width // 2, 1, bias=False)
+        self.flow = nn.Conv2d(width, 2, 3, padding=1, bias=False)  # channel 0 moves along x
+
+    def forward(self, low: Tensor, deep: Tensor) -> Tensor:
+        height, width = low.shape[-2:]
+        upsampled = resize(self.reduce_deep(deep), (height, width), align_corners=False)
+        flow = self.flow(torch.cat((upsampled, self.reduce_low(low)), 1)).float()
+        y = torch.linspace(-1, 1, height, device=low.device)
+        x = torch.linspace(-1, 1, width, device=low.device)
+        regular = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (height, width, 2), last axis (x, y)
+        grid = regular + flow.permute(0, 2, 3, 1) / flow.new_tensor((width, height))
+        return grid_sample(deep, grid.to(deep.dtype), mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+class SF2(nn.Module):
+    """Semantically consistent feature fusion (section III-C): low, deep -> (shallow, deep), both (B, width, H/4, W/4)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.align = Align(width)
+        self.low1, self.low2, self.low3, self.low4 = (conv_norm_relu(width, width, 3, bias=True) for _ in range(4))
+        self.deep1, self.deep2, self.deep3, self.deep4 = (conv_norm_relu(width, width, 3, bias=True) for _ in range(4))
+
+    def fuse(self, low: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
+        """Exchange what both streams agree on: their elementwise product feeds each of them."""
+        low, deep = self.low1(low), self.deep1(deep)
+        shared = self.low2(low) * self.deep2(deep)
+        return self.low4(self.low3(shared) + low), self.deep4(self.deep3(shared) + deep)
+
+    def forward(self, low: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
+        return self.fuse(low, self.align(low, deep))
+
+
+class GCIDecoder(nn.Module):
+    """1-stage-wseg's decoder with global cue injection: low, deep -> (shallow, deep), both (B, width, H/4, W/4)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        skip = 3 * width // 16
+        self.skip = conv_norm_relu(width, skip, 1)
+        self.merge = conv_norm_relu(width + skip, width, 3)
+        self.cues = conv_norm_relu(width, 2 * width, 1)
+        self.low = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width, affine=False))
+        self.out = conv_norm_relu(width, width, 1)
+
+    def forward(self, low: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
+        deep = torch.cat((resize(deep, low.shape[-2:], align_corners=True), self.skip(low)), 1)
+        deep = self.merge(deep)
+        return self.inject(low, deep), deep
+
+    def inject(self, low: Tensor, deep: Tensor) -> Tensor:
+        """Global cue injection: scale and shift the shallow features by maxima taken over the whole deep map."""
+        gamma, beta = self.cues(deep).amax((2, 3), keepdim=True).chunk(2, 1)
+        return self.out(relu(self.low(low) * (gamma + 1) + beta))
+
+
+def stochastic_gate(deep: Tensor, shallow: Tensor, rate: float, training: bool) -> Tensor:
+    """Mix deep and shallow features (1-stage-wseg, stochastic gate); `rate` is psi. In training the expectation is `deep`."""
+    if not training:
+        return (1 - rate) * deep + rate * shallow
+    keep = torch.rand(deep.shape, device=deep.device) >= rate
+    return torch.where(keep, (deep - rate * shallow) / (1 - rate), shallow)

@@ -1,0 +1,66 @@
+"""Pixel-adaptive mask refinement (1-stage-wseg, section 3.2): masks flow between neighbours of similar colour."""
+
+import warnings
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # a plain product is all that is asked of it
+RING = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+
+
+@lru_cache(maxsize=16)
+def _neighbours(height: int, width: int, dilations: tuple[int, ...], device: torch.device) -> Tensor:
+    """Flat indices (H*W, 8*D) of each pixel's neighbours, clamped to the image (replicate padding)."""
+    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
+    shifts = [(dilation * dy, dilation * dx) for dilation in dilations for dy, dx in RING]
+    flat = [(y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in shifts]
+    return torch.stack(flat, -1).reshape(height * width, -1)
+
+
+def _affinity(image: Tensor, neighbours: Tensor, copies: int) -> Tensor:
+    """Softmax affinities (H*W, N) of one image (3, H*W): colour distance in units of the local deviation."""
+    around = image[:, neighbours]  # (3, H*W, N)
+    centre = image[:, :, None]
+    count = neighbours.shape[1] + copies  # the centre counts once per dilation
+    mean = (around.sum(2, keepdim=True) + copies * centre) / count
+    variance = ((around - mean).square().sum(2, keepdim=True) + copies * (centre - mean).square()) / (count - 1)
+    distance = (around - centre).abs() / (1e-8 + 0.1 * variance.sqrt())
+    return (-distance.mean(0)).softmax(1)
+
+
+@torch.no_grad()
+def pamr(images: Tensor, masks: Tensor, dilations=(1, 2, 4, 8, 12, 24), iterations: int = 10) -> Tensor:
+    """Refine masks by the image's colours; no gradient passes.
+
+    The affinities form one sparse (H*W, H*W) matrix per image and an iteration is one product with it, so nothing of
+    size B*K*48*H*W is ever built. Classes do not interact: pass only those that are needed.
+
+    Args:
+        images: (B, 3, H, W) float in [0, 1].
+        masks: (B, K, h, w); resized to (H, W) first (bilinear, align_corners=True).
+        dilations: rings of 8 neighbours, in pixels.
+        iterations: how often each value is replaced by the weighted sum of its neighbours'.
+
+    Returns:
+        (B, K, H, W) float32.
+    """
+    if images.shape[0] != masks.shape[0]:
+        raise ValueError(f"pamr got {images.shape[0]} images and {masks.shape[0]} sets of masks; give one set per image")
+    height, width = images.shape[-2:]
+    masks = interpolate(masks.float(), (height, width), mode="bilinear", align_corners=True)
+    neighbours = _neighbours(height, width, tuple(dilations), images.device)
+    pixels, count = neighbours.shape
+    rows = torch.arange(0, pixels * count + 1, count, device=images.device)
+    refined = torch.empty_like(masks)
+    with torch.autocast(images.device.type, enabled=False):
+        for b, image in enumerate(images.float().flatten(2)):
+            values = _affinity(image, neighbours, len(dilations)).flatten()
+            matrix = torch.sparse_csr_tensor(rows, neighbours.flatten(), values, (pixels, pixels), check_invariants=False)
+            state = masks[b].flatten(1).T.contiguous()
+            for _ in range(iterations):
+                state = matrix @ state
+            refined[b] = state.T.reshape(masks[b].shape)
+    return refined
