@@ -1,0 +1,22 @@
+"""Class names and the PASCAL VOC colour map (method: data)."""
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+BORDER_COLOUR = (224, 224, 192)
+
+
+def voc_colour(index: int) -> tuple[int, int, int]:
+    """The colour VOC gives mask id `index` (0..255): the id's bits are dealt to R, G, B, highest bit first."""
+    if not 0 <= index <= 255:
+        raise ValueError(f"mask id {index} has no colour: ids lie in 0..255")
+    rgb = [0, 0, 0]
+    for bit in range(8):
+        rgb[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
+    return rgb[0], rgb[1], rgb[2]
+
+
+def voc_palette() -> list[int]:
+    """The 256 VOC colours as Pillow's `putpalette` wants them: 768 numbers, R G B of id 0 first."""
+    return [value for index in range(256) for value in voc_colour(index)]

@@ -1,0 +1,88 @@
+"""Opening the pictures a manifest names, with errors that say which file is bad and why; `validate` opens them all."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from .manifest import Manifest
+
+IGNORE = 255
+
+
+class DataError(ValueError):
+    """The data break a rule; the message names the file, the rule and what to do."""
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """The picture as 8-bit RGB, turned as its EXIF says; DataError if it is missing, truncated or of another depth."""
+    image = _decode(path)
+    if image.mode.startswith(("I", "F")):
+        raise DataError(f"{path}: the picture has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
+    return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def read_image(path: Path | str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned as its EXIF says; DataError as `open_image`."""
+    return np.asarray(open_image(path))
+
+
+def read_mask(path: Path | str, manifest: "Manifest") -> np.ndarray:
+    """(H, W) uint8 class indices: mask ids mapped by the manifest's classes, 255 kept; an unknown id is a DataError."""
+    image = _decode(path)
+    if image.mode not in ("P", "L"):
+        raise DataError(f"{path}: a mask must be a palette or grey picture of mask ids, this one is {image.mode}; convert it")
+    table = np.full(256, -1, np.int16)
+    table[[0, IGNORE]] = 0, IGNORE
+    for index, info in enumerate(manifest.classes, 1):
+        table[info.mask_id] = index
+    ids = np.asarray(image)
+    labels = table[ids]
+    if labels.min() < 0:
+        unknown, known = np.unique(ids[labels < 0]).tolist(), [0, *(info.mask_id for info in manifest.classes), IGNORE]
+        raise DataError(f"{path}: the mask ids {unknown} belong to no class, allowed are {known}; correct it or classes.json")
+    return labels.astype(np.uint8)
+
+
+def validate(manifest: "Manifest") -> list[str]:
+    """Open every picture and mask of the manifest; one line per fault (empty = all good)."""
+    faults, jobs, home = [], [], {}
+    train_masks = manifest.train_masks()
+    for split in manifest.splits:
+        samples = manifest.samples(split)
+        jobs += [(sample.image, train_masks.get(sample.name) if split == "train" else sample.mask) for sample in samples]
+        for image in (sample.image.resolve() for sample in samples):
+            if home.setdefault(image, split) != split:
+                faults.append(f"{image}: listed in both {home[image]}.csv and {split}.csv; an image may serve one split only")
+
+    def faults_of(job: tuple[Path, Path | None]) -> list[str]:
+        found, sizes = [], []
+        readers = (lambda: read_image(job[0]), lambda: read_mask(job[1], manifest) if job[1] else None)
+        for read in readers:
+            try:
+                array = read()
+            except DataError as error:
+                found.append(str(error))
+            else:
+                sizes += [] if array is None else [array.shape[1::-1]]
+        if len(set(sizes)) == 2:
+            found.append(f"{job[1]}: the mask is {sizes[1]}, its image {job[0]} is {sizes[0]} (width, height): make them equal")
+        return found
+
+    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+        return faults + [fault for found in pool.map(faults_of, jobs) for fault in found]
+
+
+def _decode(path: Path | str) -> Image.Image:
+    """Open and decode fully, so that a truncated file fails here and not later."""
+    if not Path(path).is_file():
+        raise DataError(f"{path}: the file is missing; restore it, or prepare the data set again without it")
+    try:
+        image = Image.open(path)
+        image.load()
+    except Exception as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, struct.error, ...
+        raise DataError(f"{path}: not a readable picture, perhaps truncated ({error}); replace or remove it") from error
+    return image

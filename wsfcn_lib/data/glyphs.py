@@ -1,0 +1,196 @@
+"""Glyph scenes: the built-in data set. Symbols of the DejaVu Sans font on smooth random textures, with exact masks.
+
+Every scene is a pure function of (seed, split, index), so the splits never share one and a broken set can be completed.
+"""
+
+import colorsys
+import importlib.util
+import io
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageChops, ImageDraw, ImageFont
+from pydantic import Field
+
+from ..classes import voc_palette
+from ..config import Settings
+from ..runs import atomic_write
+from .files import DataError
+
+SYMBOLS = {"aeroplane": "✈", "telephone": "☎", "umbrella": "☂", "knight": "♞", "heart": "♥", "star": "★"}
+GLYPH_CLASSES = tuple(SYMBOLS)
+SPLITS = ("train", "val", "test")
+DULL = (0.1, 0.7)  # saturation of the ground's colours; objects are 0.5..1
+CROWD = (0.45, 0.35, 0.2)  # probability of one, two and three objects
+DRAWING = 2  # raise it when scenes of equal settings come to look different
+STENCIL = 144  # side of the stencils that every object is cut from
+SPANS = {1: (0.52, 0.78), 2: (0.45, 0.65), 3: (0.38, 0.54)}  # objects in the image: longer side of one / image side
+
+
+class GlyphSettings(Settings):
+    """What a set of glyph scenes is made from. Sets made from unequal settings must lie in different folders."""
+
+    size: int = Field(96, ge=48, le=512)  # image side, pixels
+    train: int = Field(1200, ge=0)
+    val: int = Field(200, ge=0)
+    test: int = Field(200, ge=0)
+    seed: int = Field(0, ge=0)
+    class_hue: float = Field(0.7, ge=0, le=1)  # probability that an object wears its class's hue, else any
+    repeat: float = Field(0.15, ge=0, le=1)  # probability that an object repeats a class already in the image
+    tilt: float = Field(30.0, ge=0, le=180)  # rotation at most, degrees
+    contrast: float = Field(0.4, ge=0, le=1)  # least RGB distance between an object and the ground it covers
+    patches: float = Field(1.5, ge=0, le=10)  # how sharply the colours of the ground part; more hides objects better
+    relief: float = Field(0.06, ge=0, le=0.5)  # amplitude of mid-frequency texture, on ground and objects alike
+    visible: float = Field(0.6, ge=0.5, le=1)  # part of an object that later ones must leave visible
+
+
+@cache
+def stencils() -> tuple[tuple[Image.Image, Image.Image], ...]:
+    """Per class (silhouette, ink), mode L, STENCIL x STENCIL: the symbol with its holes filled, and as the font has it."""
+    found = importlib.util.find_spec("matplotlib")
+    path = Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if found else Path("DejaVuSans.ttf")
+    if not path.is_file():
+        raise DataError(f"{path} is missing: the glyph scenes need DejaVu Sans, which ships with matplotlib; install matplotlib")
+    font = ImageFont.truetype(str(path), STENCIL)
+    made = []
+    for symbol in SYMBOLS.values():
+        ink = Image.new("L", (2 * STENCIL, 2 * STENCIL), 0)
+        # The stroke makes thin parts (handle, wings) wide enough to be seen at the network's stride.
+        ImageDraw.Draw(ink).text((STENCIL, STENCIL), symbol, 255, font, anchor="mm", stroke_width=2, stroke_fill=255)
+        left, top, right, bottom = ink.getbbox()
+        side = max(right - left, bottom - top) + 4
+        x, y = (left + right - side) // 2, (top + bottom - side) // 2
+        ink = ink.crop((x, y, x + side, y + side)).resize((STENCIL, STENCIL), Image.Resampling.BICUBIC)
+        outside = ink.point(lambda value: 255 if value > 127 else 0)
+        ImageDraw.floodfill(outside, (0, 0), 128)
+        holes = outside.point(lambda value: 255 if value == 0 else 0)
+        made.append((ImageChops.lighter(ink, holes), ink))
+    return tuple(made)
+
+
+def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
+    """(size, size) float32, about -1..1: `cells` x `cells` random numbers, interpolated smoothly."""
+    grid = Image.fromarray(rng.uniform(-1, 1, (cells, cells)).astype(np.float32))
+    return np.asarray(grid.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def colour(rng: np.random.Generator, hue: float, saturation: tuple[float, float] = (0.5, 1)) -> np.ndarray:
+    """(3,) float32 in [0,1]: a colour of that hue, of random saturation and value."""
+    return np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(*saturation), rng.uniform(0.3, 1)), np.float32)
+
+
+def ground(rng: np.random.Generator, settings: GlyphSettings) -> np.ndarray:
+    """(size, size, 3) float32: three random colours mixed by smooth noise, with relief."""
+    size = settings.size
+    image = np.broadcast_to(colour(rng, rng.random(), DULL), (size, size, 3))
+    for _ in range(2):
+        mix = np.clip(0.5 + settings.patches * smooth_noise(rng, size, 4), 0, 1)[..., None]
+        image = image + (colour(rng, rng.random(), DULL) - image) * mix
+    return image + settings.relief * rng.uniform(0.3, 1.7) * smooth_noise(rng, size, size // 6)[..., None]
+
+
+def surface(rng: np.random.Generator, settings: GlyphSettings, label: int, under: np.ndarray) -> np.ndarray:
+    """(size, size, 3) float32: the material of an object of class `label` that will cover pixels of mean colour `under`."""
+    size = settings.size
+    for _ in range(20):  # an object must stand out from what it covers, else nobody could tell its border
+        hue = (label - 1) / len(SYMBOLS) + rng.normal(0, 0.04) if rng.random() < settings.class_hue else rng.random()
+        body = colour(rng, hue)
+        if np.linalg.norm(body - under) >= settings.contrast:
+            break
+    angle = rng.uniform(0, 2 * np.pi)
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j].astype(np.float32)
+    shading = 1 + 0.25 * (np.cos(angle) * x + np.sin(angle) * y)[..., None]
+    relief = settings.relief * rng.uniform(0.3, 1.7) * smooth_noise(rng, size, size // 6)[..., None]
+    return body * shading + relief
+
+
+def place(rng: np.random.Generator, settings: GlyphSettings, label: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(size, size) float32 silhouette and ink in [0,1] of one object, at a random place, span and tilt."""
+    size, angle = settings.size, rng.uniform(-settings.tilt, settings.tilt)
+    span = rng.uniform(*SPANS[count]) * size
+    turned = [part.rotate(angle, Image.Resampling.BILINEAR, expand=True) for part in stencils()[label - 1]]
+    box = turned[0].getbbox()
+    width, height = box[2] - box[0], box[3] - box[1]
+    factor = span / max(width, height)
+    shape = max(1, round(width * factor)), max(1, round(height * factor))
+    x, y = (int(rng.integers(0, max(1, size - length + 1))) for length in shape)
+    layers = []
+    for part in turned:
+        layer = Image.new("L", (size, size), 0)
+        layer.paste(part.crop(box).resize(shape, Image.Resampling.BICUBIC), (x, y))
+        layers.append(np.asarray(layer, np.float32) / 255)
+    return layers[0], layers[1]
+
+
+def scene(settings: GlyphSettings, split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """One scene: image (size, size, 3) uint8 and class indices (size, size) uint8, 0 = ground, c = GLYPH_CLASSES[c - 1]."""
+    rng = np.random.default_rng([settings.seed, SPLITS.index(split), index])
+    image, owner, labels, areas = ground(rng, settings), np.zeros((settings.size,) * 2, np.int64), [0], [1]
+    count = int(rng.choice((1, 2, 3), p=CROWD))
+    for _ in range(count):
+        fresh = [c for c in range(1, len(SYMBOLS) + 1) if c not in labels]
+        repeated = len(labels) > 1 and rng.random() < settings.repeat
+        label = int(rng.choice(labels[1:] if repeated else fresh))
+        for _ in range(30):
+            silhouette, ink = place(rng, settings, label, count)
+            covered = silhouette > 0.5
+            left = np.bincount(owner[~covered], minlength=len(labels))[1:]
+            if np.all(left >= settings.visible * np.array(areas[1:])):
+                break
+        else:
+            continue  # no room left in this scene
+        body = surface(rng, settings, label, image[covered].mean(0))
+        body = body * (0.45 + 0.55 * ink / np.maximum(silhouette, 1e-3))[..., None]  # holes of the symbol: dark details
+        image = image + (body - image) * silhouette[..., None]
+        owner[covered] = len(labels)
+        labels.append(label)
+        areas.append(int(covered.sum()))
+    grain = rng.normal(0, 0.015, image.shape)
+    return (np.clip(image + grain, 0, 1) * 255).round().astype(np.uint8), np.array(labels, np.uint8)[owner]
+
+
+def write_whole(image: Image.Image, path: Path, **options) -> None:
+    """Save so that `path` either is whole or is not there: an interrupted run leaves no broken picture."""
+    buffer = io.BytesIO()
+    image.save(buffer, {".jpg": "JPEG", ".png": "PNG"}[path.suffix], **options)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.write_bytes(buffer.getvalue())
+    partial.replace(path)
+
+
+def make_glyphs(root: Path, settings: GlyphSettings | None = None) -> int:
+    """Write a set in the VOC layout under `root`; the number of scenes made now (0 = the set was complete).
+
+    An unfinished set is completed; a set made from other settings is an error and stays untouched.
+    """
+    settings = settings or GlyphSettings()
+    base, record = Path(root) / "VOCdevkit" / "VOC2012", Path(root) / "glyphs.json"
+    wanted = settings.model_dump() | {
+        "drawing": DRAWING,
+        "classes": list(GLYPH_CLASSES),
+        "spans": list(map(list, SPANS.values())),
+    }
+    if record.is_file() and (found := json.loads(record.read_text())) != wanted:
+        unequal = [f"{key} {found.get(key)} there, {wanted.get(key)} asked" for key in wanted if found.get(key) != wanted[key]]
+        raise DataError(f"{record}: made from other settings ({'; '.join(unequal)}); delete {root} or name another folder")
+    images, masks, lists = base / "JPEGImages", base / "SegmentationClass", base / "ImageSets" / "Segmentation"
+    for folder in (images, masks, lists):
+        folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(record, json.dumps(wanted, indent=1))
+    palette, made, present = voc_palette(), 0, {path.name for folder in (images, masks) for path in folder.iterdir()}
+    for split in SPLITS:
+        names = [f"{split}_{index:05d}" for index in range(getattr(settings, split))]
+        (lists / f"{split}.txt").write_text("".join(name + "\n" for name in names))
+        for index, name in enumerate(names):
+            if {f"{name}.jpg", f"{name}.png"} <= present:
+                continue
+            image, labels = scene(settings, split, index)
+            mask = Image.fromarray(labels)
+            mask.putpalette(palette)
+            write_whole(mask, masks / f"{name}.png")
+            write_whole(Image.fromarray(image), images / f"{name}.jpg", quality=92)
+            made += 1
+    return made

@@ -1,0 +1,185 @@
+"""The manifest, the door between data and everything else: `classes.json` and one CSV per split in one folder.
+
+Class indices everywhere: 0 = background, c = classes[c - 1], 255 = ignored. Tags are foreground only: tags[c - 1] is class c.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field, ValidationError, field_validator
+
+from ..classes import BORDER_COLOUR
+from ..config import Settings
+from ..runs import ROOT, atomic_write
+from .files import IGNORE, DataError, read_image, read_mask, validate
+
+__all__ = ["IGNORE", "ClassInfo", "DataError", "Manifest", "Sample", "read_image", "read_mask", "validate", "write_manifest"]
+SPLITS = ("train", "val", "test")
+MASKED = ("image", "tags", "mask")
+COLUMNS = {"train": ("image", "tags"), "val": MASKED, "test": MASKED, "train_masks": ("image", "mask")}
+Channel = Annotated[int, Field(ge=0, le=255)]
+
+
+class ClassInfo(Settings):
+    """A foreground class: its name, its id in the mask files, its colour in pictures."""
+
+    name: str = Field(min_length=1)
+    mask_id: int = Field(ge=1, le=254)
+    colour: tuple[Channel, Channel, Channel]
+
+    @field_validator("name")
+    @classmethod
+    def _usable(cls, name: str) -> str:
+        if ";" in name or name != name.strip() or name == "background":
+            raise ValueError(f"{name!r} cannot name a class: no ';', no outer blanks, and 'background' is taken")
+        return name
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a split: its name (file stem), path, tags (K-1,), and its mask if it has one (never in train)."""
+
+    name: str
+    image: Path
+    tags: tuple[bool, ...]
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set ready for use: `folder` holds the lists, `classes` are the foreground classes in index order."""
+
+    folder: Path
+    classes: tuple[ClassInfo, ...]
+
+    def __post_init__(self):
+        for field in ("name", "mask_id"):
+            values = [getattr(info, field) for info in self.classes]
+            if not values or len(set(values)) < len(values):
+                raise DataError(f"{self.folder / 'classes.json'}: each {field} must occur once, found {values}; correct the list")
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Manifest":
+        """Read a manifest and check its lists (columns, tags, duplicates), without opening a picture; DataError if broken."""
+        path = Path(folder) / "classes.json"
+        if not path.is_file():
+            raise DataError(f"{path} is missing: no data set was prepared here; run notebooks/01_prepare_data")
+        try:
+            manifest = cls(Path(folder), tuple(ClassInfo(**entry) for entry in json.loads(path.read_text("utf-8"))))
+        except (ValidationError, TypeError, json.JSONDecodeError) as error:
+            raise DataError(f"{path} must be a list of {{name, mask_id, colour}}; correct this: {error}") from error
+        for split in manifest.splits or ("train",):
+            manifest.samples(split)
+        manifest.train_masks()
+        return manifest
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have a list."""
+        return tuple(split for split in SPLITS if (self.folder / f"{split}.csv").is_file())
+
+    @property
+    def num_classes(self) -> int:
+        """K, background counted."""
+        return 1 + len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names by class index."""
+        return ("background", *(info.name for info in self.classes))
+
+    @property
+    def palette(self) -> np.ndarray:
+        """(256, 3) uint8 colours by class index; 255 (ignored) is VOC's cream."""
+        colours = np.zeros((256, 3), np.uint8)
+        colours[1 : self.num_classes] = [info.colour for info in self.classes]
+        colours[IGNORE] = BORDER_COLOUR
+        return colours
+
+    def samples(self, split: str) -> list[Sample]:
+        """The images of "train", "val" or "test" in the order of the list; those of train come without masks."""
+        if split not in SPLITS:
+            raise DataError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
+        found = []
+        for where, row in self._rows(split):
+            names = [name.strip() for name in row["tags"].split(";") if name.strip()]
+            if unknown := sorted(set(names) - set(self.names[1:])):
+                raise DataError(f"{where}: no class is called {unknown}; classes.json knows {', '.join(self.names[1:])}")
+            if split == "train" and not names:
+                raise DataError(f"{where}: {row['image']} has no tag, so it can teach nothing; tag it or remove the line")
+            image, tags = self.folder / row["image"], tuple(name in names for name in self.names[1:])
+            found.append(Sample(image.stem, image, tags, self.folder / row["mask"] if row.get("mask") else None))
+        return found
+
+    def train_masks(self) -> dict[str, Path]:
+        """Masks of training images by image name, for evaluation only; empty where there are none."""
+        if not (self.folder / "train_masks.csv").is_file():
+            return {}
+        return {Path(row["image"]).stem: self.folder / row["mask"] for _, row in self._rows("train_masks") if row["mask"]}
+
+    def checksums(self) -> dict[str, str]:
+        """SHA-256 of each file of the manifest, by file name."""
+        names = ["classes.json", *(f"{name}.csv" for name in COLUMNS)]
+        files = [self.folder / name for name in names if (self.folder / name).is_file()]
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    def _rows(self, split: str) -> Iterator[tuple[str, dict[str, str]]]:
+        """("file, line n", row) of one CSV, after the checks that need nothing but the row."""
+        path, seen = self.folder / f"{split}.csv", {}
+        if not path.is_file():
+            raise DataError(f"{path} is missing: there is no list of {split!r}; run notebooks/01_prepare_data, or write it")
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := [name for name in COLUMNS[split] if name not in (reader.fieldnames or ())]:
+                raise DataError(f"{path}: the columns {missing} are missing, found {reader.fieldnames}; name them in line 1")
+            for row in reader:
+                where, row = f"{path}, line {reader.line_num}", {key: (row[key] or "").strip() for key in COLUMNS[split]}
+                name = Path(row["image"]).stem
+                if not name:
+                    raise DataError(f"{where}: the image cell is empty; name a file, or remove the line")
+                if name in seen:
+                    raise DataError(f"{where}: a second image is called {name!r} (also {seen[name]}); remove or rename one")
+                seen[name] = f"line {reader.line_num}"
+                yield where, row
+
+
+def write_manifest(folder: Path | str, classes: tuple[ClassInfo, ...], splits: dict[str, list[Sample]]) -> Manifest:
+    """Write the lists of `splits` (train's masks go to train_masks.csv) and read them back; older lists there are removed."""
+    manifest = Manifest(Path(os.path.abspath(folder)), tuple(classes))
+    manifest.folder.mkdir(parents=True, exist_ok=True)
+    rows = {split: [(s.image, s.tags, s.mask) for s in samples] for split, samples in splits.items()}
+    rows["train_masks"] = [(image, (), mask) for image, _, mask in rows.get("train", ()) if mask]
+
+    def text(value: Path | tuple | None) -> str:
+        if isinstance(value, tuple):
+            return ";".join(name for name, present in zip(manifest.names[1:], value, strict=True) if present)
+        return "" if value is None else _portable(value, manifest.folder)
+
+    for name, columns in COLUMNS.items():
+        path = manifest.folder / f"{name}.csv"
+        if not rows.get(name):
+            path.unlink(missing_ok=True)
+            continue
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        kept = [MASKED.index(column) for column in columns]
+        writer.writerows([columns, *([text(row[k]) for k in kept] for row in rows[name])])
+        atomic_write(path, buffer.getvalue())
+    entries = ",\n ".join(info.model_dump_json() for info in manifest.classes)
+    atomic_write(manifest.folder / "classes.json", f"[{entries}]\n")
+    return Manifest.load(folder)
+
+
+def _portable(path: Path, folder: Path) -> str:
+    """`path` relative to `folder`, so that both can move together; absolute if only one of them lies in the repository."""
+    path = Path(os.path.abspath(path))
+    together = path.is_relative_to(ROOT) == folder.is_relative_to(ROOT)
+    return Path(os.path.relpath(path, folder)).as_posix() if together else path.as_posix()
