@@ -1,0 +1,200 @@
+"""Figures of the notebooks and the report: arrays and tables in, `Figure` objects out, about 900 pixels wide.
+
+Never pyplot: its global state breaks when widget callbacks run beside a busy cell. `to_png` and `to_rgb` draw a figure.
+"""
+
+import functools
+import io
+import textwrap
+import threading
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+
+from wsfcn_lib.pictures import colour_labels, heat, overlay
+
+__all__ = ["ablation", "class_bars", "colour_labels", "confusion", "curves", "heat", "overlay", "tile", "to_png", "to_rgb"]
+
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#5c6670"  # told apart by all
+STYLE = {
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#b8bec4",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e9ecef",
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "figure.facecolor": "white",
+    **dict.fromkeys(("axes.labelcolor", "xtick.color", "ytick.color"), GREY),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size", "ytick.minor.size"), 0),
+    **dict.fromkeys(("figure.constrained_layout.w_pad", "figure.constrained_layout.h_pad"), 0.09),
+}
+_STYLE_LOCK = threading.RLock()  # rc settings belong to the process, callbacks may draw in several threads
+
+
+def _styled(draw):
+    @functools.wraps(draw)
+    def wrapper(*args, **kwargs):
+        with _STYLE_LOCK, matplotlib.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+@_styled
+def to_png(figure: Figure, dpi: int = 100) -> bytes:
+    """The figure as PNG bytes, `dpi` pixels per inch."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    return stream.getvalue()
+
+
+def to_rgb(figure: Figure, dpi: int = 100) -> np.ndarray:
+    """The figure as pixels (H, W, 3) uint8."""
+    return np.asarray(Image.open(io.BytesIO(to_png(figure, dpi))).convert("RGB"))
+
+
+@_styled
+def tile(
+    rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str] = (), row_labels: Sequence[str] = (), legend: Mapping = {}
+) -> Figure:
+    """A panel of RGB pictures (None leaves a gap), with column titles, row labels and a legend {class name: (r, g, b)}."""
+    columns = max(map(len, rows), default=0)
+    if not columns or not all(any(picture is not None for picture in row) for row in rows):
+        raise ValueError("a panel needs at least one picture in every row")
+    aspects = [max(p.shape[0] / p.shape[1] for p in row if p is not None) for row in rows]
+    cell = min(2.6, 8.7 / columns)
+    legend_rows = -(-len(legend) // 7)
+    height = sum(aspects) * cell + 0.25 * bool(titles) + 0.24 * legend_rows + 0.1
+    figure = Figure((cell * columns + 0.3, height), layout="compressed")
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=aspects)
+    for r, row in enumerate(rows):
+        for c, axis in enumerate(axes[r]):
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if c < len(row) and row[c] is not None:
+                axis.imshow(row[c])
+    for axis, title in zip(axes[0], titles, strict=False):
+        axis.set_title(title, loc="center")
+    for axis, label, aspect in zip(axes[:, 0], row_labels, aspects, strict=False):
+        axis.set_ylabel(textwrap.fill(label, max(9, int(11 * cell * aspect))))  # 11 letters an inch
+    if legend:
+        patches = [Patch(facecolor=np.array(rgb) / 255, edgecolor=GREY, lw=0.4, label=name) for name, rgb in legend.items()]
+        ncols = -(-len(patches) // legend_rows)
+        figure.legend(handles=patches, loc="outside lower center", ncols=ncols, handlelength=1.1, handleheight=1.1)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
+    return figure
+
+
+@_styled
+def curves(log: pd.DataFrame) -> Figure:
+    """A training log over its epochs: losses (faint: each logged step, strong: running mean), tag mAP, learning rates."""
+    if log.empty:
+        raise ValueError("the log has no rows yet; train for a few steps first")
+    figure = Figure((9, 4.2), layout="constrained")
+    axes = figure.subplot_mosaic([["loss", "map"], ["loss", "lr"]], width_ratios=(3, 2), sharex=True)
+    for column, colour, name in (("classification_loss", BLUE, "classification"), ("mask_loss", ORANGE, "mask")):
+        rows = log.dropna(subset=column)
+        axes["loss"].plot(rows.step, rows[column], color=colour, alpha=0.22, lw=0.8)
+        smooth = rows[column].rolling(max(1, len(rows) // 15), min_periods=1, center=True).mean()
+        axes["loss"].plot(rows.step, smooth, color=colour, label=name)
+    checks = log.dropna(subset="val_loss")
+    axes["loss"].plot(checks.step, checks.val_loss, "o-", color="black", ms=3.5, lw=1, label="validation, total")
+    axes["loss"].set(title="Losses", ylim=(min(0, axes["loss"].get_ylim()[0]), None))
+    axes["loss"].legend()
+    axes["map"].plot(checks.step, checks.val_map, "o-", color=GREEN, ms=3.5)
+    axes["map"].set(title="Tags, validation mAP", ylim=(0, 1.03))
+    rates = log.filter(regex="^lr").dropna()
+    for column, colour, width in zip(rates, (BLUE, ORANGE, GREEN, PURPLE), (4, 3, 2, 1), strict=False):
+        name = column.removeprefix("lr_").replace("_", " ")  # thinner and thinner: equal rates stay visible
+        axes["lr"].plot(log.step[rates.index], rates[column], color=colour, lw=width, label=name)
+    low, high = np.quantile(rates, (0.1, 1))
+    axes["lr"].set(title="Learning rate", yscale="log", ylim=(low / 1.6, high * (high / low + 4) ** 0.6))  # legend on top
+    axes["lr"].minorticks_off()
+    axes["lr"].legend(fontsize=8, loc="upper right", borderpad=0, labelspacing=0.2, ncols=2)
+    starts = log.groupby("epoch").step.min()[:: log.epoch.nunique() // 9 + 1]
+    for axis in (axes["loss"], axes["lr"]):
+        axis.set_xticks(starts.to_numpy(), starts.index.astype(int))
+        axis.set_xlabel("epoch")
+    return figure
+
+
+@_styled
+def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
+    """Confusion matrix (K, K) of pixel counts, rows = truth, as percent of each row; numbers up to 21 classes."""
+    matrix, count = np.asarray(matrix, float), len(names)
+    share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = min(9.0, max(4.5, 1.8 + 0.55 * count))
+    figure = Figure((side, 0.93 * side), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    for row, column in zip(*np.nonzero(share >= 0.5), strict=True) if count <= 21 else ():
+        colour = "white" if share[row, column] > 55 else "#222222"
+        axis.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=8.5)
+    size = 9.5 if count <= 21 else 4.5
+    axis.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
+    axis.set_yticks(range(count), [n if r.any() else f"({n}: none)" for n, r in zip(names, matrix, strict=True)], fontsize=size)
+    axis.set(title="Confusion, % of the true pixels", xlabel="predicted", ylabel="true")
+    axis.grid(False)
+    axis.spines[:].set_visible(False)
+    return figure
+
+
+@_styled
+def class_bars(
+    iou: np.ndarray, names: Sequence[str], palette: np.ndarray, reference: np.ndarray | None = None, reference_name: str = ""
+) -> Figure:
+    """IoU per class (K,) as bars in the classes' colours, best first; NaN reads "absent"; `reference` (K,) as ticks."""
+    iou = np.asarray(iou, float)
+    order = np.argsort(-np.nan_to_num(iou, nan=-1.0), kind="stable")
+    figure = Figure((9, 0.9 + 0.27 * len(iou)), layout="constrained")
+    axis = figure.subplots()
+    axis.barh(range(len(iou)), np.nan_to_num(iou[order]), color=np.asarray(palette)[order] / 255, edgecolor=GREY, lw=0.4)
+    other = np.full(len(iou), np.nan) if reference is None else np.asarray(reference, float)
+    axis.plot(other[order], range(len(iou)), "|", color="white", ms=16, mew=5)  # a rim, for dark bars
+    axis.plot(other[order], range(len(iou)), "|", color="black", ms=13, mew=2, label=reference_name)
+    for place, value in enumerate(iou[order]):
+        end, text = np.nanmax([value, other[order][place], 0]), "absent" if np.isnan(value) else f"{value:.3f}"
+        axis.text(end + 0.012, place, text, va="center", color=GREY)
+    axis.axvline(np.nanmean(iou), color=GREY, ls=(0, (3, 3)), lw=1, label=f"mean {np.nanmean(iou):.3f}")
+    axis.set_yticks(range(len(iou)), [names[k] for k in order], color="black")
+    axis.set(title="IoU per class", xlim=(0, 1.09), ylim=(len(iou) - 0.4, -0.6))
+    axis.grid(axis="y", visible=False)
+    axis.legend(loc="lower right")
+    return figure
+
+
+@_styled
+def ablation(table: pd.DataFrame) -> Figure:
+    """Dots of mIoU per variant: columns `variant` and one or more `mean_iou...`; several rows (seeds) give mean ± sd."""
+    measures = [column for column in table if str(column).startswith("mean_iou")]
+    if "variant" not in table or not measures:
+        raise ValueError(f"the table has columns {list(table)}; it needs `variant` and at least one `mean_iou...`")
+    groups = table.groupby("variant", sort=False)[measures]
+    mean, spread, most = groups.mean(), groups.std().fillna(0), groups.size().max()
+    figure = Figure((9, 1.1 + (0.2 + 0.22 * len(measures)) * len(mean)), layout="constrained")
+    axis = figure.subplots()
+    for place, (measure, colour) in enumerate(zip(measures, (BLUE, ORANGE, GREEN, PURPLE), strict=False)):
+        rows = np.arange(len(mean)) + 0.8 / (len(measures) + 1) * (place - (len(measures) - 1) / 2)
+        label = measure.replace("mean_iou", "mIoU").replace("_crf", " + CRF").replace("_", " ")
+        axis.errorbar(mean[measure], rows, xerr=spread[measure], fmt="o", ms=7, lw=1.5, color=colour, label=label)
+        for row, value in zip(rows, mean[measure], strict=True):
+            axis.annotate(f"{value:.3f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=colour)
+        if most > 1:
+            seeds = mean.index.get_indexer(table.variant)
+            axis.plot(table[measure], rows[seeds], "o", ms=3.5, color="white", mec=colour, zorder=3)
+    axis.set_yticks(range(len(mean)), mean.index, color="black")
+    note = f"Variants: mean ± standard deviation of up to {most} seeds" if most > 1 else "Variants: one run each"
+    axis.set(title=note, xlabel="mIoU", ylim=(len(mean) - 0.5, -0.5))
+    if len(measures) > 1:
+        figure.legend(loc="outside right upper")
+    return figure
