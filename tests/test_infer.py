@@ -1,0 +1,91 @@
+"""Views, fusion and `segment`, against the published protocol."""
+
+import numpy as np
+import pytest
+import torch
+
+from published import fixture, published_network, relative_error
+from wsfcn_lib import WSFCN, NetConfig, segment
+from wsfcn_lib.checkpoints import CheckpointError, save_snapshot
+from wsfcn_lib.infer import label_map, predict_masks, view
+
+TINY = NetConfig(backbone="tiny", width=16, dilations=(1, 2, 4, 6), num_classes=4)
+CLASSES = [{"name": n, "mask_id": i, "colour": (9, i, 9)} for i, n in enumerate(("cat", "dog", "cow"), 1)]
+
+
+class Canned(torch.nn.Module):
+    """Answers each view with the masks that the published program computed for it."""
+
+    def __init__(self, data):
+        super().__init__()
+        self.answers = [data[f"view_s{s}_f{f}"] for s in ("1", "0.5", "1.5", "2.0") for f in (0, 1)]
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        masks = self.answers.pop(0).float()[None]
+        assert masks.shape[-2:] == images.shape[-2:], "views must have int(round(scale * size)) pixels"
+        return type("Out", (), {"masks": masks, "scores": torch.zeros(1, 20)})
+
+
+def test_fusion_is_the_published_one():
+    data = fixture("inference")
+    tags = data["tags"].numpy() > 0
+    masks, _ = predict_masks(Canned(data).eval(), data["image"].numpy())
+    masks[1:][~tags] = 0
+    assert np.abs(masks - data["merged"].numpy()).max() < 2e-3  # the views are stored in half precision
+    assert (label_map(masks, tags, "wsfcn") == data["label_map"].numpy()).all()
+    assert (label_map(masks, tags, "1stage") == data["label_map_pow3"].numpy()).all()
+
+
+@pytest.mark.parametrize("backbone", ["vgg16", "resnet50"])
+def test_view_protocol_on_the_canvas(backbone):
+    data = fixture("views")
+    net = published_network(backbone)
+    out = predict_masks(net, data["image"].numpy(), canvas=int(data["canvas"]))
+    assert relative_error(torch.from_numpy(out.masks), data[f"{backbone}.masks"]) < 1e-3
+    assert relative_error(torch.from_numpy(out.scores), data[f"{backbone}.scores"]) < 1e-3
+    own = predict_masks(net, data["image"].numpy())
+    assert np.abs(own.masks - out.masks).max() > 1e-3, "the canvas must make a difference"
+
+
+def test_mirrored_image_gives_mirrored_masks():
+    net = WSFCN(TINY).eval()
+    image = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    straight, mirrored = predict_masks(net, image), predict_masks(net, np.ascontiguousarray(image[:, ::-1]))
+    assert np.abs(straight.masks - mirrored.masks[:, :, ::-1]).max() < 1e-5
+    assert np.abs(predict_masks(net, image, flip=False).masks - straight.masks).max() > 1e-4
+
+
+def test_masks_are_probabilities_at_image_size():
+    image = np.zeros((37, 51, 3), np.uint8)
+    out = predict_masks(WSFCN(TINY).eval(), image, scales=(1, 0.5))
+    assert out.masks.shape == (4, 37, 51) and out.scores.shape == (3,)
+    assert np.allclose(out.masks.sum(0), 1, atol=1e-5)
+    assert view(image, 1.5, False).shape == (1, 3, 56, 76)  # 55.5 rounds to even, as Python's round does
+
+
+def test_bad_calls_say_what_to_do():
+    net = WSFCN(TINY)
+    image = np.zeros((40, 40, 3), np.uint8)
+    with pytest.raises(ValueError, match="eval"):
+        predict_masks(net, image)
+    net.eval()
+    with pytest.raises(ValueError, match="canvas=64; raise canvas"):
+        predict_masks(net, image, canvas=64)
+    with pytest.raises(ValueError, match="uint8 RGB"):
+        predict_masks(net, image[..., 0])
+    with pytest.raises(CheckpointError, match="no snapshot"):
+        segment(image, "nowhere.safetensors")
+
+
+def test_segment_takes_paths_pictures_and_arrays(tmp_path):
+    from PIL import Image
+
+    torch.manual_seed(0)
+    snapshot = save_snapshot(WSFCN(TINY), tmp_path / "net.safetensors", CLASSES, epoch=1)
+    image = np.random.default_rng(1).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "picture.png")
+    answers = [segment(x, snapshot) for x in (image, Image.fromarray(image), tmp_path / "picture.png")]
+    assert answers[0].names == ("background", "cat", "dog", "cow")
+    assert answers[0].labels.shape == (40, 56) and answers[0].masks.shape == (4, 40, 56)
+    assert all((a.labels == answers[0].labels).all() and np.allclose(a.masks, answers[0].masks) for a in answers)

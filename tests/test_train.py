@@ -1,0 +1,202 @@
+"""Training: what it learns from, what it leaves behind, and that stopping and seeds change nothing."""
+
+import csv
+import math
+
+import pytest
+import torch
+
+from wsfcn_lib.checkpoints import CheckpointError, find_snapshot, load_snapshot, snapshots
+from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
+from wsfcn_lib.data.voc import prepare_voc, voc_classes
+from wsfcn_lib.job import TrainingError, build_accelerator, build_optimiser
+from wsfcn_lib.log import COLUMNS
+from wsfcn_lib.network import build_network
+from wsfcn_lib.runs import RunError, read_run
+from wsfcn_lib.train import lr_factor, show_progress, train
+
+SETTINGS = {
+    "backbone": "tiny",
+    "width": 16,
+    "dilations": (1, 2, 4, 6),
+    "epochs": 3,
+    "warmup_epochs": 1,
+    "batch_size": 8,
+    "crop": 48,
+    "optimiser": "adamw",
+    "device": "cpu",
+    "workers": 0,
+    "log_every": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("glyphs")
+    make_glyphs(root / "raw", GlyphSettings(size=48, train=32, val=8, test=8))
+    prepare_voc(root / "raw", root / "prepared", voc_classes(GLYPH_CLASSES))
+    return root / "prepared"
+
+
+def settings(data, **changes):
+    return TrainConfig(data=str(data), **SETTINGS | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    return run, list(train(settings(data), run))
+
+
+def weights(run, which="last"):
+    return load_snapshot(find_snapshot(run, which))[0].state_dict()
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k not in ("images_per_second", "stall")} for row in rows]
+
+
+def log_of(run):
+    with open(run / "log.csv", newline="") as file:
+        return without_times(csv.DictReader(file))
+
+
+def test_rows_and_files(finished):
+    run, rows = finished
+    assert [row["epoch"] for row in rows if "val_loss" in row] == [0, 2, 3], "before every even epoch, and at the end"
+    steps = [row["step"] for row in rows if "val_loss" not in row]
+    assert steps == [2, 4, 6, 8, 10, 12]
+    assert all(row["mask_loss"] == 0 for row in rows if "mask_loss" in row and row["epoch"] < 1), "no mask loss in the warm-up"
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    with open(run / "log.csv", newline="") as file:
+        assert tuple(next(csv.reader(file))) == COLUMNS
+    assert len(log_of(run)) == len(rows)
+    assert sorted(p.name for p in (run / "panels").iterdir()) == ["epoch-000.png", "epoch-001.png", "epoch-002.png"]
+    assert len(list((run / "checkpoints").glob("state-*.pt"))) == 2
+    assert list((run / "tensorboard").iterdir())
+    stage = read_run(run)["stages"]["02_train"]
+    assert stage["finished"] and stage["settings"]["epochs"] == 3 and stage["seconds"] > 0 and stage["peak_memory_mb"] > 0
+    assert set(stage["data"]) >= {"classes.json", "train.csv"}
+
+
+def test_snapshots_follow_the_validation(finished):
+    run, rows = finished
+    merits = [(row["epoch"], 1 - row["val_loss"]) for row in rows if "val_loss" in row and row["epoch"] >= 1]
+    best, expected = -math.inf, []
+    for epoch, merit in merits:
+        if merit >= best:
+            best = merit
+            expected.append(f"e{epoch:03d}Xs{merit:.3f}.safetensors")
+    assert [path.name for path in snapshots(run / "checkpoints")] == expected
+    assert find_snapshot(run).name == expected[-1]
+    net, classes, facts = load_snapshot(find_snapshot(run))
+    assert net.config.num_classes == 7 and [c["name"] for c in classes] == list(GLYPH_CLASSES) and facts["crop"] == 48
+
+
+def test_training_opens_no_mask(data, finished, tmp_path, monkeypatch):
+    """With every mask file gone, training gives the same log."""
+    hidden = tmp_path / "hidden"
+    masks = next((data.parent / "raw").rglob("SegmentationClass"))
+    masks.rename(hidden)
+    try:
+        rows = list(train(settings(data), tmp_path / "run"))
+    finally:
+        hidden.rename(masks)
+    assert without_times(rows) == without_times(finished[1])
+
+
+def test_same_seed_same_weights_and_workers_change_nothing(data, finished, tmp_path):
+    list(train(settings(data, workers=2), tmp_path / "again"))
+    first, again = weights(finished[0]), weights(tmp_path / "again")
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    list(train(settings(data, seed=1), tmp_path / "other"))
+    assert any(not torch.equal(first[k], v) for k, v in weights(tmp_path / "other").items())
+
+
+@pytest.mark.parametrize("after", [1, 4, 7])
+def test_stopped_and_resumed_equals_uninterrupted(data, finished, tmp_path, after):
+    """The `stop` file ends training after the current step; going on gives bit-identical weights, log and snapshots."""
+    run = tmp_path / "run"
+    rows = train(settings(data), run)
+    for count, _ in enumerate(rows, start=1):
+        if count == after:
+            (run / "stop").touch()
+    assert (run / "checkpoints" / "last.safetensors").exists() and not read_run(run)["stages"]["02_train"].get("finished")
+    (run / "stop").unlink()
+    list(train(settings(data), run))
+    whole = finished[0]
+    assert log_of(run) == log_of(whole)
+    first, second = weights(whole), weights(run)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert [p.name for p in snapshots(run / "checkpoints")] == [p.name for p in snapshots(whole / "checkpoints")]
+
+
+def test_a_torn_state_falls_back_to_the_one_before(data, finished, tmp_path, capsys):
+    run = tmp_path / "run"
+    for row in train(settings(data), run):
+        if row["step"] == 8 and "val_loss" not in row:
+            (run / "stop").touch()
+    (run / "stop").unlink()
+    newest = sorted((run / "checkpoints").glob("state-*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    list(train(settings(data), run))
+    assert "damaged" in capsys.readouterr().out
+    first, second = weights(finished[0]), weights(run)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_run_of_other_settings_is_left_alone(data, finished):
+    before = log_of(finished[0])
+    with pytest.raises(RunError, match="lr: 0.001 → 0.5"):
+        list(train(settings(data, lr=0.5), finished[0]))
+    assert log_of(finished[0]) == before
+
+
+def test_baseline_cam_trains(data, tmp_path):
+    rows = list(train(settings(data, context="none"), tmp_path / "cam"))
+    assert all(row["mask_loss"] == 0 for row in rows if "mask_loss" in row)
+    assert find_snapshot(tmp_path / "cam").exists()
+
+
+def test_bf16_trains_near_fp32(data, finished, tmp_path):
+    rows = list(train(settings(data, precision="bf16"), tmp_path / "bf16"))
+    pairs = [(a["classification_loss"], b["classification_loss"]) for a, b in zip(rows, finished[1]) if "mask_loss" in a]
+    assert all(abs(a - b) < 0.1 for a, b in pairs) and pairs
+
+
+def test_errors_name_value_and_way_out(data, tmp_path):
+    with pytest.raises(TrainingError, match="batch_size=64 is more than the 32 training images"):
+        list(train(settings(data, batch_size=64), tmp_path / "run"))
+    if not torch.cuda.is_available():
+        with pytest.raises(TrainingError, match="device='cuda'"):
+            build_accelerator(settings(data, device="cuda"))
+    with pytest.raises(CheckpointError, match="02_train first"):
+        find_snapshot(tmp_path)
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"\x00" * 50)
+    with pytest.raises(CheckpointError, match="not a snapshot"):
+        load_snapshot(damaged)
+
+
+def test_learning_rate_is_a_function_of_the_step():
+    assert lr_factor(0, 100, "constant") == lr_factor(99, 100, "constant") == 1
+    values = [lr_factor(step, 100, "cosine") for step in range(101)]
+    assert (
+        values[0] == 1 and values[50] == pytest.approx(0.5) and values[100] == pytest.approx(0) and values == sorted(values)[::-1]
+    )
+
+
+def test_optimisers_take_the_groups(data):
+    net = build_network(settings(data).network(7))
+    adamw = build_optimiser(net, settings(data, lr_multipliers=(1, 2, 3, 4)))
+    assert [g["lr"] for g in adamw.param_groups] == pytest.approx([0.001, 0.002, 0.003, 0.004])
+    sgd = build_optimiser(net, settings(data, optimiser="sgd"))
+    assert isinstance(sgd, torch.optim.SGD) and {g["momentum"] for g in sgd.param_groups} == {0.9}
+    assert [g["weight_decay"] for g in sgd.param_groups] == [5e-4, 0, 5e-4, 0]
+
+
+def test_progress_lines(finished, capsys):
+    assert list(show_progress(iter(finished[1]), 3)) == finished[1]
+    printed = capsys.readouterr().out.splitlines()
+    assert sum("validation" in line for line in printed) == 3 and sum("images/s" in line for line in printed) == 3

@@ -1,0 +1,120 @@
+"""What a training leaves on disk: snapshots (weights, for use) and resume states (everything, to go on)."""
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+from torch.optim import Optimizer
+
+from wsfcn_lib.config import NetConfig
+from wsfcn_lib.network import build_network
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is missing, damaged or of another network."""
+
+
+def save_snapshot(net: nn.Module, path: Path, classes: list[dict], **facts) -> Path:
+    """Write the weights as safetensors, with what is needed to use them: NetConfig, classes and `facts`."""
+    metadata = {"config": net.config.model_dump_json(), "classes": json.dumps(classes), "facts": json.dumps(facts)}
+    part = path.with_name(path.name + ".part")
+    save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, part, metadata)
+    os.replace(part, path)
+    return path
+
+
+def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
+    """Read a snapshot: the network in evaluation mode, its foreground classes, and the facts saved with it."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no snapshot at {path}; 02_train writes them into data/runs/<name>/checkpoints")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}
+        config = NetConfig.model_validate_json(metadata["config"])
+        net = build_network(config)
+        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} is not a snapshot of this kit ({reason}); use one that 02_train wrote") from error
+    return net.eval(), json.loads(metadata["classes"]), json.loads(metadata.get("facts", "{}"))
+
+
+def snapshots(folder: Path) -> list[Path]:
+    """The snapshots that won the validation, oldest first: e<epoch>Xs<1 - loss>, as the published program names them."""
+    return sorted(folder.glob("e[0-9][0-9][0-9]Xs*.safetensors"))
+
+
+def find_snapshot(run: Path, which: str = "best") -> Path:
+    """Resolve `best` (highest 1 - validation loss), `last` or a file's path to a snapshot of a run."""
+    folder = Path(run) / "checkpoints"
+    if which == "best" and snapshots(folder):
+        return max(snapshots(folder), key=lambda path: (float(path.stem.split("Xs")[1]), path.stem))
+    path = folder / "last.safetensors" if which in ("best", "last") else Path(which)
+    if not path.is_file():
+        raise CheckpointError(f"no snapshot {which!r} in {folder}: train the run with 02_train first, or name a file")
+    return path
+
+
+@dataclass
+class Progress:
+    """How far a training is: finished steps, best 1 - validation loss, and the sums that the next log row will average."""
+
+    step: int = 0
+    best: float = -math.inf
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)  # two losses, seconds, seconds waited for data
+    count: int = 0  # steps in the sums
+
+    def add(self, classification: float, mask: float, seconds: float, waited: float) -> None:
+        """Count one more finished step."""
+        self.step, self.count = self.step + 1, self.count + 1
+        self.sums = [a + b for a, b in zip(self.sums, (classification, mask, seconds, waited))]
+
+    def take(self) -> tuple[float, ...]:
+        """The sums and their count, which start anew."""
+        sums, count = (*self.sums, self.count), 0
+        self.sums, self.count = [0.0] * 4, count
+        return sums
+
+    def save(self, folder: Path, net: nn.Module, optimiser: Optimizer, random: list) -> None:
+        """Write a resume state beside the previous ones and keep the last two; `random` is RNG states, one per process."""
+        state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "random": random, "progress": asdict(self)}
+        part = folder / "state.part"
+        torch.save(state, part)
+        os.replace(part, folder / f"state-{self.step:08d}.pt")
+        for old in sorted(folder.glob("state-*.pt"))[:-2]:
+            old.unlink()
+
+    @classmethod
+    def restore(cls, folder: Path, net: nn.Module, optimiser: Optimizer, process: int = 0) -> "Progress":
+        """Go back to the newest readable resume state, or to the beginning where there is none."""
+        for path in sorted(folder.glob("state-*.pt"), reverse=True):
+            try:
+                state = torch.load(path, map_location="cpu", weights_only=True)
+            except Exception as error:  # a torn file raises any of a dozen kinds; the state before it still serves
+                print(f"{path.name} is damaged ({type(error).__name__}); going back to the state before it")
+                continue
+            net.load_state_dict(state["net"])
+            optimiser.load_state_dict(state["optimiser"])
+            set_random_states(state["random"][process % len(state["random"])])
+            return cls(**state["progress"])
+        return cls()
+
+
+def random_states() -> list[torch.Tensor]:
+    """This process's random number states, for dropout and the gate: CPU, and CUDA where there is one."""
+    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])
+
+
+def set_random_states(states: list[torch.Tensor]) -> None:
+    """Go back to the states that `random_states` returned."""
+    torch.set_rng_state(states[0])
+    if len(states) > 1 and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states[1])

@@ -1,0 +1,178 @@
+"""Evaluation of a split: with and without CRF, with predicted and with true tags, under both recipes (paper, section IV)."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+from torch import nn
+from tqdm import tqdm
+
+from wsfcn_lib.config import Fraction, Recipe, Settings
+from wsfcn_lib.crf import crf_many
+from wsfcn_lib.data.files import DataError, read_image, read_mask
+from wsfcn_lib.data.manifest import Manifest, Sample
+from wsfcn_lib.infer import SCALES, SCORE_CUT, predict_masks, probabilities
+from wsfcn_lib.metrics import ConfusionMatrix, mean_average_precision, summary
+from wsfcn_lib.recipes import RECIPES, label_map
+from wsfcn_lib.runs import atomic_write
+
+
+class EvalSettings(Settings):
+    """How a trained network is evaluated; the defaults are the published protocol on views of their own size."""
+
+    images: str = "val"  # split of the manifest
+    snapshot: str = "best"  # best, last or a file
+    recipe: Recipe = "wsfcn"
+    scales: tuple[float, ...] = Field(SCALES, min_length=1)
+    flip: bool = True
+    canvas: int = Field(0, ge=0, le=4096)  # 0: views of their own size; 1024: the published canvas
+    score_cut: Fraction = SCORE_CUT
+    use_crf: bool = True
+    processes: int = Field(2, ge=1, le=256)  # of the CRF
+    bf16: bool = False
+
+
+class Variant(NamedTuple):
+    """One way to turn fused masks into labels."""
+
+    recipe: str
+    crf: bool
+    tags: str  # "predicted" or "true"; true tags are the upper bound that papers call clean
+
+
+class ImageResult(NamedTuple):
+    """All labels of one image, (H, W) uint8 each, its probabilities (K-1,) and tags (K-1,) bool."""
+
+    sample: Sample
+    probabilities: np.ndarray
+    tags: np.ndarray
+    labels: dict[Variant, np.ndarray]
+
+
+def variants(settings: EvalSettings, with_truth: bool) -> list[Variant]:
+    """What is computed: both recipes without CRF, the chosen one with; true tags only where they are known."""
+    kinds = ("predicted", "true") if with_truth else ("predicted",)
+    found = [Variant(recipe, False, kind) for kind in kinds for recipe in RECIPES]
+    return found + [Variant(settings.recipe, True, kind) for kind in kinds if settings.use_crf]
+
+
+def look(net: nn.Module, sample: Sample, settings: EvalSettings) -> tuple[ImageResult, list[tuple]]:
+    """Predict one image: its result without CRF, and the jobs for `crf_many` that are to complete it."""
+    image = np.array(read_image(sample.image))  # a copy: the CRF takes no read-only picture
+    masks, scores = predict_masks(net, image, settings.scales, settings.flip, settings.canvas or None, settings.bf16)
+    chances = probabilities(scores)
+    tags = {"predicted": chances > settings.score_cut, "true": np.array(sample.tags, bool)}
+    chosen = variants(settings, with_truth=sample.mask is not None)
+    labels = {v: label_map(masks, tags[v.tags], v.recipe) for v in chosen if not v.crf}
+    jobs = [(f"{v.tags}:{sample.name}", image, masks, tags[v.tags], v.recipe) for v in chosen if v.crf]
+    return ImageResult(sample, chances, tags["predicted"], labels), jobs
+
+
+def predict(net: nn.Module, samples: Sequence[Sample], settings: EvalSettings) -> Iterator[ImageResult]:
+    """Predict image after image, in order; the CRF runs in its processes meanwhile. Needs no ground truth."""
+    if not settings.use_crf:
+        yield from (look(net, sample, settings)[0] for sample in samples)
+        return
+    waiting: list[ImageResult] = []
+
+    def jobs():
+        for sample in samples:
+            result, own = look(net, sample, settings)
+            waiting.append(result)
+            yield from own
+
+    for key, labels in crf_many(jobs(), settings.processes):
+        result = waiting[0]
+        result.labels[Variant(settings.recipe, True, key.split(":", 1)[0])] = labels
+        if len(result.labels) == len(variants(settings, result.sample.mask is not None)):
+            yield waiting.pop(0)
+
+
+class Tally:
+    """Confusion matrices per variant, one row per image, and what mean average precision needs; divides only at the end."""
+
+    def __init__(self, manifest: Manifest, settings: EvalSettings):
+        self.manifest, self.settings = manifest, settings
+        self.matrices: dict[Variant, ConfusionMatrix] = {}
+        self.rows: list[dict] = []
+        self.probabilities: list[np.ndarray] = []
+        self.truth: list[tuple[bool, ...]] = []
+
+    def add(self, result: ImageResult) -> None:
+        """Count one image; without a mask it is listed, but enters no matrix."""
+        sample, names = result.sample, np.array(self.manifest.names[1:])
+        self.probabilities.append(result.probabilities)
+        self.truth.append(sample.tags)
+        row = {"image": sample.name, "tags": ";".join(names[list(sample.tags)]), "predicted": ";".join(names[result.tags])}
+        if sample.mask is not None:
+            truth = read_mask(sample.mask, self.manifest)
+            for variant, labels in result.labels.items():
+                if labels.shape != truth.shape:
+                    sizes = f"{truth.shape[::-1]}, its image {labels.shape[::-1]}"
+                    raise DataError(f"{sample.mask}: the mask is {sizes} (width, height); they must be equal: correct the mask")
+                single = ConfusionMatrix(self.manifest.num_classes)
+                single.update(labels, truth)
+                total = self.matrices.setdefault(variant, ConfusionMatrix(self.manifest.num_classes))
+                self.matrices[variant] = total + single
+                if variant.recipe == self.settings.recipe:
+                    row["iou" + suffix(variant)] = round(single.mean_iou(), 4)
+        self.rows.append(row)
+
+    def metrics(self) -> dict:
+        """The content of metrics.json: the chosen recipe on top, the other one's means beside it; IoU in 0..1."""
+        recipe = self.settings.recipe
+        out = {"images": len(self.rows), "split": self.settings.images, "recipe": recipe}
+        for crf in (False, True):
+            for kind in ("predicted", "true"):
+                variant = Variant(recipe, crf, kind)
+                block = summary(self.matrices[variant], self.manifest.names) if variant in self.matrices else {}
+                out["mean_iou" + suffix(variant)] = block.get("mean_iou")
+                if kind == "predicted" and block:
+                    ending = suffix(variant)
+                    out |= {f"{key}{ending}": block[key] for key in ("per_class_iou", "precision", "recall")}
+        others = {v: m for v, m in self.matrices.items() if v.recipe != recipe}
+        out["other_recipe"] = {f"{v.recipe}, {v.tags} tags": m.mean_iou() for v, m in others.items()}
+        tagged = any(map(any, self.truth))
+        out["mean_ap"] = mean_average_precision(np.array(self.probabilities), np.array(self.truth))[1] if tagged else None
+        return out
+
+
+def suffix(variant: Variant) -> str:
+    """The ending of a variant's name in metrics.json and per_image.csv: "", _crf, _true_tags or _crf_true_tags."""
+    return "_crf" * variant.crf + "_true_tags" * (variant.tags == "true")
+
+
+def save_mask(path: Path, labels: np.ndarray, manifest: Manifest) -> None:
+    """Write class indices (H, W) as a palette PNG of mask ids in the classes' colours, as VOC's tools read them."""
+    ids = np.array([0, *(c.mask_id for c in manifest.classes)], np.uint8)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[ids] = manifest.palette[: manifest.num_classes]
+    picture = Image.fromarray(ids[labels])
+    picture.putpalette(palette.tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Path) -> Tally:
+    """Predict and score a split; writes masks/<split>[_crf]/*.png, metrics.json and per_image.csv into the run folder."""
+    samples, tally = manifest.samples(settings.images), Tally(manifest, settings)
+    for result in tqdm(predict(net, samples, settings), "evaluate", len(samples), file=sys.stdout, mininterval=5, ncols=80):
+        tally.add(result)
+        for crf in (False, True):
+            if (labels := result.labels.get(Variant(settings.recipe, crf, "predicted"))) is not None:
+                folder = run / "masks" / f"{settings.images}{'_crf' * crf}"
+                save_mask(folder / f"{result.sample.name}.png", labels, manifest)
+    atomic_write(run / "metrics.json", json.dumps(tally.metrics(), indent=1) + "\n")
+    table = io.StringIO()
+    writer = csv.DictWriter(table, dict.fromkeys(key for row in tally.rows for key in row), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(tally.rows)
+    atomic_write(run / "per_image.csv", table.getvalue())
+    return tally

@@ -1,0 +1,137 @@
+"""Inference (paper, section IV): several scales and a flip, fused into masks and scores; one picture or a whole folder."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from wsfcn_lib.checkpoints import find_snapshot, load_snapshot
+from wsfcn_lib.crf import crf, crf_many
+from wsfcn_lib.data.files import read_image
+from wsfcn_lib.data.transforms import normalise
+from wsfcn_lib.recipes import label_map
+
+SCALES = (1.0, 0.5, 1.5, 2.0)
+SCORE_CUT = 0.1  # a class is present where its probability exceeds this
+
+
+class Prediction(NamedTuple):
+    """What the network says of one picture.
+
+    masks: (K, H, W) float32 in [0, 1], fused over the views, no class zeroed.
+    scores: (K-1,) float32 image scores, the maximum over the views; `probabilities` maps them to [0, 1].
+    """
+
+    masks: np.ndarray
+    scores: np.ndarray
+
+
+class Segmentation(NamedTuple):
+    """`segment`'s answer: masks (K, H, W) and scores (K-1,) in [0, 1], tags (K-1,) bool, labels (H, W) uint8, K names."""
+
+    masks: np.ndarray
+    scores: np.ndarray
+    tags: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+
+
+def view(image: np.ndarray, scale: float, flip: bool) -> Tensor:
+    """One view of an image (H, W, 3) uint8: resized (bicubic) to int(round(scale * side)), normalised, (1, 3, h, w)."""
+    height, width = image.shape[:2]
+    size = max(1, int(round(scale * width))), max(1, int(round(scale * height)))
+    resized = Image.fromarray(image) if scale == 1 else Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    tensor = normalise(np.asarray(resized))[None]
+    return tensor.flip(-1) if flip else tensor
+
+
+def pad_to(tensor: Tensor, canvas: int) -> tuple[Tensor, slice, slice]:
+    """Centre a view on a square canvas of zeros, as published; also returns where it lies."""
+    height, width = tensor.shape[-2:]
+    if max(height, width) > canvas:
+        raise ValueError(f"a view of {width}x{height} exceeds canvas={canvas}; raise it, lower the scales, or use canvas=None")
+    top, left = (canvas - height) // 2, (canvas - width) // 2
+    rows, columns = slice(top, top + height), slice(left, left + width)
+    padded = tensor.new_zeros((1, 3, canvas, canvas))
+    padded[..., rows, columns] = tensor
+    return padded, rows, columns
+
+
+@torch.no_grad()
+def predict_view(net: nn.Module, tensor: Tensor, canvas: int | None, bf16: bool) -> tuple[Tensor, Tensor]:
+    """Masks (1, K, h, w) at the view's own size and scores (1, K-1) of one view."""
+    rows = columns = slice(None)
+    if canvas:
+        tensor, rows, columns = pad_to(tensor, canvas)
+    device = next(net.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        out = net(tensor.to(device))
+    masks = out.masks.float()
+    if masks.shape[-2:] != tensor.shape[-2:]:
+        masks = interpolate(masks, tensor.shape[-2:], mode="bilinear", align_corners=True)
+    return masks[..., rows, columns], out.scores
+
+
+def predict_masks(
+    net: nn.Module, image: np.ndarray, scales=SCALES, flip: bool = True, canvas: int | None = None, bf16: bool = False
+) -> Prediction:
+    """Fuse the views of one image: the mean of their masks at image size, the maximum of their scores.
+
+    Args:
+        net: a network in evaluation mode.
+        image: (H, W, 3) uint8.
+        scales: of the views, relative to the image.
+        flip: whether each view is also seen mirrored.
+        canvas: None runs each view at its own size; 1024 is the published protocol, whose padding the scores see.
+        bf16: run the network in bfloat16.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H, W, 3) uint8 RGB, as data.files.read_image gives")
+    if net.training:
+        raise ValueError("the network is in training mode, where dropout and the gate draw at random; call net.eval() first")
+    height, width = image.shape[:2]
+    total, scores = 0.0, []
+    flips = (False, True) if flip else (False,)
+    for scale in scales:
+        for mirrored in flips:
+            masks, view_scores = predict_view(net, view(image, scale, mirrored), canvas, bf16)
+            masks = interpolate(masks, (height, width), mode="bilinear", align_corners=False)
+            total = total + (masks.flip(-1) if mirrored else masks)[0]
+            scores.append(view_scores[0])
+    fused = (total / (len(scales) * len(flips))).cpu().numpy()
+    return Prediction(fused, torch.stack(scores).amax(0).float().cpu().numpy())
+
+
+def probabilities(scores: np.ndarray) -> np.ndarray:
+    """Image scores as probabilities in [0, 1] (sigmoid), same shape."""
+    return 1 / (1 + np.exp(-np.clip(scores, -60, 60)))
+
+
+def segment(image, checkpoint: Path | str | None = None, recipe: str = "wsfcn", use_crf: bool = False) -> Segmentation:
+    """Segment one picture with a trained network; needs no tags and no ground truth.
+
+    Args:
+        image: a path, a PIL image or an array (H, W, 3) uint8.
+        checkpoint: a snapshot (.safetensors) or a run folder, whose best snapshot is taken.
+        recipe: background rule, "wsfcn" or "1stage".
+        use_crf: refine by the dense CRF.
+    """
+    if checkpoint is None:
+        raise ValueError("checkpoint is None; name a run folder (data/runs/<name>) or a snapshot that 02_train wrote")
+    path = Path(checkpoint)
+    net, classes, _ = load_snapshot(find_snapshot(path) if path.is_dir() else path)
+    if isinstance(image, str | Path):
+        image = read_image(image)
+    image = np.array(image.convert("RGB") if isinstance(image, Image.Image) else image)  # CRF: no read-only picture
+    masks, scores = predict_masks(net, image)
+    chances = probabilities(scores)
+    tags = chances > SCORE_CUT
+    labels = crf(image, masks, tags, recipe) if use_crf else label_map(masks, tags, recipe)
+    return Segmentation(masks, chances, tags, labels, ("background", *(c["name"] for c in classes)))
+
+
+__all__ = ["Prediction", "Segmentation", "crf", "crf_many", "label_map", "predict_masks", "probabilities", "segment"]

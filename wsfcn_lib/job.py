@@ -1,0 +1,157 @@
+"""What a training works with and leaves behind; the loop itself stands in train.py."""
+
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object, set_seed
+from torch import nn
+from torch.utils.data import DataLoader
+
+from wsfcn_lib.checkpoints import Progress, random_states, save_snapshot, snapshots
+from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.transforms import TrainSet
+from wsfcn_lib.log import RATES, RunLog
+from wsfcn_lib.metrics import mean_average_precision
+from wsfcn_lib.network import build_network
+from wsfcn_lib.objective import autocast, losses
+from wsfcn_lib.panels import write_panel
+from wsfcn_lib.runs import ROOT, RunFolder, peak_memory_mb, read_run, stop_requested
+from wsfcn_lib.weights import load_published
+
+STAGE = "02_train"
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on; the message says why and what to do."""
+
+
+class Job:
+    """One training: its network, optimiser, data, progress, log and run folder. Only the lead process writes."""
+
+    def __init__(self, config: TrainConfig, run: Path):
+        self.config, self.run, self.began = config, run, time.perf_counter()
+        self.accelerator = build_accelerator(config)
+        self.device, self.lead = self.accelerator.device, self.accelerator.is_main_process
+        self.manifest = Manifest.load(ROOT / config.data)
+        self.trainset = TrainSet(self.manifest, "train", config.crop, config.seed)
+        valset = TrainSet(self.manifest, "val", config.crop, config.seed, augment=False)
+        self.val_batches = DataLoader(valset, config.batch_size)
+        self.epoch_steps = len(self.trainset) // config.batch_size
+        if not self.epoch_steps:
+            raise TrainingError(f"batch_size={config.batch_size} is more than the {len(self.trainset)} training images; lower it")
+        if self.lead:
+            self.folder = open_run(config, run, self.manifest, self.device)
+        self.checkpoints = run / "checkpoints"
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        set_seed(config.seed)
+        self.net = build_network(config.network(self.manifest.num_classes))
+        if config.initial_weights:
+            load_published(self.net, ROOT / config.initial_weights)
+        self.net.to(self.device, memory_format=torch.channels_last).train()
+        self.optimiser = build_optimiser(self.net, config)
+        torch.manual_seed(config.seed + 1000 * self.accelerator.process_index)  # dropout and gate: a stream per process
+        self.progress = Progress.restore(self.checkpoints, self.net, self.optimiser, self.accelerator.process_index)
+        self.log = RunLog(run, self.progress.step) if self.lead else None
+        self.model = self.accelerator.prepare_model(self.net)
+
+    def judge(self, epoch: int) -> dict:
+        """Validate before `epoch`, keep a snapshot where it is the best so far, and log the row."""
+        result = validate(self, with_masks=epoch >= self.config.warmup_epochs)
+        merit = 1 - result["val_loss"]
+        if epoch >= self.config.warmup_epochs and merit >= self.progress.best:
+            self.progress.best = merit
+            self.snapshot(f"e{epoch:03d}Xs{merit:.3f}", epoch)
+            for old in snapshots(self.checkpoints)[: -self.config.snapshots_kept] if self.lead else ():
+                old.unlink()
+        return self.write({"epoch": epoch, "step": self.progress.step, **result})
+
+    def log_row(self, epoch: int) -> dict:
+        """Log the means since the last row, over all processes."""
+        classification, mask, seconds, waited, count = self.progress.take()
+        means = torch.tensor([classification, mask], device=self.device) / count
+        means = self.accelerator.reduce(means, "mean").tolist()
+        rates = {name: group["lr"] for name, group in zip(RATES, self.optimiser.param_groups)}
+        speed = {"images_per_second": count * self.config.batch_size / seconds, "stall": waited / seconds}
+        row = {"epoch": epoch, "step": self.progress.step, "classification_loss": means[0], "mask_loss": means[1]}
+        return self.write(row | rates | speed)
+
+    def write(self, row: dict) -> dict:
+        """Append a row to the log, numbers to six digits."""
+        row = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
+        return self.log.write(row) if self.lead else row
+
+    def save(self, epoch: int, panel: bool) -> None:
+        """Write the resume state and the `last` snapshot; after a whole epoch also the picture panel."""
+        random = gather_object([random_states()])
+        if self.lead:
+            self.progress.save(self.checkpoints, self.net, self.optimiser, random)
+            self.snapshot("last", epoch + 1)
+            if panel:
+                write_panel(self.net, self.manifest, self.config, self.run / "panels" / f"epoch-{epoch:03d}.png")
+
+    def snapshot(self, name: str, epoch: int) -> None:
+        """Write the weights under a name; `epoch` counts the finished ones."""
+        if self.lead:
+            classes = [c.model_dump() for c in self.manifest.classes]
+            save_snapshot(self.net, self.checkpoints / f"{name}.safetensors", classes, epoch=epoch, crop=self.config.crop)
+
+    def stop_requested(self) -> bool:
+        """Whether the run's `stop` file is there; all processes agree on the answer."""
+        if self.lead and stop_requested(self.run):
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
+
+    def finish(self) -> None:
+        """Close the log and record time and memory."""
+        if self.lead:
+            self.log.close()
+            seconds = read_run(self.run)["stages"][STAGE].get("seconds", 0) + time.perf_counter() - self.began
+            self.folder.record(STAGE, finished=True, seconds=round(seconds, 1), peak_memory_mb=peak_memory_mb())
+
+
+def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object) -> RunFolder:
+    """The run's folder, locked for training; TrainingError where its training began on other lists of images."""
+    folder = RunFolder.open(run, config.model_dump(), STAGE, str(device), free=("device", "workers"))
+    known, now = read_run(run)["stages"][STAGE].get("data", {}), manifest.checksums()
+    changed = [name for name in ("classes.json", "train.csv", "val.csv") if known and known.get(name) != now.get(name)]
+    if changed:
+        folder.close()
+        where = f"{', '.join(changed)} in {config.data} changed since run {run.name} began"
+        raise TrainingError(f"{where}; choose another run name, or delete that run")
+    folder.record(STAGE, data=now)
+    return folder
+
+
+def build_accelerator(config: TrainConfig) -> Accelerator:
+    """The device and processes of a run; `auto` takes CUDA, then MPS, then the CPU."""
+    found = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not found[config.device]:
+        raise TrainingError(f"device={config.device!r}, but PyTorch finds none on this machine; use device='auto'")
+    return Accelerator(cpu=config.device == "cpu")
+
+
+def build_optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9 as published, or AdamW, over the four parameter groups."""
+    groups = net.parameter_groups(config.lr, config.weight_decay, config.lr_multipliers)
+    groups = [group | {"base_lr": group["lr"]} for group in groups]
+    return torch.optim.SGD(groups, momentum=0.9) if config.optimiser == "sgd" else torch.optim.AdamW(groups, fused=True)
+
+
+@torch.no_grad()
+def validate(job: Job, with_masks: bool) -> dict:
+    """Validation loss (classification + mask) and mAP over centre crops. It reads tags, never masks."""
+    job.net.eval()
+    total, scores, truth = 0.0, [], []
+    for images, tags, _ in job.val_batches:
+        images, tags = images.to(job.device, memory_format=torch.channels_last), tags.to(job.device)
+        with autocast(job.config, job.device):
+            out = job.net(images)
+        total += sum(losses(out, images, tags, job.config, with_masks)).item() * len(images)
+        scores.append(out.scores.cpu())
+        truth.append(tags.cpu())
+    job.net.train()
+    scores, truth = torch.cat(scores), torch.cat(truth)
+    return {"val_loss": total / len(scores), "val_map": float(mean_average_precision(scores.numpy(), truth.numpy())[1])}

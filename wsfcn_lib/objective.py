@@ -1,0 +1,54 @@
+"""The training objective: classification from tags, and segmentation against the network's own refined masks."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.transforms import denormalise
+from wsfcn_lib.losses import classification_loss, mask_loss, pseudo_labels
+from wsfcn_lib.modules import resize
+from wsfcn_lib.network import NetOutput
+from wsfcn_lib.pamr import pamr
+
+
+class Supervision(NamedTuple):
+    """What the network teaches itself: refined masks (B, K, h, w) and pseudo labels (B, K, H, W) of 0 and 1."""
+
+    refined: Tensor
+    pseudo: Tensor
+
+
+@torch.no_grad()
+def supervise(images: Tensor, masks: Tensor, tags: Tensor, config: TrainConfig) -> Supervision:
+    """Refine masks by their image and cut them into pseudo labels (paper, section III-D).
+
+    Absent classes are zeroed first: PAMR treats each class alone, so the order does not matter.
+
+    Args:
+        images: (B, 3, H, W), ImageNet-normalised, as the network saw them.
+        masks: (B, K, h, w) softmax masks.
+        tags: (B, K-1) in {0, 1}.
+        config: cuts, floor, and PAMR's dilations and iterations.
+    """
+    present = torch.cat((torch.ones_like(tags[:, :1]), tags), 1)[:, :, None, None]
+    small = resize(denormalise(images), masks.shape[-2:], align_corners=True)
+    refined = pamr(small, masks.detach() * present, config.pamr_dilations, config.pamr_iterations)
+    large = interpolate(refined, images.shape[-2:], mode="bilinear", align_corners=True)
+    return Supervision(refined, pseudo_labels(large, config.foreground_cut, config.background_cut, config.floor))
+
+
+def losses(out: NetOutput, images: Tensor, tags: Tensor, config: TrainConfig, with_masks: bool) -> tuple[Tensor, Tensor]:
+    """Classification loss and weighted mask loss of a batch, two scalars; a CAM baseline and the warm-up have no mask loss."""
+    classification = classification_loss(out.scores, tags)
+    if not with_masks or config.context == "none":
+        return classification, classification.new_zeros(())
+    pseudo = supervise(images, out.masks, tags, config).pseudo
+    return classification, config.mask_weight * mask_loss(out.logits, pseudo, tags).mean()
+
+
+def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
+    """bf16 for the network where the settings ask for it; scores, losses and PAMR stay in fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")

@@ -1,0 +1,72 @@
+"""The picture panel of an epoch: what the network sees in a few fixed images, and what it teaches itself from it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.transforms import TrainSet, denormalise
+from wsfcn_lib.modules import resize
+from wsfcn_lib.objective import autocast, supervise
+from wsfcn_lib.pictures import heat, overlay
+from wsfcn_lib.plots import tile, to_png
+from wsfcn_lib.runs import atomic_write
+
+COLUMNS = ("image", "CAM", "refined CAM", "pseudo label")
+
+
+@torch.no_grad()
+def stages(net: nn.Module, images: torch.Tensor, tags: torch.Tensor, config: TrainConfig) -> dict[str, np.ndarray]:
+    """The way from image to pseudo label, in evaluation mode; every map at image size.
+
+    Args:
+        net: the network, on the images' device.
+        images: (B, 3, H, W), ImageNet-normalised.
+        tags: (B, K-1) in {0, 1}.
+        config: the settings of its training.
+
+    Returns:
+        image (B, H, W, 3) uint8; masks, refined (B, K, H, W) in [0, 1], absent classes zeroed; pseudo (B, H, W) class
+        indices, 255 where no class or more than one claims the pixel.
+    """
+    training = net.training
+    net.eval()
+    with autocast(config, images.device):
+        masks = net(images.contiguous(memory_format=torch.channels_last)).masks
+    net.train(training)
+    masks = masks * torch.cat((torch.ones_like(tags[:, :1]), tags), 1)[:, :, None, None]
+    refined, pseudo = supervise(images, masks, tags, config)
+    large = [resize(m.float(), images.shape[-2:], align_corners=True).cpu().numpy() for m in (masks, refined)]
+    labels = torch.where(pseudo.sum(1) == 1, pseudo.argmax(1), 255).byte().cpu().numpy()
+    rgb = (denormalise(images) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    return {"image": rgb, "masks": large[0], "refined": large[1], "pseudo": labels}
+
+
+def write_panel(net: nn.Module, manifest: Manifest, config: TrainConfig, path: Path, count: int = 4) -> None:
+    """Draw the first validation images of different classes through all stages, as a PNG."""
+    data = TrainSet(manifest, "val", config.crop, config.seed, augment=False)
+    images, tags, _ = zip(*(data[0, index] for index in _varied(manifest, count)))
+    device = next(net.parameters()).device
+    images, tags = torch.stack(images).to(device), torch.stack(tags).to(device)
+    found = stages(net, images, tags, config)
+    rows, labels = [], []
+    for b, present in enumerate(tags.bool().cpu().numpy()):
+        maps = [found[name][b, 1:][present].max(0) for name in ("masks", "refined")]
+        rgb, pseudo = found["image"][b], found["pseudo"][b]
+        rows.append([rgb, *(heat(rgb, m.clip(0, 1)) for m in maps), overlay(rgb, pseudo, manifest.palette)])
+        labels.append(", ".join(np.array(manifest.names[1:])[present]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, to_png(tile(rows, COLUMNS, labels)))
+
+
+def _varied(manifest: Manifest, count: int) -> list[int]:
+    """Indices of validation images that bring classes not yet seen, then the first others."""
+    samples, seen, chosen = manifest.samples("val"), np.zeros(manifest.num_classes - 1, bool), []
+    for index, sample in enumerate(samples):
+        if len(chosen) < count and (np.array(sample.tags) & ~seen).any():
+            chosen.append(index)
+            seen |= np.array(sample.tags)
+    return (chosen + [i for i in range(len(samples)) if i not in chosen])[:count]

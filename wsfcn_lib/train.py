@@ -1,0 +1,124 @@
+"""Training (paper, section IV): one function that yields the rows of the log.
+
+accelerate launch -m wsfcn_lib.train data/runs/<name>     # several processes; starts or continues the run
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.transforms import TrainSet, epoch_batches
+from wsfcn_lib.job import STAGE, Job
+from wsfcn_lib.objective import autocast, losses
+from wsfcn_lib.runs import ROOT, read_run
+
+
+def lr_factor(step: int, steps: int, schedule: str) -> float:
+    """Learning rate of a step over its group's base: constant as published, or half a cosine from 1 to 0."""
+    return 1.0 if schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def step_loader(data: TrainSet, config: TrainConfig, accelerator: Accelerator, start: int) -> DataLoader:
+    """All batches from step `start` to the last; each process loads its share of every global batch."""
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    epoch_steps = len(data) // config.batch_size
+    batches = [
+        [(epoch, index) for index in batch[share]]
+        for epoch in range(start // epoch_steps, config.epochs)
+        for batch in epoch_batches(len(data), config.batch_size, config.seed, epoch)
+    ]
+    remaining, pin = batches[start % epoch_steps :], accelerator.device.type == "cuda"
+    # an own generator: the loader's seed must not come out of the stream that dropout and gate draw from
+    return DataLoader(data, batch_sampler=remaining, num_workers=config.workers, pin_memory=pin, generator=torch.Generator())
+
+
+def train_step(model, optimiser, images, tags, config: TrainConfig, factor: float, with_masks: bool, backward) -> list[float]:
+    """One update of the weights; returns classification and mask loss of this process's share of the batch."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    with autocast(config, images.device):
+        out = model(images)
+    parts = losses(out, images, tags, config, with_masks)
+    optimiser.zero_grad(set_to_none=True)
+    backward(sum(parts))
+    optimiser.step()
+    return [part.item() for part in parts]
+
+
+def train(config: TrainConfig, run: Path | str) -> Iterator[dict]:
+    """Train one network in a run folder; yields each row of its log.csv as it is written.
+
+    Everything is seeded before the network is built, and each sample draws from a generator of its own. Every
+    `validate_every`-th epoch begins with a validation, and one follows the last; from the first epoch with mask loss
+    on, a snapshot is kept when 1 - loss is at least the best so far, as published. A file `stop` in the run folder
+    ends training after the current step. An interrupted run goes on where its last resume state was saved.
+    """
+    job = Job(config, ROOT / run)
+    progress, steps = job.progress, job.epoch_steps * config.epochs
+    batches = iter(step_loader(job.trainset, config, job.accelerator, progress.step))
+    while progress.step < steps:
+        epoch, within = divmod(progress.step, job.epoch_steps)
+        if within == 0 and epoch % config.validate_every == 0:
+            yield job.judge(epoch)
+        began = time.perf_counter()
+        images, tags, _ = next(batches)
+        waited = time.perf_counter() - began
+        images = images.to(job.device, memory_format=torch.channels_last, non_blocking=True)
+        factor, with_masks = lr_factor(progress.step, steps, config.lr_schedule), epoch >= config.warmup_epochs
+        parts = train_step(
+            job.model, job.optimiser, images, tags.to(job.device), config, factor, with_masks, job.accelerator.backward
+        )
+        progress.add(*parts, time.perf_counter() - began, waited)
+        stop = job.stop_requested()
+        last = within + 1 == job.epoch_steps
+        if last or progress.step % config.log_every == 0:
+            yield job.log_row(epoch)
+        if last or stop:
+            job.save(epoch, panel=last)
+        if stop:
+            return
+    yield job.judge(config.epochs)
+    job.finish()
+
+
+def show_progress(rows: Iterable[dict], epochs: int) -> Iterator[dict]:
+    """Pass rows on and print them as lines, about one an epoch: readable in a notebook, a terminal and a log file."""
+    began, last_epoch = time.perf_counter(), None
+    for row in rows:
+        yield row
+        if "val_loss" in row:
+            line = f"epoch {row['epoch']:3d}/{epochs}  validation: loss {row['val_loss']:.4f}, mAP {row['val_map']:.3f}"
+        elif row["epoch"] != last_epoch:
+            last_epoch, now = row["epoch"], time.perf_counter() - began
+            line = (
+                f"epoch {row['epoch']:3d}/{epochs}  classification {row['classification_loss']:.4f}, mask {row['mask_loss']:.4f}"
+            )
+            line += f"  ({row['images_per_second']:.0f} images/s, {now:.0f} s so far)"
+        else:
+            continue
+        print(line, flush=True)
+
+
+def main() -> None:
+    """Run or continue the training of a run folder, as accelerate starts it."""
+    parser = argparse.ArgumentParser(prog="accelerate launch -m wsfcn_lib.train", description=main.__doc__)
+    parser.add_argument("run", type=Path, help="run folder, such as data/runs/demo")
+    parser.add_argument("--settings", type=Path, help="JSON file of TrainConfig settings, for a folder without run.json")
+    arguments = parser.parse_args()
+    if arguments.settings:
+        config = TrainConfig.model_validate_json(arguments.settings.read_text())
+    else:
+        config = TrainConfig(**read_run(arguments.run)["stages"][STAGE]["settings"])
+    for _ in show_progress(train(config, arguments.run), config.epochs):
+        pass
+
+
+if __name__ == "__main__":
+    main()
