@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from wsfcn_lib import NetConfig, TrainConfig
+from wsfcn_lib.evaluate import EvalSettings
 
 
 @pytest.mark.parametrize(
@@ -16,6 +17,9 @@ from wsfcn_lib import NetConfig, TrainConfig
         ({"dilations": (1, 2, 4, 0)}, "greater than or equal to 1"),
         ({"epochs": 0}, "epochs"),
         ({"lr": -1}, "greater than 0"),
+        ({"lr_multipliers": (1, 2, -1, 4)}, "greater than or equal to 0"),
+        ({"lr_multipliers": (1, 2, float("nan"), 4)}, "lr_multipliers"),
+        ({"epochs": 1000}, "less than or equal to 999"),
         ({"foreground_cut": 1.5}, "less than or equal to 1"),
         ({"warmup_epochs": 40}, "more than epochs=31"),
         ({"precision": "fp16"}, "bf16"),
@@ -41,3 +45,9 @@ def test_defaults_are_the_papers():
     assert (config.epochs, config.warmup_epochs, config.batch_size, config.crop) == (31, 7, 16, 321)
     assert (config.optimiser, config.lr, config.weight_decay, config.lr_schedule) == ("sgd", 1e-3, 5e-4, "constant")
     assert (config.dilations, config.gate_rate, config.pamr_dilations) == ((1, 12, 24, 36), 0.3, (1, 2, 4, 8, 12, 24))
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf"), 1e6])
+def test_scales_of_the_evaluation_are_bounded(scale):
+    with pytest.raises(ValidationError, match="scales"):
+        EvalSettings(scales=(1.0, scale))

@@ -13,8 +13,8 @@ LIBRARY = Path(__file__).resolve().parents[1] / "wsfcn_lib"
 LEVELS = (
     ("classes", "config", "provenance", "runs", "log", "pictures", "recipes", "crf", "backbones", "modules", "pamr"),
     ("losses", "network", "metrics", "plots", "data"),
-    ("weights", "checkpoints", "objective", "panels", "job", "train", "infer"),
-    ("report", "explore"),
+    ("weights", "checkpoints", "objective", "panels", "job", "train", "preflight", "infer", "evaluate", "ablation"),
+    ("notebook", "report", "explore"),
 )
 ORDER = {name: (level, place) for level, names in enumerate(LEVELS) for place, name in enumerate(names)}
 FILES = sorted(LIBRARY.rglob("*.py"))

@@ -70,6 +70,7 @@ def test_initialisation():
     net = WSFCN(NetConfig(backbone="tiny", width=64, num_classes=7))
     conv = net.fusion.low1[0]
     assert conv.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.02) and not conv.bias.any()
+    assert conv.weight.abs().max() > 3 * conv.weight.std(), "normal, not uniform"
     default = net.fusion.align.flow.weight
     assert default.abs().max() <= (1 / (64 * 9)) ** 0.5 and net.head[-1].bias.any()
     bound = (6 / (7 - 1 + 64)) ** 0.5
@@ -98,3 +99,11 @@ def test_context_none_is_the_baseline():
     assert isinstance(build_network(NetConfig(backbone="tiny", context="none")), BaselineCAM)
     with pytest.raises(ValueError, match="BaselineCAM"):
         WSFCN(NetConfig(backbone="tiny", context="none"))
+
+
+def test_dropout_rates():
+    net = WSFCN(NetConfig(backbone="tiny", **SMALL))
+    assert [m.p for m in net.head if isinstance(m, torch.nn.Dropout)] == [0.5, 0.1] and net.context.dropout.p == 0.5
+    with torch.device("meta"):
+        backbone = WSFCN(NetConfig(backbone="resnet38", context="aspp")).backbone
+    assert [block.dropout.p for block in (*backbone.stage5, *backbone.stage6, *backbone.stage7)] == [0, 0, 0, 0.3, 0.5]

@@ -2,11 +2,12 @@
 
 import csv
 import math
+import shutil
 
 import pytest
 import torch
 
-from wsfcn_lib.checkpoints import CheckpointError, find_snapshot, load_snapshot, snapshots
+from wsfcn_lib.checkpoints import CheckpointError, Progress, find_snapshot, load_snapshot, snapshots
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
 from wsfcn_lib.data.voc import prepare_voc, voc_classes
@@ -15,6 +16,7 @@ from wsfcn_lib.log import COLUMNS
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs import RunError, read_run
 from wsfcn_lib.train import lr_factor, show_progress, train
+from wsfcn_lib.weights import WeightsError
 
 SETTINGS = {
     "backbone": "tiny",
@@ -122,9 +124,11 @@ def test_stopped_and_resumed_equals_uninterrupted(data, finished, tmp_path, afte
     for count, _ in enumerate(rows, start=1):
         if count == after:
             (run / "stop").touch()
-    assert (run / "checkpoints" / "last.safetensors").exists() and not read_run(run)["stages"]["02_train"].get("finished")
+    stopped = read_run(run)["stages"]["02_train"]
+    assert (run / "checkpoints" / "last.safetensors").exists() and not stopped.get("finished")
     (run / "stop").unlink()
     list(train(settings(data), run))
+    assert read_run(run)["stages"]["02_train"]["seconds"] > stopped["seconds"] > 0, "the time of both parts"
     whole = finished[0]
     assert log_of(run) == log_of(whole)
     first, second = weights(whole), weights(run)
@@ -151,6 +155,15 @@ def test_a_run_of_other_settings_is_left_alone(data, finished):
     with pytest.raises(RunError, match="lr: 0.001 → 0.5"):
         list(train(settings(data, lr=0.5), finished[0]))
     assert log_of(finished[0]) == before
+
+
+def test_a_run_of_other_lists_is_left_alone(data, finished):
+    run, _ = finished
+    before = (data / "train.csv").read_bytes()
+    (data / "train.csv").write_bytes(before.rstrip().rsplit(b"\n", 1)[0] + b"\n")
+    with pytest.raises(TrainingError, match=r"train.csv in .* changed since run whole began; choose another run name"):
+        next(train(settings(data), run))
+    (data / "train.csv").write_bytes(before)
 
 
 def test_baseline_cam_trains(data, tmp_path):
@@ -200,3 +213,52 @@ def test_progress_lines(finished, capsys):
     assert list(show_progress(iter(finished[1]), 3)) == finished[1]
     printed = capsys.readouterr().out.splitlines()
     assert sum("validation" in line for line in printed) == 3 and sum("images/s" in line for line in printed) == 3
+
+
+def test_a_start_that_failed_binds_nobody(data, tmp_path):
+    """Wrong weights, then right settings, in the same folder: nothing was trained, so nothing is lost."""
+    with pytest.raises(WeightsError, match="nowhere.pth"):
+        list(train(settings(data, initial_weights="nowhere.pth"), tmp_path / "run"))
+    rows = train(settings(data), tmp_path / "run")
+    assert next(rows)["step"] == 0
+    rows.close()
+
+
+def test_snapshots_beyond_the_last_few_go(data, tmp_path):
+    list(train(settings(data, snapshots_kept=1, validate_every=1, lr=1e-4), tmp_path / "run"))
+    assert len(snapshots(tmp_path / "run" / "checkpoints")) == 1
+
+
+def test_images_without_tags_and_full_disks_are_survived(data, tmp_path):
+    """An untagged validation image may stand in the panel."""
+    prepared = tmp_path / "prepared"
+    shutil.copytree(data, prepared)
+    for name in ("train", "val"):
+        lines = (data / f"{name}.csv").read_text().replace("../", f"{data.parent}/").splitlines()
+        if name == "val":
+            lines[1] = ",".join([lines[1].split(",")[0], "", lines[1].split(",")[2]])
+        (prepared / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    assert list(train(settings(prepared, epochs=1, warmup_epochs=0), tmp_path / "run"))
+
+
+def test_a_full_disk_leaves_the_states_before(data, finished, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(finished[0] / "checkpoints", run)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    net = build_network(settings(data).network(7))
+
+    def full(state, path):
+        path.write_bytes(b"part of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(CheckpointError, match="No space left.*make room"):
+        Progress(step=99).save(run, net, build_optimiser(net, settings(data)), [])
+    assert before == {path.name: path.read_bytes() for path in run.iterdir()}
+
+
+def test_unreachable_taps_are_warned_of(data, tmp_path):
+    with pytest.warns(UserWarning, match=r"\(7, 36, \[36, 72, 108\]\).*lower the dilations"):
+        rows = train(settings(data, dilations=(1, 2, 4, 36)), tmp_path / "run")
+        next(rows)
+        rows.close()

@@ -3,7 +3,13 @@
 The names below are loaded on first use, so `import wsfcn_lib` costs nothing and CRF worker processes start without torch.
 """
 
+import os
 from importlib import import_module
+
+# PyTorch's threads wait for each other by spinning. Beside any other busy process that starves them: a step of the built-in
+# run then took 2.1 s instead of 0.11 s. Waiting briefly and then sleeping costs nothing measurable on an idle machine.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is first loaded
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # Apple's GPUs lack a few operations, grid_sample's gradient among them
 
 __version__ = "0.1.0"
 _HOMES = {

@@ -24,9 +24,19 @@ def save_snapshot(net: nn.Module, path: Path, classes: list[dict], **facts) -> P
     """Write the weights as safetensors, with what is needed to use them: NetConfig, classes and `facts`."""
     metadata = {"config": net.config.model_dump_json(), "classes": json.dumps(classes), "facts": json.dumps(facts)}
     part = path.with_name(path.name + ".part")
-    save_file({k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}, part, metadata)
+    weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    _write(part, lambda: save_file(weights, part, metadata))
     os.replace(part, path)
     return path
+
+
+def _write(part: Path, save) -> None:
+    """Write a file that is renamed when whole; a full disk leaves no remains, and what was written before stays valid."""
+    try:
+        save()
+    except (OSError, RuntimeError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise CheckpointError(f"{part} cannot be written ({error}); make room on its disk and start again: it goes on") from error
 
 
 def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
@@ -49,7 +59,7 @@ def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
 
 def snapshots(folder: Path) -> list[Path]:
     """The snapshots that won the validation, oldest first: e<epoch>Xs<1 - loss>, as the published program names them."""
-    return sorted(folder.glob("e[0-9][0-9][0-9]Xs*.safetensors"))
+    return sorted(folder.glob("e[0-9]*Xs*.safetensors"))
 
 
 def find_snapshot(run: Path, which: str = "best") -> Path:
@@ -87,7 +97,7 @@ class Progress:
         """Write a resume state beside the previous ones and keep the last two; `random` is RNG states, one per process."""
         state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "random": random, "progress": asdict(self)}
         part = folder / "state.part"
-        torch.save(state, part)
+        _write(part, lambda: torch.save(state, part))
         os.replace(part, folder / f"state-{self.step:08d}.pt")
         for old in sorted(folder.glob("state-*.pt"))[:-2]:
             old.unlink()

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Backbone = Literal["resnet38", "vgg16", "resnet50", "resnet101", "mobilenet_v2", "tiny"]
 Recipe = Literal["wsfcn", "1stage"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Multiplier = Annotated[float, Field(ge=0, le=1000)]
 Dilation = Annotated[int, Field(ge=1, le=256)]
 
 
@@ -47,14 +48,16 @@ class TrainConfig(Architecture):
     data: str = "data/prepared/voc"  # folder with a manifest, relative to the repository
     initial_weights: str = ""  # file of ImageNet weights; empty: random
     seed: int = Field(0, ge=0, lt=2**31)
-    epochs: int = Field(31, ge=1, le=1000)
+    epochs: int = Field(31, ge=1, le=999)
     warmup_epochs: int = Field(7, ge=0, le=1000)  # epochs without the mask loss
     batch_size: int = Field(16, ge=1, le=4096)
     crop: int = Field(321, ge=32, le=2048)  # pixels
     optimiser: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(1e-3, gt=0, le=10)
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    lr_multipliers: tuple[float, float, float, float] | None = None  # None: the published ones of the backbone
+    lr_multipliers: tuple[Multiplier, Multiplier, Multiplier, Multiplier] | None = (
+        None  # None: the published ones of the backbone
+    )
     weight_decay: float = Field(5e-4, ge=0, le=1)
     mask_weight: float = Field(1.0, ge=0, le=100)
     foreground_cut: Fraction = 0.6

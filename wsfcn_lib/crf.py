@@ -35,7 +35,8 @@ def dense_crf(image: np.ndarray, probabilities: np.ndarray, sxy: float, iteratio
     field = densecrf.DenseCRF2D(width, height, classes)
     field.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
     field.addPairwiseGaussian(sxy=3, compat=3)
-    field.addPairwiseBilateral(sxy=sxy, srgb=13, rgbim=np.ascontiguousarray(image), compat=10)
+    writable = np.array(image, order="C")  # the package refuses the read-only arrays that pictures come as
+    field.addPairwiseBilateral(sxy=sxy, srgb=13, rgbim=writable, compat=10)
     return np.asarray(field.inference(iterations)).argmax(axis=0).reshape(height, width).astype(np.uint8)
 
 

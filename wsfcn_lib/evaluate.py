@@ -5,8 +5,9 @@ import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -30,7 +31,7 @@ class EvalSettings(Settings):
     images: str = "val"  # split of the manifest
     snapshot: str = "best"  # best, last or a file
     recipe: Recipe = "wsfcn"
-    scales: tuple[float, ...] = Field(SCALES, min_length=1)
+    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(SCALES, min_length=1)
     flip: bool = True
     canvas: int = Field(0, ge=0, le=4096)  # 0: views of their own size; 1024: the published canvas
     score_cut: Fraction = SCORE_CUT
@@ -65,7 +66,7 @@ def variants(settings: EvalSettings, with_truth: bool) -> list[Variant]:
 
 def look(net: nn.Module, sample: Sample, settings: EvalSettings) -> tuple[ImageResult, list[tuple]]:
     """Predict one image: its result without CRF, and the jobs for `crf_many` that are to complete it."""
-    image = np.array(read_image(sample.image))  # a copy: the CRF takes no read-only picture
+    image = read_image(sample.image)
     masks, scores = predict_masks(net, image, settings.scales, settings.flip, settings.canvas or None, settings.bf16)
     chances = probabilities(scores)
     tags = {"predicted": chances > settings.score_cut, "true": np.array(sample.tags, bool)}
@@ -138,7 +139,9 @@ class Tally:
                     ending = suffix(variant)
                     out |= {f"{key}{ending}": block[key] for key in ("per_class_iou", "precision", "recall")}
         others = {v: m for v, m in self.matrices.items() if v.recipe != recipe}
-        out["other_recipe"] = {f"{v.recipe}, {v.tags} tags": m.mean_iou() for v, m in others.items()}
+        out["other_recipe"] = {
+            f"{v.recipe}, {v.tags} tags": summary(m, self.manifest.names)["mean_iou"] for v, m in others.items()
+        }
         tagged = any(map(any, self.truth))
         out["mean_ap"] = mean_average_precision(np.array(self.probabilities), np.array(self.truth))[1] if tagged else None
         return out
@@ -157,12 +160,17 @@ def save_mask(path: Path, labels: np.ndarray, manifest: Manifest) -> None:
     picture = Image.fromarray(ids[labels])
     picture.putpalette(palette.tobytes())
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    atomic_write(path, stream.getvalue())
 
 
 def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Path) -> Tally:
     """Predict and score a split; writes masks/<split>[_crf]/*.png, metrics.json and per_image.csv into the run folder."""
     samples, tally = manifest.samples(settings.images), Tally(manifest, settings)
+    if settings.images == "train":
+        masks = manifest.train_masks()  # opened here only: training never sees them
+        samples = [replace(sample, mask=masks.get(sample.name)) for sample in samples]
     for result in tqdm(predict(net, samples, settings), "evaluate", len(samples), file=sys.stdout, mininterval=5, ncols=80):
         tally.add(result)
         for crf in (False, True):

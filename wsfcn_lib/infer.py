@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -53,7 +53,7 @@ def pad_to(tensor: Tensor, canvas: int) -> tuple[Tensor, slice, slice]:
     """Centre a view on a square canvas of zeros, as published; also returns where it lies."""
     height, width = tensor.shape[-2:]
     if max(height, width) > canvas:
-        raise ValueError(f"a view of {width}x{height} exceeds canvas={canvas}; raise it, lower the scales, or use canvas=None")
+        raise ValueError(f"a view of {width}x{height} exceeds canvas={canvas}; raise canvas, lower the scales, or use None")
     top, left = (canvas - height) // 2, (canvas - width) // 2
     rows, columns = slice(top, top + height), slice(left, left + width)
     padded = tensor.new_zeros((1, 3, canvas, canvas))
@@ -126,7 +126,7 @@ def segment(image, checkpoint: Path | str | None = None, recipe: str = "wsfcn", 
     net, classes, _ = load_snapshot(find_snapshot(path) if path.is_dir() else path)
     if isinstance(image, str | Path):
         image = read_image(image)
-    image = np.array(image.convert("RGB") if isinstance(image, Image.Image) else image)  # CRF: no read-only picture
+    image = np.asarray(ImageOps.exif_transpose(image).convert("RGB") if isinstance(image, Image.Image) else image)
     masks, scores = predict_masks(net, image)
     chances = probabilities(scores)
     tags = chances > SCORE_CUT

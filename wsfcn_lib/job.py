@@ -1,11 +1,12 @@
 """What a training works with and leaves behind; the loop itself stands in train.py."""
 
 import time
+import warnings
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -15,7 +16,7 @@ from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.transforms import TrainSet
 from wsfcn_lib.log import RATES, RunLog
 from wsfcn_lib.metrics import mean_average_precision
-from wsfcn_lib.network import build_network
+from wsfcn_lib.network import build_network, unreachable_taps
 from wsfcn_lib.objective import autocast, losses
 from wsfcn_lib.panels import write_panel
 from wsfcn_lib.runs import ROOT, RunFolder, peak_memory_mb, read_run, stop_requested
@@ -40,16 +41,20 @@ class Job:
         valset = TrainSet(self.manifest, "val", config.crop, config.seed, augment=False)
         self.val_batches = DataLoader(valset, config.batch_size)
         self.epoch_steps = len(self.trainset) // config.batch_size
-        if not self.epoch_steps:
-            raise TrainingError(f"batch_size={config.batch_size} is more than the {len(self.trainset)} training images; lower it")
+        check_sizes(config, len(self.trainset), len(valset), self.accelerator.num_processes)
         if self.lead:
             self.folder = open_run(config, run, self.manifest, self.device)
+            self.began -= read_run(run)["stages"][STAGE].get("seconds", 0)
         self.checkpoints = run / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         set_seed(config.seed)
         self.net = build_network(config.network(self.manifest.num_classes))
         if config.initial_weights:
             load_published(self.net, ROOT / config.initial_weights)
+        if self.lead and (taps := unreachable_taps(self.net, config.crop)):
+            warnings.warn(
+                f"taps (kernel, dilation, offsets) {taps} see only padding: lower the dilations or raise crop", stacklevel=4
+            )
         self.net.to(self.device, memory_format=torch.channels_last).train()
         self.optimiser = build_optimiser(self.net, config)
         torch.manual_seed(config.seed + 1000 * self.accelerator.process_index)  # dropout and gate: a stream per process
@@ -59,11 +64,12 @@ class Job:
 
     def judge(self, epoch: int) -> dict:
         """Validate before `epoch`, keep a snapshot where it is the best so far, and log the row."""
-        result = validate(self, with_masks=epoch >= self.config.warmup_epochs)
+        trained = min(epoch, self.config.epochs - 1)  # after the last epoch: the losses that this one was trained with
+        result = validate(self, with_masks=trained >= self.config.warmup_epochs)
         merit = 1 - result["val_loss"]
         if epoch >= self.config.warmup_epochs and merit >= self.progress.best:
             self.progress.best = merit
-            self.snapshot(f"e{epoch:03d}Xs{merit:.3f}", epoch)
+            self.snapshot(f"e{epoch:03d}Xs{merit:.3f}")
             for old in snapshots(self.checkpoints)[: -self.config.snapshots_kept] if self.lead else ():
                 old.unlink()
         return self.write({"epoch": epoch, "step": self.progress.step, **result})
@@ -88,13 +94,15 @@ class Job:
         random = gather_object([random_states()])
         if self.lead:
             self.progress.save(self.checkpoints, self.net, self.optimiser, random)
-            self.snapshot("last", epoch + 1)
+            self.folder.record(STAGE, seconds=round(time.perf_counter() - self.began, 1))
+            self.snapshot("last")
             if panel:
                 write_panel(self.net, self.manifest, self.config, self.run / "panels" / f"epoch-{epoch:03d}.png")
 
-    def snapshot(self, name: str, epoch: int) -> None:
-        """Write the weights under a name; `epoch` counts the finished ones."""
+    def snapshot(self, name: str) -> None:
+        """Write the weights under a name, with the number of finished epochs."""
         if self.lead:
+            epoch = self.progress.step // self.epoch_steps
             classes = [c.model_dump() for c in self.manifest.classes]
             save_snapshot(self.net, self.checkpoints / f"{name}.safetensors", classes, epoch=epoch, crop=self.config.crop)
 
@@ -108,16 +116,18 @@ class Job:
         """Close the log and record time and memory."""
         if self.lead:
             self.log.close()
-            seconds = read_run(self.run)["stages"][STAGE].get("seconds", 0) + time.perf_counter() - self.began
-            self.folder.record(STAGE, finished=True, seconds=round(seconds, 1), peak_memory_mb=peak_memory_mb())
+            seconds = round(time.perf_counter() - self.began, 1)
+            self.folder.record(STAGE, finished=True, seconds=seconds, peak_memory_mb=peak_memory_mb())
 
 
 def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object) -> RunFolder:
     """The run's folder, locked for training; TrainingError where its training began on other lists of images."""
-    folder = RunFolder.open(run, config.model_dump(), STAGE, str(device), free=("device", "workers"))
+    settings = config.model_dump()
+    begun = any((run / "checkpoints").glob("*"))  # a start that failed before its first state binds nobody to its settings
+    folder = RunFolder.open(run, settings, STAGE, str(device), free=("device", "workers") if begun else settings)
     known, now = read_run(run)["stages"][STAGE].get("data", {}), manifest.checksums()
     changed = [name for name in ("classes.json", "train.csv", "val.csv") if known and known.get(name) != now.get(name)]
-    if changed:
+    if changed and begun:
         folder.close()
         where = f"{', '.join(changed)} in {config.data} changed since run {run.name} began"
         raise TrainingError(f"{where}; choose another run name, or delete that run")
@@ -130,7 +140,26 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     found = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not found[config.device]:
         raise TrainingError(f"device={config.device!r}, but PyTorch finds none on this machine; use device='auto'")
-    return Accelerator(cpu=config.device == "cpu")
+    # unused parameters: FCA keeps norms that the published checkpoints hold and no forward pass calls
+    parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # bf16 is ours to switch, by `precision`: a launcher's mixed precision must not change what run.json records
+    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[parallel])
+    if config.device not in ("auto", accelerator.device.type):
+        found = accelerator.device.type
+        raise TrainingError(f"device={config.device!r}, but this process already works on {found!r}; restart it (or its kernel)")
+    return accelerator
+
+
+def check_sizes(config: TrainConfig, train_images: int, val_images: int, processes: int) -> None:
+    """Raise TrainingError where no whole batch, no validation or no equal share per process is possible."""
+    if not train_images or not val_images:
+        raise TrainingError(
+            f"{config.data} has {train_images} training and {val_images} validation images; it needs some of both"
+        )
+    if config.batch_size > train_images:
+        raise TrainingError(f"batch_size={config.batch_size} is more than the {train_images} training images; lower it")
+    if config.batch_size % processes:
+        raise TrainingError(f"batch_size={config.batch_size} does not split evenly over {processes} processes; use a multiple")
 
 
 def build_optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -133,7 +133,8 @@ class Align(nn.Module):
         x = torch.linspace(-1, 1, width, device=low.device)
         regular = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (height, width, 2), last axis (x, y)
         grid = regular + flow.permute(0, 2, 3, 1) / flow.new_tensor((width, height))
-        return grid_sample(deep, grid.to(deep.dtype), mode="bilinear", padding_mode="zeros", align_corners=True)
+        # in fp32: bf16 would round the grid to a quarter of a pixel
+        return grid_sample(deep.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True).to(deep.dtype)
 
 
 class SF2(nn.Module):

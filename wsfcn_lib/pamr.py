@@ -31,6 +31,19 @@ def _affinity(image: Tensor, neighbours: Tensor, copies: int) -> Tensor:
     return (-distance.mean(0)).softmax(1)
 
 
+def _sparse(rows: Tensor, columns: Tensor, values: Tensor, merge: bool) -> Tensor:
+    """The affinities as a CSR matrix.
+
+    At the border a clamped neighbour occurs more than once in a row. The CPU's product adds such entries up; for CUDA's
+    they have to be sorted and merged (`merge`).
+    """
+    pixels = len(rows) - 1
+    if not merge:
+        return torch.sparse_csr_tensor(rows, columns, values, (pixels, pixels), check_invariants=False)
+    places = torch.stack((torch.arange(pixels, device=rows.device).repeat_interleave(rows.diff()), columns))
+    return torch.sparse_coo_tensor(places, values, (pixels, pixels)).coalesce().to_sparse_csr()
+
+
 @torch.no_grad()
 def pamr(images: Tensor, masks: Tensor, dilations=(1, 2, 4, 8, 12, 24), iterations: int = 10) -> Tensor:
     """Refine masks by the image's colours; no gradient passes.
@@ -49,6 +62,8 @@ def pamr(images: Tensor, masks: Tensor, dilations=(1, 2, 4, 8, 12, 24), iteratio
     """
     if images.shape[0] != masks.shape[0]:
         raise ValueError(f"pamr got {images.shape[0]} images and {masks.shape[0]} sets of masks; give one set per image")
+    if images.device.type == "mps":  # PyTorch has no sparse product there
+        return pamr(images.cpu(), masks.cpu(), dilations, iterations).to(images.device)
     height, width = images.shape[-2:]
     masks = interpolate(masks.float(), (height, width), mode="bilinear", align_corners=True)
     neighbours = _neighbours(height, width, tuple(dilations), images.device)
@@ -58,7 +73,7 @@ def pamr(images: Tensor, masks: Tensor, dilations=(1, 2, 4, 8, 12, 24), iteratio
     with torch.autocast(images.device.type, enabled=False):
         for b, image in enumerate(images.float().flatten(2)):
             values = _affinity(image, neighbours, len(dilations)).flatten()
-            matrix = torch.sparse_csr_tensor(rows, neighbours.flatten(), values, (pixels, pixels), check_invariants=False)
+            matrix = _sparse(rows, neighbours.flatten(), values, merge=images.is_cuda)
             state = masks[b].flatten(1).T.contiguous()
             for _ in range(iterations):
                 state = matrix @ state

@@ -54,7 +54,7 @@ def write_panel(net: nn.Module, manifest: Manifest, config: TrainConfig, path: P
     found = stages(net, images, tags, config)
     rows, labels = [], []
     for b, present in enumerate(tags.bool().cpu().numpy()):
-        maps = [found[name][b, 1:][present].max(0) for name in ("masks", "refined")]
+        maps = [found[name][b, 1:][present].max(0, initial=0) for name in ("masks", "refined")]
         rgb, pseudo = found["image"][b], found["pseudo"][b]
         rows.append([rgb, *(heat(rgb, m.clip(0, 1)) for m in maps), overlay(rgb, pseudo, manifest.palette)])
         labels.append(", ".join(np.array(manifest.names[1:])[present]))

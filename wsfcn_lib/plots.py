@@ -72,10 +72,10 @@ def tile(
     if not columns or not all(any(picture is not None for picture in row) for row in rows):
         raise ValueError("a panel needs at least one picture in every row")
     aspects = [max(p.shape[0] / p.shape[1] for p in row if p is not None) for row in rows]
-    cell = min(2.6, 8.7 / columns)
-    legend_rows = -(-len(legend) // 7)
-    height = sum(aspects) * cell + 0.25 * bool(titles) + 0.24 * legend_rows + 0.1
-    figure = Figure((cell * columns + 0.3, height), layout="compressed")
+    cell = min(2.6, (9 - 0.3 * bool(row_labels)) / columns)
+    legend_rows = -(-len(legend) // int(cell * columns / 1.2))  # an entry takes 1.2 inches
+    height = sum(aspects) * cell + 0.2 * max((t.count("\n") + 1.25 for t in titles), default=0) + 0.24 * legend_rows + 0.1
+    figure = Figure((cell * columns + 0.3 * bool(row_labels), height), layout="compressed")
     axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=aspects)
     for r, row in enumerate(rows):
         for c, axis in enumerate(axes[r]):
@@ -162,12 +162,12 @@ def class_bars(
     other = np.full(len(iou), np.nan) if reference is None else np.asarray(reference, float)
     axis.plot(other[order], range(len(iou)), "|", color="white", ms=16, mew=5)  # a rim, for dark bars
     axis.plot(other[order], range(len(iou)), "|", color="black", ms=13, mew=2, label=reference_name)
-    for place, value in enumerate(iou[order]):
-        end, text = np.nanmax([value, other[order][place], 0]), "absent" if np.isnan(value) else f"{value:.3f}"
-        axis.text(end + 0.012, place, text, va="center", color=GREY)
+    for place, (value, mark) in enumerate(zip(iou[order], other[order], strict=True)):
+        text = "absent" if np.isnan(value) else f"{value:.3f}" + f", {reference_name} {mark:.3f}" * bool(mark == mark)
+        axis.text(np.nanmax([value, mark, 0]) + 0.012, place, text, va="center", color=GREY)
     axis.axvline(np.nanmean(iou), color=GREY, ls=(0, (3, 3)), lw=1, label=f"mean {np.nanmean(iou):.3f}")
     axis.set_yticks(range(len(iou)), [names[k] for k in order], color="black")
-    axis.set(title="IoU per class", xlim=(0, 1.09), ylim=(len(iou) - 0.4, -0.6))
+    axis.set(title="IoU per class", ylim=(len(iou) - 0.4, -0.6), xlim=(0, 1.25), xticks=np.linspace(0, 1, 6))
     axis.grid(axis="y", visible=False)
     axis.legend(loc="lower right")
     return figure

@@ -5,6 +5,8 @@ accelerate launch -m wsfcn_lib.train data/runs/<name>     # several processes; s
 
 import argparse
 import math
+import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,9 +17,9 @@ from torch.utils.data import DataLoader
 
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.transforms import TrainSet, epoch_batches
-from wsfcn_lib.job import STAGE, Job
+from wsfcn_lib.job import STAGE, Job, TrainingError
 from wsfcn_lib.objective import autocast, losses
-from wsfcn_lib.runs import ROOT, read_run
+from wsfcn_lib.runs import ROOT, RunError, read_run
 
 
 def lr_factor(step: int, steps: int, schedule: str) -> float:
@@ -112,12 +114,23 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="run folder, such as data/runs/demo")
     parser.add_argument("--settings", type=Path, help="JSON file of TrainConfig settings, for a folder without run.json")
     arguments = parser.parse_args()
-    if arguments.settings:
-        config = TrainConfig.model_validate_json(arguments.settings.read_text())
-    else:
-        config = TrainConfig(**read_run(arguments.run)["stages"][STAGE]["settings"])
-    for _ in show_progress(train(config, arguments.run), config.epochs):
-        pass
+    try:
+        config = settings_of(arguments.run, arguments.settings)
+        rows = train(config, arguments.run)
+        for _ in show_progress(rows, config.epochs) if os.environ.get("RANK", "0") == "0" else rows:
+            pass
+    except (OSError, ValueError, RunError, TrainingError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def settings_of(run: Path, file: Path | None) -> TrainConfig:
+    """The settings in a JSON file, or else those that notebook 02 recorded in the run's run.json."""
+    if file:
+        return TrainConfig.model_validate_json(file.read_text())
+    stage = read_run(run)["stages"].get(STAGE)
+    if not stage:
+        raise RunError(f"{run} has no training yet: begin it in notebook 02, or give --settings with a JSON file")
+    return TrainConfig(**stage["settings"])
 
 
 if __name__ == "__main__":

@@ -74,7 +74,7 @@ class Manifest:
             raise DataError(f"{path} is missing: no data set was prepared here; run notebooks/01_prepare_data")
         try:
             manifest = cls(Path(folder), tuple(ClassInfo(**entry) for entry in json.loads(path.read_text("utf-8"))))
-        except (ValidationError, TypeError, json.JSONDecodeError) as error:
+        except (ValidationError, TypeError, ValueError) as error:
             raise DataError(f"{path} must be a list of {{name, mask_id, colour}}; correct this: {error}") from error
         for split in manifest.splits or ("train",):
             manifest.samples(split)
@@ -136,7 +136,11 @@ class Manifest:
         path, seen = self.folder / f"{split}.csv", {}
         if not path.is_file():
             raise DataError(f"{path} is missing: there is no list of {split!r}; run notebooks/01_prepare_data, or write it")
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        try:
+            text = path.read_text("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as CSV UTF-8") from error
+        with io.StringIO(text, newline="") as file:
             reader = csv.DictReader(file)
             if missing := [name for name in COLUMNS[split] if name not in (reader.fieldnames or ())]:
                 raise DataError(f"{path}: the columns {missing} are missing, found {reader.fieldnames}; name them in line 1")

@@ -41,7 +41,7 @@ def voc_names(base: Path, split_list: str) -> list[str]:
     if not path.is_file():
         there = sorted(other.stem for other in path.parent.glob("*.txt"))
         raise DataError(f"{path} is missing; the lists there are {there}: name one of them, or add the file")
-    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
 
 
 def prepare_voc(
@@ -64,19 +64,11 @@ def prepare_voc(
     draft = Manifest(Path(folder), classes or voc_classes())  # knows the classes; its lists come below
     train_masks = train_masks or ("SegmentationClassAug" if lists.get("train") == "trainaug" else "SegmentationClass")
 
-    def sample(name: str, split: str) -> Sample | str:
-        image = base / "JPEGImages" / f"{name}.jpg"
-        mask = base / (train_masks if split == "train" else "SegmentationClass") / f"{name}.png"
-        if absent := [path for path in (image, mask) if not path.is_file() and (split != "test" or path == image)]:
-            return f"{split}: {name}: {', '.join(map(str, absent))}"
-        if not mask.is_file():
-            return Sample(name, image, (False,) * len(draft.classes))
-        present = np.bincount(read_mask(mask, draft).ravel(), minlength=256)[1 : draft.num_classes] > 0
-        return Sample(name, image, tuple(present.tolist()), mask)
-
     for split, split_list in lists.items():
         with ThreadPoolExecutor() as pool:
-            found = list(pool.map(lambda name, split=split: sample(name, split), voc_names(base, split_list)))
+            masks = base / (train_masks if split == "train" else "SegmentationClass")
+            entries = [(base / "JPEGImages" / f"{n}.jpg", masks / f"{n}.png") for n in voc_names(base, split_list)]
+            found = list(pool.map(lambda files, split=split: _sample(*files, split, draft), entries))
         missing += [entry for entry in found if isinstance(entry, str)]
         splits[split] = [entry for entry in found if isinstance(entry, Sample) and (split != "train" or any(entry.tags))]
         if split == "train":
@@ -86,3 +78,14 @@ def prepare_voc(
     if missing and strict:
         raise DataError(f"{base}: {len(missing)} listed images lack files, first {missing[:3]}; complete the folder or the lists")
     return VocReport(write_manifest(folder, draft.classes, splits), missing, untagged)
+
+
+def _sample(image: Path, mask: Path, split: str, draft: Manifest) -> Sample | str:
+    """One image with the tags its mask shows, or a line that says which of its files are missing."""
+    name = image.stem
+    if absent := [path for path in (image, mask) if not path.is_file() and (split != "test" or path == image)]:
+        return f"{split}: {name}: {', '.join(map(str, absent))}"
+    if not mask.is_file():
+        return Sample(name, image, (False,) * len(draft.classes))
+    present = np.bincount(read_mask(mask, draft).ravel(), minlength=256)[1 : draft.num_classes] > 0
+    return Sample(name, image, tuple(present.tolist()), mask)

@@ -1,0 +1,197 @@
+"""Evaluation of a split, against a slow loop over pixels, with and without masks and CRF."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from wsfcn_lib.checkpoints import save_snapshot
+from wsfcn_lib.config import NetConfig
+from wsfcn_lib.crf import crf, crf_available
+from wsfcn_lib.data.manifest import ClassInfo, DataError, Sample, read_image, read_mask, write_manifest
+from wsfcn_lib.evaluate import EvalSettings, Tally, Variant, evaluate, predict, save_mask, variants
+from wsfcn_lib.infer import predict_masks, probabilities, segment
+from wsfcn_lib.network import NetOutput, build_network
+
+NAMES, SIZE = ("background", "cat", "dog", "cow"), (20, 26)
+CLASSES = tuple(ClassInfo(name=n, mask_id=i, colour=(i, 200, 9)) for n, i in zip(NAMES[1:], (3, 7, 200)))
+ID_OF = {0: 0, 1: 3, 2: 7, 3: 200, 255: 255}
+QUICK = EvalSettings(images="test", scales=(1.0, 1.5), use_crf=False)
+needs_crf = pytest.mark.skipif(not crf_available(), reason="pydensecrf2 is not installed (needs g++ and python3-dev)")
+
+
+class Painter(torch.nn.Module):
+    """A network that knows colours: masks and scores are fixed linear maps of the pixels."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.paint = torch.nn.Conv2d(3, 4, 1)
+
+    def forward(self, images):
+        logits = 2 * self.paint(torch.nn.functional.avg_pool2d(images, 4))
+        return NetOutput(logits, logits.softmax(1), 6 * logits.softmax(1)[:, 1:].mean((2, 3)) - 3.5)
+
+
+def folder_of(path, count=5, masked=range(5), size=SIZE):
+    """A manifest of coarse random pictures; those in `masked` have masks, which ignore some pixels."""
+    rng, samples = np.random.default_rng(4), []
+    for k in range(count):
+        coarse = Image.fromarray(rng.integers(0, 255, (4, 5, 3), np.uint8))
+        coarse.resize(SIZE[::-1]).save(path / f"p{k}.jpg")
+        truth = rng.choice([0, 1, 2, 255] if k else [0, 3], (4, 5)).repeat(7, 0).repeat(6, 1)[: size[0], : size[1]]
+        Image.fromarray(np.vectorize(ID_OF.get)(truth).astype(np.uint8)).save(path / f"p{k}.png")
+        tags = tuple(bool((truth == c).any()) for c in (1, 2, 3))
+        samples.append(Sample(f"p{k}", path / f"p{k}.jpg", tags, path / f"p{k}.png" if k in masked else None))
+    return write_manifest(path / "prepared", CLASSES, {"train": samples[1:], "test": samples[::-1]})
+
+
+def slow_labels(net, manifest, sample, settings, variant):
+    """Labels of one image by the rule as the method writes it, pixel after pixel."""
+    image = np.array(read_image(sample.image))
+    masks, scores = predict_masks(net, image, settings.scales, settings.flip)
+    tags = np.array(sample.tags) if variant.tags == "true" else probabilities(scores) > settings.score_cut
+    if variant.crf:
+        return crf(image, masks, tags, variant.recipe)
+    labels = np.zeros(image.shape[:2], int)
+    for y, x in np.ndindex(labels.shape):
+        strengths = {0: 0.25 if variant.recipe == "wsfcn" else masks[0, y, x] ** 3}
+        strengths |= {c: masks[c, y, x] for c in (1, 2, 3) if tags[c - 1]}
+        labels[y, x] = max(strengths, key=strengths.get)
+    return labels
+
+
+def slow_iou(pairs):
+    """{class: intersection over union or None} over (labels, truth) pairs, counted pixel after pixel."""
+    both, either = dict.fromkeys(range(4), 0), dict.fromkeys(range(4), 0)
+    for labels, truth in pairs:
+        for a, b in zip(labels.ravel(), truth.ravel()):
+            if b != 255:
+                both[int(a)] += a == b
+                for c in {int(a), int(b)}:
+                    either[c] += 1
+    return {c: both[c] / either[c] if either[c] else None for c in range(4)}
+
+
+def mean(iou):
+    known = [value for value in iou.values() if value is not None]
+    return sum(known) / len(known)
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("recipe", ["wsfcn", "1stage"])
+@pytest.mark.parametrize("use_crf", [False, pytest.param(True, marks=needs_crf)])
+def test_numbers_are_those_of_a_loop_over_pixels(tmp_path, recipe, use_crf):
+    manifest, net = folder_of(tmp_path), Painter().eval()
+    settings = QUICK.model_copy(update={"recipe": recipe, "use_crf": use_crf, "processes": 1})
+    tally = evaluate(net, manifest, settings, tmp_path)
+    truths = [read_mask(s.mask, manifest) for s in manifest.samples("test")]
+    pairs = {
+        v: [(slow_labels(net, manifest, s, settings, v), t) for s, t in zip(manifest.samples("test"), truths)]
+        for v in variants(settings, with_truth=True)
+    }
+    assert len({str(np.bincount(labels.ravel(), minlength=4)) for labels, _ in pairs[Variant(recipe, False, "predicted")]}) > 2
+    for variant, found in pairs.items():
+        assert tally.matrices[variant].mean_iou() == pytest.approx(mean(slow_iou(found)))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    plain = slow_iou(pairs[Variant(recipe, False, "predicted")])
+    assert metrics["per_class_iou"] == pytest.approx(dict(zip(NAMES, plain.values())))
+    assert metrics["mean_iou"] == pytest.approx(mean(plain))
+    assert metrics["mean_iou_true_tags"] == pytest.approx(mean(slow_iou(pairs[Variant(recipe, False, "true")])))
+    other = {"wsfcn": "1stage", "1stage": "wsfcn"}[recipe]
+    assert metrics["other_recipe"] == {
+        f"{other}, {tags} tags": pytest.approx(mean(slow_iou(pairs[Variant(other, False, tags)])))
+        for tags in ("predicted", "true")
+    }
+    assert (metrics["images"], metrics["split"], metrics["recipe"]) == (5, "test", recipe)
+    assert 0 < metrics["mean_ap"] <= 1
+    assert (metrics["mean_iou_crf"] is not None) == use_crf == (tmp_path / "masks" / "test_crf").is_dir()
+    for row, *pair in zip(rows_of(tmp_path / "per_image.csv"), pairs[Variant(recipe, False, "predicted")]):
+        assert float(row["iou"]) == pytest.approx(mean(slow_iou(pair)), abs=1e-4)
+
+
+@needs_crf
+def test_order_and_columns(tmp_path):
+    manifest = folder_of(tmp_path)
+    tallies = []
+    for processes in (1, 2):
+        settings = QUICK.model_copy(update={"use_crf": True, "processes": processes})
+        tallies.append(evaluate(Painter().eval(), manifest, settings, tmp_path))
+        rows = rows_of(tmp_path / "per_image.csv")
+        assert [row["image"] for row in rows] == ["p4", "p3", "p2", "p1", "p0"], "the order of the list"
+        assert list(rows[0]) == ["image", "tags", "predicted", "iou", "iou_true_tags", "iou_crf", "iou_crf_true_tags"]
+        assert rows[-1]["tags"] == "cow" and rows[0]["tags"] == "cat;dog"
+        assert set(rows[0]["predicted"].split(";")) <= set(NAMES[1:])
+    assert tallies[0].rows == tallies[1].rows and tallies[0].metrics() == tallies[1].metrics()
+
+
+def test_images_without_masks_are_predicted_but_not_measured(tmp_path):
+    manifest, net = folder_of(tmp_path, masked=()), Painter().eval()
+    evaluate(net, manifest, QUICK, tmp_path)
+    metrics, rows = json.loads((tmp_path / "metrics.json").read_text()), rows_of(tmp_path / "per_image.csv")
+    assert metrics["images"] == len(rows) == len(list((tmp_path / "masks" / "test").glob("*.png"))) == 5
+    assert metrics["mean_iou"] is metrics["mean_iou_true_tags"] is metrics["mean_iou_crf"] is None
+    assert list(rows[0]) == ["image", "tags", "predicted"] and "per_class_iou" not in metrics
+    # some with, some without: the numbers are those of the former
+    (tmp_path / "some").mkdir()
+    some = folder_of(tmp_path / "some", masked=(1, 3))
+    tally = evaluate(net, some, QUICK, tmp_path / "some")
+    alone = Tally(some, QUICK)
+    for result in predict(net, [s for s in some.samples("test") if s.mask], QUICK):
+        alone.add(result)
+    assert tally.metrics()["mean_iou"] == alone.metrics()["mean_iou"] > 0
+    assert [row["iou"] != "" for row in rows_of(tmp_path / "some" / "per_image.csv")] == [False, True, False, True, False]
+
+
+def test_masks_are_palette_pictures_of_mask_ids(tmp_path):
+    manifest = folder_of(tmp_path, count=2)
+    labels = np.array([[0, 1, 2], [3, 3, 0]], np.uint8)
+    save_mask(tmp_path / "deep" / "er" / "m.png", labels, manifest)
+    picture = Image.open(tmp_path / "deep" / "er" / "m.png")
+    assert picture.mode == "P" and np.asarray(picture).tolist() == [[0, 3, 7], [200, 200, 0]]
+    assert np.asarray(picture.convert("RGB"))[0].tolist() == [[0, 0, 0], [3, 200, 9], [7, 200, 9]]
+    assert (read_mask(tmp_path / "deep" / "er" / "m.png", manifest) == labels).all()
+
+
+def test_a_mask_of_another_size_is_named(tmp_path):
+    manifest = folder_of(tmp_path, count=2, size=(20, 24))
+    with pytest.raises(DataError, match=r"p1\.png: the mask is \(24, 20\), its image \(26, 20\) \(width, height\)"):
+        evaluate(Painter().eval(), manifest, QUICK, tmp_path)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_results_come_one_by_one(tmp_path):
+    samples = folder_of(tmp_path, count=2).samples("test")
+    samples[1].image.unlink()
+    results = predict(Painter().eval(), samples, QUICK)
+    assert next(results).sample.name == "p1"
+    with pytest.raises(DataError, match="p0.jpg: the file is missing"):
+        next(results)
+
+
+@needs_crf
+def test_segment_refines_a_file(tmp_path):
+    folder_of(tmp_path, count=2)
+    net = build_network(NetConfig(backbone="tiny", width=16, dilations=(1, 2, 3, 4), num_classes=4))
+    snapshot = save_snapshot(net, tmp_path / "net.safetensors", [c.model_dump() for c in CLASSES])
+    found = segment(tmp_path / "p1.jpg", snapshot, use_crf=True)
+    assert found.names == NAMES and found.labels.shape == SIZE
+    assert (found.labels == segment(Image.open(tmp_path / "p1.jpg"), snapshot, use_crf=True).labels).all()
+    image = np.array(read_image(tmp_path / "p1.jpg"))
+    assert (found.labels == crf(image, found.masks, found.tags)).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"recipe": "voc"}, {"scales": ()}, {"canvas": -1}, {"score_cut": 1.5}, {"processes": 0}, {"crf": 1}]
+)
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        EvalSettings(**wrong)

@@ -1,0 +1,209 @@
+"""The command line around the notebooks: usage, what is skipped, and how outputs are kept. No notebook is run here."""
+
+import base64
+import io
+
+import keep_outputs
+import nbformat
+import numpy as np
+import pytest
+import run_all
+import stages
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
+
+from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
+from wsfcn_lib.data.voc import prepare_voc, voc_classes
+from wsfcn_lib.runs import ROOT, RUNS, RunFolder, code_hash
+
+
+def usage_error(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        run_all.main([str(argument) for argument in arguments])
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def params(tmp_path):
+    def write(text, name="mine"):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("epohcs: 3", "no notebook has a parameter 'epohcs': did you mean 'epochs'?"),
+        ("epochs: many", "epochs='many' must be of type int, such as"),
+        ("[1, 2]", "it holds a list; write lines such as `epochs: 20`"),
+        ("epochs: [", "mine.yaml: "),
+        ("01_prepare_data: {image_size: 64}", "no notebook has a parameter '01_prepare_data'"),
+    ],
+)
+def test_bad_params_files_are_usage_errors(capsys, params, text, message):
+    assert message in usage_error(capsys, "--params", params(text))
+
+
+def test_other_usage_errors(capsys, params, tmp_path):
+    assert "No such file" in usage_error(capsys, "--params", tmp_path / "absent.yaml")
+    assert "--only 09: choose from 01_prepare_data, 02_train" in usage_error(capsys, "--only", "02", "09")
+    assert "into one folder" in usage_error(capsys, "--params", params(""), params("", "other"), "--run-name", "x")
+    assert "names the same run" in usage_error(
+        capsys, "--params", params("run: data/runs/x"), params("run: data/runs/x", "other")
+    )
+    assert "takes no --params" in usage_error(capsys, "--commit", "--run-name", "x")
+
+
+def test_runs_are_named_by_option_or_file(params, tmp_path):
+    def named(*arguments):
+        return [*run_all.parse([str(argument) for argument in arguments])[1]]
+
+    assert named() == [RUNS / "demo"]
+    assert named("--run-name", "mine") == [RUNS / "mine"]
+    assert named("--run-name", tmp_path / "there") == [tmp_path / "there"]
+    assert named("--params", params(""), params("", "b")) == [RUNS / "mine", RUNS / "b"]
+    assert named("--params", params("run: data/runs/c")) == [RUNS / "c"]
+    assert named("--params", params("run: data/runs/c"), "--run-name", "d") == [RUNS / "d"]
+
+
+def test_each_notebook_gets_the_settings_it_declares(params):
+    (run, plan), *_ = run_all.parse(["--params", str(params("epochs: 3\nimage_size: 64"))])[1].items()
+    assert plan["02_train"]["epochs"] == 3 and "image_size" not in plan["02_train"]
+    assert plan["01_prepare_data"]["image_size"] == 64 and "epochs" not in plan["01_prepare_data"]
+    assert {values["run"] for values in plan.values()} == {str(run.relative_to(ROOT))}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A run whose first two stages look finished, and its plan."""
+    make_glyphs(tmp_path / "raw", GlyphSettings(size=48, train=4, val=2, test=2))
+    prepare_voc(tmp_path / "raw", tmp_path / "data", voc_classes(GLYPH_CLASSES))
+    run = tmp_path / "run"
+    plan = stages.plan({"data": str(tmp_path / "data")}, run)
+    for stage in ("01_prepare_data", "02_train"):
+        with RunFolder.open(run, {}, stage) as folder:
+            if stage == "02_train":
+                (run / "checkpoints").mkdir()
+                (run / "checkpoints" / "last.safetensors").write_bytes(b"weights")
+            folder.record(stage, finished=True, evidence=stages.evidence(stage, plan))
+    return run, plan
+
+
+def test_what_is_finished_and_unchanged_is_skipped(made):
+    run, plan = made
+    assert stages.news("01_prepare_data", plan) == stages.news("02_train", plan) == []
+    assert stages.news("03_explore", plan) is None
+
+
+def test_changes_are_seen_by_the_stages_they_concern(made, monkeypatch):
+    run, plan = made
+    assert stages.news("02_train", plan | {"02_train": plan["02_train"] | {"epochs": 99}}) == ["epochs"]
+    (run / "checkpoints" / "last.safetensors").write_bytes(b"other")
+    assert stages.news("02_train", plan) == ["checkpoints/last.safetensors"] and stages.news("01_prepare_data", plan) == []
+    with open(plan["02_train"]["data"] + "/train.csv", "a") as file:
+        file.write("\n")
+    assert stages.news("01_prepare_data", plan) == ["train.csv"]
+    monkeypatch.setattr(stages, "code_hash", lambda _=None: "new")
+    assert stages.news("01_prepare_data", plan) == ["code", "train.csv"]
+
+
+def test_a_deleted_image_or_manifest_is_noticed(made):
+    run, plan = made
+    next((run.parent / "raw").rglob("*.jpg")).unlink()
+    assert stages.news("01_prepare_data", plan) == ["images"]
+    (run.parent / "data" / "classes.json").unlink()
+    assert stages.news("01_prepare_data", plan) == ["classes.json", "images"]
+
+
+def test_fresh_keeps_an_outdated_run_beside(made, capsys):
+    run, plan = made
+    stages.put_aside(run, plan)
+    assert run.exists()
+    stages.put_aside(run, plan | {"02_train": plan["02_train"] | {"epochs": 99}})
+    assert not run.exists() and (run.parent / "run-before" / "checkpoints" / "last.safetensors").exists()
+    assert "it is kept as" in capsys.readouterr().out
+
+
+def test_fresh_leaves_an_interrupted_run_of_the_same_code(tmp_path, monkeypatch):
+    with RunFolder.open(tmp_path / "run", {}, "02_train"):
+        pass
+    plan = stages.plan({}, tmp_path / "run")
+    stages.put_aside(tmp_path / "run", plan)
+    assert (tmp_path / "run").exists()
+    monkeypatch.setattr(stages, "code_hash", lambda _=None: "new")
+    stages.put_aside(tmp_path / "run", plan)
+    assert not (tmp_path / "run").exists()
+
+
+def executed(path, *outputs, source="1 + 1", **metadata):
+    cell = new_code_cell(source, execution_count=1, outputs=[*outputs], metadata={"papermill": {"duration": 1}})
+    cell.id = "02-00"
+    nbformat.write(new_notebook(cells=[cell], metadata={"papermill": {"duration": 1}} | metadata), path)
+    return path
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    (tmp_path / "copies").mkdir()
+    return executed(tmp_path / "02_train.ipynb"), tmp_path / "copies" / "02_train.ipynb"
+
+
+def test_kept_outputs_carry_the_hash_and_nothing_of_the_machine(notebook):
+    original, copy = notebook
+    cell = new_code_cell("1 + 1", metadata={"tags": ["nbval-check-output"]})
+    nbformat.write(new_notebook(cells=[cell]), original)
+    executed(copy, new_output("stream", name="stdout", text="2"))
+    keep_outputs.keep_outputs(copy.parent, [original])
+    kept = nbformat.read(original, as_version=4)
+    assert kept.cells[0].outputs[0].text == "2" and kept.cells[0].execution_count == 1
+    assert kept.cells[0].metadata == {"tags": ["nbval-check-output"]} and kept.cells[0].id == cell.id
+    assert kept.metadata.keys() == {"kernelspec", "language_info", keep_outputs.HASH}
+    assert kept.metadata[keep_outputs.HASH] == code_hash(original)
+
+
+def test_a_copy_of_another_version_is_refused(notebook):
+    original, copy = notebook
+    executed(copy, source="1 + 2")
+    with pytest.raises(keep_outputs.OutputError, match="another version of 02_train.ipynb"):
+        keep_outputs.cleaned(copy, original)
+
+
+@pytest.mark.parametrize("kind", ["stream", "display_data"])
+def test_paths_of_the_machine_are_refused(notebook, kind):
+    original, copy = notebook
+    words = f"saved to {ROOT}/data"
+    executed(copy, new_output(kind, text=words) if kind == "stream" else new_output(kind, {"text/html": words}))
+    with pytest.raises(keep_outputs.OutputError, match=r"02_train.ipynb, cell In \[1\] shows a path of this machine"):
+        keep_outputs.cleaned(copy, original)
+
+
+def test_too_large_a_notebook_is_refused(notebook):
+    original, copy = notebook
+    executed(copy, new_output("stream", text="x" * 1_000_001))
+    with pytest.raises(keep_outputs.OutputError, match="more than 1: show fewer pictures"):
+        keep_outputs.cleaned(copy, original)
+
+
+def test_large_pictures_become_jpegs_and_stay_alike():
+    y, x = np.mgrid[:300, :300]
+    noise = np.random.default_rng(0).integers(0, 9, (300, 300))
+    picture = np.stack([x // 2 + noise, y // 2 + noise, (x + y) // 3 + noise], -1).astype(np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    large = base64.b64encode(stream.getvalue()).decode()
+    data, about = {"image/png": large, "text/plain": "a picture"}, {"image/png": {"alt": "slopes"}}
+    keep_outputs.slim(data, about)
+    again = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/jpeg"]))))
+    assert len(data["image/jpeg"]) < 0.6 * len(large) and np.abs(again.astype(int) - picture).mean() < 4
+    assert data.keys() == {"image/jpeg", "text/plain"} and about == {"image/jpeg": {"alt": "slopes"}}
+
+
+def test_small_pictures_and_words_stay():
+    for data in ({"image/png": "few"}, {"text/plain": "words"}):
+        before = dict(data)
+        keep_outputs.slim(data, {})
+        assert data == before
