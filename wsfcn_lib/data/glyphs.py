@@ -25,7 +25,7 @@ GLYPH_CLASSES = tuple(SYMBOLS)
 SPLITS = ("train", "val", "test")
 DULL = (0.15, 0.8)  # saturation of the ground's colours; objects are 0.5..1
 CROWD = (0.45, 0.35, 0.2)  # probability of one, two and three objects
-DRAWING = 5  # raise it when scenes of equal settings come to look different
+DRAWING = 6  # raise it when scenes of equal settings come to look different
 STENCIL = 144  # side of the stencils that every object is cut from
 SPANS = {1: (0.6, 0.85), 2: (0.5, 0.7), 3: (0.42, 0.58)}  # objects in the image: longer side of one / image side
 
@@ -59,7 +59,7 @@ def stencils() -> tuple[tuple[Image.Image, Image.Image], ...]:
     for symbol in SYMBOLS.values():
         ink = Image.new("L", (2 * STENCIL, 2 * STENCIL), 0)
         # The stroke makes thin parts (handle, wings) wide enough to be seen at the network's stride.
-        ImageDraw.Draw(ink).text((STENCIL, STENCIL), symbol, 255, font, anchor="mm", stroke_width=2, stroke_fill=255)
+        ImageDraw.Draw(ink).text((STENCIL, STENCIL), symbol, 255, font, anchor="mm", stroke_width=4, stroke_fill=255)
         left, top, right, bottom = ink.getbbox()
         side = max(right - left, bottom - top) + 4
         x, y = (left + right - side) // 2, (top + bottom - side) // 2
