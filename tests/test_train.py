@@ -257,8 +257,8 @@ def test_a_full_disk_leaves_the_states_before(data, finished, tmp_path, monkeypa
     assert before == {path.name: path.read_bytes() for path in run.iterdir()}
 
 
-def test_unreachable_taps_are_warned_of(data, tmp_path):
-    with pytest.warns(UserWarning, match=r"\(7, 36, \[36, 72, 108\]\).*lower the dilations"):
-        rows = train(settings(data, dilations=(1, 2, 4, 36)), tmp_path / "run")
-        next(rows)
-        rows.close()
+def test_unreachable_taps_are_warned_of(data, tmp_path, capsys):
+    rows = train(settings(data, dilations=(1, 2, 4, 36)), tmp_path / "run")
+    next(rows)
+    rows.close()
+    assert "(7, 36, [36, 72, 108])] see only padding; lower the dilations" in capsys.readouterr().out

@@ -1,7 +1,6 @@
 """What a training works with and leaves behind; the loop itself stands in train.py."""
 
 import time
-import warnings
 from pathlib import Path
 
 import torch
@@ -52,9 +51,7 @@ class Job:
         if config.initial_weights:
             load_published(self.net, ROOT / config.initial_weights)
         if self.lead and (taps := unreachable_taps(self.net, config.crop)):
-            warnings.warn(
-                f"taps (kernel, dilation, offsets) {taps} see only padding: lower the dilations or raise crop", stacklevel=4
-            )
+            print(f"WARNING: taps (kernel, dilation, offsets) {taps} see only padding; lower the dilations or raise the crop")
         self.net.to(self.device, memory_format=torch.channels_last).train()
         self.optimiser = build_optimiser(self.net, config)
         torch.manual_seed(config.seed + 1000 * self.accelerator.process_index)  # dropout and gate: a stream per process

@@ -23,9 +23,9 @@ from .files import DataError
 SYMBOLS = {"aeroplane": "✈", "telephone": "☎", "umbrella": "☂", "knight": "♞", "heart": "♥", "star": "★"}
 GLYPH_CLASSES = tuple(SYMBOLS)
 SPLITS = ("train", "val", "test")
-DULL = (0.15, 0.8)  # saturation of the ground's colours; objects are 0.5..1
-CROWD = (0.45, 0.35, 0.2)  # probability of one, two and three objects
-DRAWING = 6  # raise it when scenes of equal settings come to look different
+DULL = (0.12, 0.75)  # saturation of the ground's colours; objects are 0.5..1
+CROWD = (0.5, 0.33, 0.17)  # probability of one, two and three objects
+DRAWING = 7  # raise it when scenes of equal settings come to look different
 STENCIL = 144  # side of the stencils that every object is cut from
 SPANS = {1: (0.6, 0.85), 2: (0.5, 0.7), 3: (0.42, 0.58)}  # objects in the image: longer side of one / image side
 
@@ -40,7 +40,7 @@ class GlyphSettings(Settings):
     seed: int = Field(0, ge=0)
     class_hue: float = Field(0.85, ge=0, le=1)  # probability that an object wears its class's hue, else any
     repeat: float = Field(0.15, ge=0, le=1)  # probability that an object repeats a class already in the image
-    tilt: float = Field(20.0, ge=0, le=180)  # rotation at most, degrees
+    tilt: float = Field(15.0, ge=0, le=180)  # rotation at most, degrees
     contrast: float = Field(0.4, ge=0, le=1)  # least RGB distance between an object and the ground it covers
     patches: float = Field(0.8, ge=0, le=10)  # how sharply the colours of the ground part; more hides objects better
     relief: float = Field(0.06, ge=0, le=0.5)  # amplitude of mid-frequency texture, on ground and objects alike
