@@ -23,9 +23,9 @@ from .files import DataError
 SYMBOLS = {"aeroplane": "✈", "telephone": "☎", "umbrella": "☂", "knight": "♞", "heart": "♥", "star": "★"}
 GLYPH_CLASSES = tuple(SYMBOLS)
 SPLITS = ("train", "val", "test")
-DULL = (0.12, 0.75)  # saturation of the ground's colours; objects are 0.5..1
+DULL = (0.15, 0.8)  # saturation of the ground's colours; objects are 0.5..1
 CROWD = (0.5, 0.33, 0.17)  # probability of one, two and three objects
-DRAWING = 7  # raise it when scenes of equal settings come to look different
+DRAWING = 8  # raise it when scenes of equal settings come to look different
 STENCIL = 144  # side of the stencils that every object is cut from
 SPANS = {1: (0.6, 0.85), 2: (0.5, 0.7), 3: (0.42, 0.58)}  # objects in the image: longer side of one / image side
 
