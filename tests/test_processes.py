@@ -1,4 +1,4 @@
-"""Several processes: the same batches, a clean end, a stop and a resume, for a network with parameters nobody uses (FCA)."""
+"""Several processes: the same batches, a clean end, and going on from a resume state, with parameters nobody uses (FCA)."""
 
 import csv
 import json
@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from test_train import SETTINGS, data  # noqa: F401, the built-in scenes of those tests
+from wsfcn_lib.checkpoints import load_snapshot
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.transforms import TrainSet
@@ -36,6 +38,15 @@ def test_two_processes_train_and_go_on(data, tmp_path):  # noqa: F811
     with open(run / "log.csv", newline="") as log:
         steps = [row["step"] for row in csv.DictReader(log) if not row["val_loss"]]
     assert steps == ["2", "4", "6", "8"] and read_run(run)["stages"]["02_train"]["finished"]
+
+    # back to the state after the first epoch: what follows has to come out as it did
+    before = load_snapshot(run / "checkpoints" / "last.safetensors")[0].state_dict()
+    (run / "checkpoints" / "state-00000008.pt").unlink()
+    (run / "checkpoints" / "last.safetensors").unlink()
+    done = launch(run)
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = load_snapshot(run / "checkpoints" / "last.safetensors")[0].state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_the_command_line_says_what_is_missing(tmp_path):

@@ -229,7 +229,7 @@ def test_snapshots_beyond_the_last_few_go(data, tmp_path):
     assert len(snapshots(tmp_path / "run" / "checkpoints")) == 1
 
 
-def test_images_without_tags_and_full_disks_are_survived(data, tmp_path):
+def test_an_untagged_validation_image_is_survived(data, tmp_path):
     """An untagged validation image may stand in the panel."""
     prepared = tmp_path / "prepared"
     shutil.copytree(data, prepared)
