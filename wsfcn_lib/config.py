@@ -46,7 +46,7 @@ class TrainConfig(Architecture):
     """One training run. Defaults are WS-FCN's on VOC with ResNet38 (paper, section IV)."""
 
     data: str = "data/prepared/voc"  # folder with a manifest, relative to the repository
-    initial_weights: str = ""  # file of ImageNet weights; empty: random
+    initial_weights: str = ""  # ImageNet weights: a backbone's name, or a file; empty: random
     seed: int = Field(0, ge=0, lt=2**31)
     epochs: int = Field(31, ge=1, le=999)
     warmup_epochs: int = Field(7, ge=0, le=1000)  # epochs without the mask loss

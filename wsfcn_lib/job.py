@@ -19,7 +19,7 @@ from wsfcn_lib.network import build_network, unreachable_taps
 from wsfcn_lib.objective import autocast, losses
 from wsfcn_lib.panels import write_panel
 from wsfcn_lib.runs import ROOT, RunFolder, peak_memory_mb, read_run, stop_requested
-from wsfcn_lib.weights import load_published
+from wsfcn_lib.weights import initial_weights, load_published
 
 STAGE = "02_train"
 
@@ -49,7 +49,7 @@ class Job:
         set_seed(config.seed)
         self.net = build_network(config.network(self.manifest.num_classes))
         if config.initial_weights:
-            load_published(self.net, ROOT / config.initial_weights)
+            load_published(self.net, initial_weights(config.initial_weights))
         if self.lead and (taps := unreachable_taps(self.net, config.crop)):
             print(f"WARNING: taps (kernel, dilation, offsets) {taps} see only padding; lower the dilations or raise the crop")
         self.net.to(self.device, memory_format=torch.channels_last).train()

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from wsfcn_lib.artefacts import WeightsError, initial_weights  # noqa: F401 — initial_weights is offered from here too
 from wsfcn_lib.backbones import VGG16, MobileNetV2, ResNet, ResNet38
 from wsfcn_lib.network import BaselineCAM
 
@@ -74,10 +75,6 @@ _DECODER = {
 }
 
 
-class WeightsError(ValueError):
-    """A weights file that is unreadable, or belongs to another network."""
-
-
 def published_names(net: nn.Module) -> dict[str, str]:
     """Map the state-dict names of `net` to the names in the published checkpoints.
 
@@ -121,7 +118,7 @@ def load_published(net: nn.Module, source) -> list[str]:
         WeightsError: not a state dict, or of another network; names the first missing and unexpected entries.
     """
     where = "the state dict" if isinstance(source, dict) else str(source)
-    state = {k.removeprefix("module."): v for k, v in _read(source).items()}
+    state = {k.removeprefix("module."): v for k, v in read_state(source).items()}
     state = {k: v for k, v in state.items() if not CONSTANTS.search(k)}
     if isinstance(net.backbone, VGG16) and "features.0.weight" in state:
         state = _from_torchvision_vgg(net.backbone, state)
@@ -147,7 +144,7 @@ def load_published(net: nn.Module, source) -> list[str]:
     return [name for name in own if names.get(name) not in state and not name.endswith("num_batches_tracked")]
 
 
-def _read(source) -> dict[str, Tensor]:
+def read_state(source) -> dict[str, Tensor]:
     if isinstance(source, dict):
         state = source
     else:

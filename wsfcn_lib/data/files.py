@@ -1,5 +1,6 @@
 """Opening the pictures a manifest names, with errors that say which file is bad and why; `validate` opens them all."""
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,11 +31,24 @@ def read_image(path: Path | str) -> np.ndarray:
     return np.asarray(open_image(path))
 
 
-def read_mask(path: Path | str, manifest: "Manifest") -> np.ndarray:
-    """(H, W) uint8 class indices: mask ids mapped by the manifest's classes, 255 kept; an unknown id is a DataError."""
+def open_mask(path: Path | str) -> Image.Image:
+    """The palette or grey picture of mask ids (mode P or L); DataError if it is missing, truncated or of another kind."""
     image = _decode(path)
     if image.mode not in ("P", "L"):
         raise DataError(f"{path}: a mask must be a palette or grey picture of mask ids, this one is {image.mode}; convert it")
+    return image
+
+
+def encode(picture: Image.Image, kind: str, **options) -> bytes:
+    """The bytes of a picture file of a kind that Pillow knows, such as PNG."""
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def read_mask(path: Path | str, manifest: "Manifest") -> np.ndarray:
+    """(H, W) uint8 class indices: mask ids mapped by the manifest's classes, 255 kept; an unknown id is a DataError."""
+    image = open_mask(path)
     table = np.full(256, -1, np.int16)
     table[[0, IGNORE]] = 0, IGNORE
     for index, info in enumerate(manifest.classes, 1):

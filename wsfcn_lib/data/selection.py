@@ -1,0 +1,139 @@
+"""Choose from what a source offers: classes, images by lists of names, and a size; copies are made only where needed."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ..classes import voc_palette
+from ..runs import atomic_write
+from .files import DataError, encode, open_image, open_mask
+from .manifest import ClassInfo, Sample
+from .source import Found
+
+
+def read_list(path: Path | str) -> list[str]:
+    """Image names, one a line; blank lines and lines that begin with # are passed over; DataError if missing or with doubles."""
+    if not Path(path).is_file():
+        raise DataError(f"{path}: there is no such list; write image names into it, one a line, without their endings")
+    lines = [line.strip() for line in Path(path).read_text("utf-8-sig").splitlines()]
+    names = [line for line in lines if line and not line.startswith("#")]
+    if not names or len(set(names)) < len(names):
+        raise DataError(f"{path}: a list needs names, each once; {len(names)} were found, {len(set(names))} of them different")
+    return names
+
+
+def select_images(found: Found, ids: Mapping[str, Path | str]) -> Found:
+    """Keep, of each split that `ids` names, the images in its list; a listed name that the source lacks counts as missing."""
+    splits, missing = dict(found.splits), list(found.missing)
+    for split, path in ids.items():
+        if split not in splits:
+            raise DataError(f"ids names the split {split!r}, the source has {', '.join(splits)}; name one of these")
+        names = read_list(path)
+        splits[split] = [sample for sample in splits[split] if sample.name in set(names)]
+        if not splits[split]:
+            raise DataError(f"{path}: none of its {len(names)} names is in the split {split!r} of the source; correct the list")
+        # of what the source found missing in this split, only what the list asks for matters
+        told = {line.split(": ", 2)[1]: line for line in missing if line.startswith(f"{split}: ")}
+        missing = [line for line in missing if line not in told.values() or line.split(": ", 2)[1] in set(names)]
+        absent = set(names) - {sample.name for sample in splits[split]} - told.keys() - set(found.untagged)
+        missing += [f"{split}: {name}: in the list {Path(path).name}, not in the source" for name in sorted(absent)]
+    return replace(found, splits=splits, missing=missing)
+
+
+def select_classes(found: Found, classes: Sequence[str]) -> Found:
+    """Keep some classes, in the order of the source. Images that show none of them are left out, and said so."""
+    names = [info.name for info in found.classes]
+    if unknown := [name for name in classes if name not in names]:
+        raise DataError(f"classes={unknown} are not among the source's: {', '.join(names)}")
+    kept = [index for index, name in enumerate(names) if name in set(classes)]
+    splits, notes = {}, list(found.notes)
+    for split, samples in found.splits.items():
+        fewer = [replace(sample, tags=tuple(sample.tags[index] for index in kept)) for sample in samples]
+        splits[split] = [new for new, old in zip(fewer, samples) if any(new.tags) or not any(old.tags)]
+        if left := len(samples) - len(splits[split]):
+            notes.append(f"{split}: {left} images show other classes only and are left out")
+    return replace(found, classes=tuple(found.classes[index] for index in kept), splits=splits, notes=notes)
+
+
+def copy_pictures(found: Found, folder: Path, max_side: int, foreign: Sequence[int]) -> Found:
+    """Copies of the pictures below `folder`, at most `max_side` pixels wide or high (0: as they are, masks only).
+
+    A picture that is small enough is copied byte for byte; others are shrunk (Lanczos, masks by nearest neighbour). Mask
+    ids in `foreign`, those of classes that were not chosen, become background: what nobody asked for is background.
+    What is there in the right size is kept.
+    """
+    jobs = [(split, sample) for split, samples in found.splits.items() for sample in samples]
+    bar = tqdm(total=len(jobs), desc="copy", file=sys.stdout, mininterval=5, ncols=80)
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+
+    def copied(job: tuple[str, Sample]) -> Sample | str:
+        split, sample = job
+        try:
+            image = _copy_image(sample, folder / "images", max_side) if max_side else sample.image
+            mask = sample.mask and _copy_mask(sample, folder / "masks", max_side, foreign)
+        except DataError as error:
+            return f"{split}: {sample.name}: {error}"
+        finally:
+            bar.update()
+        return replace(sample, image=image, mask=mask)
+
+    with bar, ThreadPoolExecutor() as pool:
+        results = list(pool.map(copied, jobs))
+    splits = {split: [r for r, (s, _) in zip(results, jobs) if s == split and isinstance(r, Sample)] for split in found.splits}
+    return replace(found, splits=splits, missing=found.missing + [r for r in results if isinstance(r, str)])
+
+
+def foreign_ids(offered: Sequence[ClassInfo], chosen: Sequence[ClassInfo]) -> list[int]:
+    """Mask ids of the classes that were not chosen."""
+    return sorted({info.mask_id for info in offered} - {info.mask_id for info in chosen})
+
+
+def _shrunk(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    factor = min(1, max_side / max(size)) if max_side else 1
+    return max(1, round(factor * size[0])), max(1, round(factor * size[1]))
+
+
+def _copy_image(sample: Sample, folder: Path, max_side: int) -> Path:
+    image = open_image(sample.image)
+    size = _shrunk(image.size, max_side)
+    small = size != image.size
+    target = folder / f"{sample.name}{'.jpg' if small else sample.image.suffix}"
+    if not _is_there(target, size):
+        shrunk = encode(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=95, subsampling=0) if small else None
+        atomic_write(target, shrunk or sample.image.read_bytes())
+    return target
+
+
+def _copy_mask(sample: Sample, folder: Path, max_side: int, foreign: Sequence[int]) -> Path:
+    mask, target = open_mask(sample.mask), folder / f"{sample.name}.png"
+    size = _shrunk(mask.size, max_side)
+    recoded = np.isin(foreign, np.asarray(mask)).any()
+    if not max_side and not recoded:
+        return sample.mask
+    if size == mask.size and not recoded:
+        data = sample.mask.read_bytes()
+    else:
+        table = np.arange(256, dtype=np.uint8)
+        table[list(foreign)] = 0
+        small = Image.fromarray(table[np.asarray(mask.resize(size, Image.Resampling.NEAREST))])
+        small.putpalette(mask.getpalette() or voc_palette())
+        data = encode(small, "PNG")
+    if not target.is_file() or target.read_bytes() != data:
+        atomic_write(target, data)
+    return target
+
+
+def _is_there(path: Path, size: tuple[int, int]) -> bool:
+    """Whether a copy of the right size was made before."""
+    try:
+        with Image.open(path) as image:
+            return size in (image.size, image.size[::-1])  # EXIF may turn it
+    except OSError:
+        return False
