@@ -5,8 +5,10 @@ from torch import nn
 from wsfcn_lib.backbones import MobileNetV2
 from wsfcn_lib.depthwise import DepthwiseConv2d
 
+SHAPES = [(1, 1, 1, 3), (1, 2, 2, 3), (1, 0, 1, 3), (1, 4, 2, 5), (2, 1, 1, 3)]
 
-@pytest.mark.parametrize("stride, padding, dilation, kernel", [(1, 1, 1, 3), (1, 2, 2, 3), (1, 0, 1, 3), (1, 4, 2, 5), (2, 1, 1, 3)])
+
+@pytest.mark.parametrize("stride, padding, dilation, kernel", SHAPES)
 def test_output_and_gradients_are_those_of_the_plain_layer(stride, padding, dilation, kernel):
     torch.manual_seed(0)
     shape = {"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation, "groups": 6, "bias": False}

@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from wsfcn_lib.checkpoints import save_snapshot
+from wsfcn_lib.checkpoints import load_snapshot, save_snapshot
 from wsfcn_lib.config import NetConfig
 from wsfcn_lib.crf import crf, crf_available
 from wsfcn_lib.data.manifest import ClassInfo, DataError, Sample, read_image, read_mask, write_manifest
 from wsfcn_lib.evaluate import EvalSettings, Tally, Variant, evaluate, predict, save_mask, variants
 from wsfcn_lib.infer import predict_masks, probabilities, segment
 from wsfcn_lib.network import NetOutput, build_network
+from wsfcn_lib.recipes import label_map
+from wsfcn_lib.subjects import manifest_of
 
 NAMES, SIZE = ("background", "cat", "dog", "cow"), (20, 26)
 CLASSES = tuple(ClassInfo(name=n, mask_id=i, colour=(i, 200, 9)) for n, i in zip(NAMES[1:], (3, 7, 200)))
@@ -195,3 +197,40 @@ def test_segment_refines_a_file(tmp_path):
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         EvalSettings(**wrong)
+
+
+def test_a_folder_needs_nothing_but_a_snapshot(tmp_path):
+    (tmp_path / "holiday").mkdir()
+    rng = np.random.default_rng(1)
+    for name in ("b.png", "a.jpg"):
+        Image.fromarray(rng.integers(0, 255, (*SIZE, 3), np.uint8)).save(tmp_path / "holiday" / name)
+    net = build_network(NetConfig(backbone="tiny", width=16, dilations=(1, 2, 3, 4), num_classes=4))
+    snapshot = save_snapshot(net, tmp_path / "net.safetensors", [c.model_dump() for c in CLASSES])
+    net, classes, _ = load_snapshot(snapshot)
+    settings = QUICK.model_copy(update={"images": str(tmp_path / "holiday"), "score_cut": 0.0})
+    run = tmp_path / "run"
+    evaluate(net, manifest_of(classes), settings, run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert (metrics["images"], metrics["split"], metrics["other_recipe"]) == (2, "holiday", {}), "no path, no number"
+    assert [key for key, value in metrics.items() if value is None] == [
+        *("mean_iou", "mean_iou_true_tags", "mean_iou_crf", "mean_iou_crf_true_tags", "mean_ap")
+    ]
+    assert [list(row.values()) for row in rows_of(run / "per_image.csv")] == [[n, "", "cat;dog;cow"] for n in "ab"]
+    assert sorted(path.name for path in (run / "masks" / "holiday").iterdir()) == ["a.png", "b.png"]
+    for name, row in zip(("a.jpg", "b.png"), rows_of(run / "scores.csv")):
+        masks, scores = predict_masks(net, read_image(tmp_path / "holiday" / name), settings.scales)
+        assert row.pop("image") == name[0] and list(row) == list(NAMES[1:])
+        assert [float(value) for value in row.values()] == pytest.approx(probabilities(scores), abs=6e-5)
+        expected = label_map(masks, np.ones(3), "wsfcn")
+        assert (read_mask(run / "masks" / "holiday" / f"{name[0]}.png", manifest_of(classes)) == expected).all()
+
+
+def test_a_list_is_scored_like_its_images(tmp_path):
+    manifest, net = folder_of(tmp_path), Painter().eval()
+    (tmp_path / "dev.txt").write_text("p3\np1\n")
+    tally = evaluate(net, manifest, QUICK.model_copy(update={"images": str(tmp_path / "dev.txt")}), tmp_path)
+    alone = Tally(manifest, QUICK)
+    for result in predict(net, [s for s in manifest.samples("test") if s.name in ("p1", "p3")], QUICK):
+        alone.add(result)
+    assert tally.metrics() | {"split": "test"} == alone.metrics() and tally.metrics()["split"] == "dev"
+    assert [row["image"] for row in tally.rows] == ["p3", "p1"] and (tmp_path / "masks" / "dev" / "p1.png").is_file()

@@ -1,11 +1,10 @@
-"""Evaluation of a split: with and without CRF, with predicted and with true tags, under both recipes (paper, section IV)."""
+"""Evaluation of pictures: with and without CRF, with predicted and true tags, under both recipes (paper, section IV)."""
 
 import csv
 import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -17,18 +16,19 @@ from tqdm import tqdm
 
 from wsfcn_lib.config import Fraction, Recipe, Settings
 from wsfcn_lib.crf import crf_many
-from wsfcn_lib.data.files import DataError, read_image, read_mask
+from wsfcn_lib.data.files import DataError, encode, read_image, read_mask
 from wsfcn_lib.data.manifest import Manifest, Sample
 from wsfcn_lib.infer import SCALES, SCORE_CUT, predict_masks, probabilities
 from wsfcn_lib.metrics import ConfusionMatrix, mean_average_precision, summary
 from wsfcn_lib.recipes import RECIPES, label_map
 from wsfcn_lib.runs import atomic_write
+from wsfcn_lib.subjects import label_of, samples_of
 
 
 class EvalSettings(Settings):
     """How a trained network is evaluated; the defaults are the published protocol on views of their own size."""
 
-    images: str = "val"  # split of the manifest
+    images: str = "val"  # a split of the manifest, a file that lists image names, or a folder of pictures
     snapshot: str = "best"  # best, last or a file
     recipe: Recipe = "wsfcn"
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(SCALES, min_length=1)
@@ -129,7 +129,7 @@ class Tally:
     def metrics(self) -> dict:
         """The content of metrics.json: the chosen recipe on top, the other one's means beside it; IoU in 0..1."""
         recipe = self.settings.recipe
-        out = {"images": len(self.rows), "split": self.settings.images, "recipe": recipe}
+        out = {"images": len(self.rows), "split": label_of(self.settings.images), "recipe": recipe}
         for crf in (False, True):
             for kind in ("predicted", "true"):
                 variant = Variant(recipe, crf, kind)
@@ -160,27 +160,32 @@ def save_mask(path: Path, labels: np.ndarray, manifest: Manifest) -> None:
     picture = Image.fromarray(ids[labels])
     picture.putpalette(palette.tobytes())
     path.parent.mkdir(parents=True, exist_ok=True)
-    stream = io.BytesIO()
-    picture.save(stream, "PNG")
-    atomic_write(path, stream.getvalue())
+    atomic_write(path, encode(picture, "PNG"))
+
+
+def write_table(path: Path, rows: list[list]) -> None:
+    """Write rows as CSV."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(rows)
+    atomic_write(path, table.getvalue())
 
 
 def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Path) -> Tally:
-    """Predict and score a split; writes masks/<split>[_crf]/*.png, metrics.json and per_image.csv into the run folder."""
-    samples, tally = manifest.samples(settings.images), Tally(manifest, settings)
-    if settings.images == "train":
-        masks = manifest.train_masks()  # opened here only: training never sees them
-        samples = [replace(sample, mask=masks.get(sample.name)) for sample in samples]
+    """Predict, and score where there are masks, the pictures that `settings.images` names (see `subjects.samples_of`).
+
+    Writes into the run folder: masks/<name of images>[_crf]/*.png; metrics.json, its numbers null where nothing has a mask;
+    per_image.csv; and scores.csv, the probability of each class in each picture.
+    """
+    samples, tally = samples_of(settings.images, manifest), Tally(manifest, settings)
     for result in tqdm(predict(net, samples, settings), "evaluate", len(samples), file=sys.stdout, mininterval=5, ncols=80):
         tally.add(result)
         for crf in (False, True):
             if (labels := result.labels.get(Variant(settings.recipe, crf, "predicted"))) is not None:
-                folder = run / "masks" / f"{settings.images}{'_crf' * crf}"
+                folder = run / "masks" / f"{label_of(settings.images)}{'_crf' * crf}"
                 save_mask(folder / f"{result.sample.name}.png", labels, manifest)
     atomic_write(run / "metrics.json", json.dumps(tally.metrics(), indent=1) + "\n")
-    table = io.StringIO()
-    writer = csv.DictWriter(table, dict.fromkeys(key for row in tally.rows for key in row), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(tally.rows)
-    atomic_write(run / "per_image.csv", table.getvalue())
+    columns = list(dict.fromkeys(key for row in tally.rows for key in row))
+    write_table(run / "per_image.csv", [columns, *([row.get(key, "") for key in columns] for row in tally.rows)])
+    scores = [[row["image"], *chances.astype(float).round(4).tolist()] for row, chances in zip(tally.rows, tally.probabilities)]
+    write_table(run / "scores.csv", [["image", *manifest.names[1:]], *scores])
     return tally

@@ -145,6 +145,7 @@ def load_published(net: nn.Module, source) -> list[str]:
 
 
 def read_state(source) -> dict[str, Tensor]:
+    """The tensors of a .pth file, or of a state dict as it is; WeightsError where there is nothing else to it."""
     if isinstance(source, dict):
         state = source
     else:

@@ -1,17 +1,21 @@
 """Opening the pictures a manifest names, with errors that say which file is bad and why; `validate` opens them all."""
 
 import io
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
+from tqdm import tqdm
 
 if TYPE_CHECKING:
     from .manifest import Manifest
 
 IGNORE = 255
+TWICE = "listed in both"
+MANY = 2000  # pictures take over two seconds from about here
 
 
 class DataError(ValueError):
@@ -62,7 +66,7 @@ def read_mask(path: Path | str, manifest: "Manifest") -> np.ndarray:
 
 
 def validate(manifest: "Manifest") -> list[str]:
-    """Open every picture and mask of the manifest; one line per fault (empty = all good)."""
+    """Open every picture and mask of the manifest; a line "<path>: <reason>" for each fault (empty = all good)."""
     faults, jobs, home = [], [], {}
     train_masks = manifest.train_masks()
     for split in manifest.splits:
@@ -70,7 +74,7 @@ def validate(manifest: "Manifest") -> list[str]:
         jobs += [(sample.image, train_masks.get(sample.name) if split == "train" else sample.mask) for sample in samples]
         for image in (sample.image.resolve() for sample in samples):
             if home.setdefault(image, split) != split:
-                faults.append(f"{image}: listed in both {home[image]}.csv and {split}.csv; an image may serve one split only")
+                faults.append(f"{image}: {TWICE} {home[image]}.csv and {split}.csv; an image may serve one split only")
 
     def faults_of(job: tuple[Path, Path | None]) -> list[str]:
         found, sizes = [], []
@@ -86,8 +90,9 @@ def validate(manifest: "Manifest") -> list[str]:
             found.append(f"{job[1]}: the mask is {sizes[1]}, its image {job[0]} is {sizes[0]} (width, height): make them equal")
         return found
 
+    bar = {"disable": len(jobs) <= MANY, "file": sys.stdout, "mininterval": 5, "ncols": 80}
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-        return faults + [fault for found in pool.map(faults_of, jobs) for fault in found]
+        return faults + [fault for found in tqdm(pool.map(faults_of, jobs), "open", len(jobs), **bar) for fault in found]
 
 
 def _decode(path: Path | str) -> Image.Image:

@@ -21,7 +21,10 @@ def read_list(path: Path | str) -> list[str]:
     """Image names, one a line; blank lines and lines that begin with # are passed over; DataError if missing or with doubles."""
     if not Path(path).is_file():
         raise DataError(f"{path}: there is no such list; write image names into it, one a line, without their endings")
-    lines = [line.strip() for line in Path(path).read_text("utf-8-sig").splitlines()]
+    try:
+        lines = [line.strip() for line in Path(path).read_text("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text ({error.reason}); write image names into it, one a line") from error
     names = [line for line in lines if line and not line.startswith("#")]
     if not names or len(set(names)) < len(names):
         raise DataError(f"{path}: a list needs names, each once; {len(names)} were found, {len(set(names))} of them different")
@@ -76,7 +79,8 @@ def copy_pictures(found: Found, folder: Path, max_side: int, foreign: Sequence[i
     def copied(job: tuple[str, Sample]) -> Sample | str:
         split, sample = job
         try:
-            image = _copy_image(sample, folder / "images", max_side) if max_side else sample.image
+            needed = max_side or sample.name != sample.image.stem  # a manifest knows a picture by its stem
+            image = _copy_image(sample, folder / "images", max_side) if needed else sample.image
             mask = sample.mask and _copy_mask(sample, folder / "masks", max_side, foreign)
         except DataError as error:
             return f"{split}: {sample.name}: {error}"

@@ -1,15 +1,23 @@
-"""A folder in the VOC layout becomes a manifest. Tags are the classes found in the masks, as in the published programs."""
+"""A folder in the VOC layout: its lists, photographs, masks and boxes become samples with tags, whole or in part."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
+from tqdm import tqdm
 
 from ..classes import VOC_CLASSES, voc_colour
-from .files import DataError, read_mask
+from .files import DataError, open_mask, read_mask
 from .manifest import ClassInfo, Manifest, Sample, write_manifest
+from .source import Found
+
+AUGMENTED = "SegmentationClassAug"
+FULL = {"train": 1464, "val": 1449, "trainaug": 10582, "test": 1456}  # images in VOC 2012's lists (method, section 6)
+MANY = 500  # masks take over two seconds from about here
 
 
 @dataclass(frozen=True)
@@ -17,8 +25,8 @@ class VocReport:
     """What `prepare_voc` made and what it left out: one line per listed image that is not in the manifest."""
 
     manifest: Manifest
-    missing: list[str]  # a file the list promises is not there
-    untagged: list[str]  # training images whose mask shows no class
+    missing: list[str]  # a file the list promises is not there, or its mask cannot be read
+    untagged: list[str]  # training images that show no class
 
 
 def voc_classes(names: Sequence[str] = VOC_CLASSES) -> tuple[ClassInfo, ...]:
@@ -35,13 +43,60 @@ def voc_base(root: Path | str) -> Path:
     raise DataError(f"no JPEGImages in {', '.join(map(str, places))}; point to the folder that VOC's archive was unpacked to")
 
 
-def voc_names(base: Path, split_list: str) -> list[str]:
-    """Image names in ImageSets/Segmentation/<split_list>.txt."""
-    path = base / "ImageSets" / "Segmentation" / f"{split_list}.txt"
+def voc_names(base: Path, split_list: str, augmented: Path | None = None) -> list[str]:
+    """Image names in ImageSets/Segmentation/<split_list>.txt; the list trainaug may lie in the folder `augmented` instead.
+
+    Lines may be names, or paths of image and mask as some programs write them ("/JPEGImages/a.jpg /SegmentationClass/a.png").
+    """
+    path = own = base / "ImageSets" / "Segmentation" / f"{split_list}.txt"
+    if augmented and split_list == "trainaug" and not own.is_file():
+        path = augmented / "trainaug.txt"
     if not path.is_file():
-        there = sorted(other.stem for other in path.parent.glob("*.txt"))
-        raise DataError(f"{path} is missing; the lists there are {there}: name one of them, or add the file")
-    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        there = sorted(other.stem for other in own.parent.glob("*.txt"))
+        sbd = "; SBD's folder gives this one" if split_list == "trainaug" else ""
+        raise DataError(f"{own} is missing; the lists there are {there}: name one of them, or add the file{sbd}")
+    lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    return [Path(line.split()[0]).stem if "/" in line else line for line in lines]
+
+
+def find_voc(
+    root: Path | str,
+    classes: tuple[ClassInfo, ...] | None = None,
+    lists: dict[str, str] | None = None,
+    train_masks: str | None = None,
+    tags: str = "masks",
+    difficult: bool = False,
+    augmented: Path | str | None = None,
+    more_images: Path | str | None = None,
+) -> Found:
+    """What the VOC folder under `root` offers; DataError for a missing list or one without usable images, and foreign classes.
+
+    Args:
+        root: the folder, as `voc_base` takes it.
+        classes: by default VOC's twenty.
+        lists: split -> name of its list; by default train and val.
+        train_masks: folder of the training masks, instead of the list's own: SegmentationClassAug for trainaug, else
+            SegmentationClass.
+        tags: "masks", the classes a mask shows (the published programs' way), or "boxes", the objects in
+            Annotations/<name>.xml: training images then need no mask. Test images need neither, and have no boxes.
+        difficult: whether objects marked as difficult give a tag too; for "boxes".
+        augmented: holds SegmentationClassAug, and perhaps trainaug.txt, where the VOC folder does not.
+        more_images: folder of photographs that JPEGImages may lack, such as SBD's img.
+    """
+    if tags not in ("masks", "boxes"):
+        raise DataError(f"tags={tags!r} must be 'masks' or 'boxes': say where the tags of VOC's images come from")
+    base, augmented = voc_base(root), Path(augmented) if augmented else None
+    if augmented and augmented.name == AUGMENTED:
+        augmented = augmented.parent
+    images = [base / "JPEGImages", *([Path(more_images)] if more_images else [])]
+    found = Found(tuple(classes or voc_classes()), {})
+    draft = Manifest(base, found.classes)  # knows the classes; it is not written
+    for split, split_list in (lists or {"train": "train", "val": "val"}).items():
+        names = voc_names(base, split_list, augmented)
+        boxes = base / "Annotations" if tags == "boxes" and split != "test" else None
+        masks = _mask_folder(base, split_list, augmented, train_masks if split == "train" else None)
+        _add(found, split, split_list, names, _Reader(split, images, masks, boxes, difficult, draft))
+    return found
 
 
 def prepare_voc(
@@ -52,40 +107,83 @@ def prepare_voc(
     train_masks: str | None = None,
     strict: bool = False,
 ) -> VocReport:
-    """Write the manifest of the VOC folder under `root` to `folder`.
-
-    `classes` default to VOC's twenty, `lists` (split -> name of its list) to train and val. Training masks lie in
-    `train_masks`, by default SegmentationClassAug for the list trainaug and SegmentationClass for others; they give
-    the tags and are listed for evaluation only. Images whose files are missing, and training images without any class,
-    are left out and reported; `strict` makes missing files a DataError. A test image needs no mask.
-    """
-    base, missing, untagged, splits = voc_base(root), [], [], {}
-    lists = lists or {"train": "train", "val": "val"}
-    draft = Manifest(Path(folder), classes or voc_classes())  # knows the classes; its lists come below
-    train_masks = train_masks or ("SegmentationClassAug" if lists.get("train") == "trainaug" else "SegmentationClass")
-
-    for split, split_list in lists.items():
-        with ThreadPoolExecutor() as pool:
-            masks = base / (train_masks if split == "train" else "SegmentationClass")
-            entries = [(base / "JPEGImages" / f"{n}.jpg", masks / f"{n}.png") for n in voc_names(base, split_list)]
-            found = list(pool.map(lambda files, split=split: _sample(*files, split, draft), entries))
-        missing += [entry for entry in found if isinstance(entry, str)]
-        splits[split] = [entry for entry in found if isinstance(entry, Sample) and (split != "train" or any(entry.tags))]
-        if split == "train":
-            untagged = [entry.name for entry in found if isinstance(entry, Sample) and not any(entry.tags)]
-        if not splits[split]:
-            raise DataError(f"{base}: none of the {len(found)} images of list {split_list!r} can be used; first: {found[:1]}")
-    if missing and strict:
-        raise DataError(f"{base}: {len(missing)} listed images lack files, first {missing[:3]}; complete the folder or the lists")
-    return VocReport(write_manifest(folder, draft.classes, splits), missing, untagged)
+    """Write what `find_voc` finds, with tags from masks, to the manifest in `folder`; `strict` refuses missing files."""
+    found = find_voc(root, classes, lists, train_masks)
+    if found.missing and strict:
+        advice = "complete the folder or the lists"
+        raise DataError(f"{root}: {len(found.missing)} listed images lack files, first {found.missing[:3]}; {advice}")
+    return VocReport(write_manifest(folder, found.classes, found.splits), found.missing, found.untagged)
 
 
-def _sample(image: Path, mask: Path, split: str, draft: Manifest) -> Sample | str:
-    """One image with the tags its mask shows, or a line that says which of its files are missing."""
-    name = image.stem
-    if absent := [path for path in (image, mask) if not path.is_file() and (split != "test" or path == image)]:
-        return f"{split}: {name}: {', '.join(map(str, absent))}"
-    if not mask.is_file():
-        return Sample(name, image, (False,) * len(draft.classes))
-    present = np.bincount(read_mask(mask, draft).ravel(), minlength=256)[1 : draft.num_classes] > 0
-    return Sample(name, image, tuple(present.tolist()), mask)
+def _mask_folder(base: Path, split_list: str, augmented: Path | None, chosen: str | None) -> Path:
+    name = chosen or (AUGMENTED if split_list == "trainaug" else "SegmentationClass")
+    elsewhere = augmented and name == AUGMENTED and not (base / name).is_dir()
+    return (augmented if elsewhere else base) / name
+
+
+def _add(found: Found, split: str, split_list: str, names: list[str], reader: "_Reader") -> None:
+    """Read one list into `found`."""
+    with ThreadPoolExecutor() as pool:
+        bar = {"disable": len(names) <= MANY, "file": sys.stdout, "mininterval": 5, "ncols": 80}
+        read = list(tqdm(pool.map(reader.sample, names), f"list {split_list}", len(names), **bar))
+    samples, faults = ([entry for entry in read if isinstance(entry, kind)] for kind in (Sample, str))
+    found.splits[split] = [sample for sample in samples if split != "train" or any(sample.tags)]
+    if not found.splits[split]:
+        why = f"first: {faults[0]}; complete the folder" if faults else "they show no class; correct their tags"
+        place = f"{reader.draft.folder}: none of the {len(names)} images of list {split_list!r} can be used"
+        raise DataError(f"{place}, {why} or name another list")
+    found.missing.extend(faults)
+    found.untagged.extend(sample.name for sample in samples if split == "train" and not any(sample.tags))
+    full = FULL.get(split_list) if found.classes == voc_classes() else None
+    if full not in (None, len(names)):
+        found.notes.append(f"list {split_list} holds {len(names)} of VOC 2012's {full} images")
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Where the files of a split lie, and how its tags are found."""
+
+    split: str
+    images: Iterable[Path]
+    masks: Path
+    boxes: Path | None  # None: tags come from the masks
+    difficult: bool
+    draft: Manifest
+
+    def sample(self, name: str) -> Sample | str:
+        """One image with its tags, or a line that says which of its files are missing or cannot be read."""
+        images = [folder / f"{name}.jpg" for folder in self.images]
+        image = next((path for path in images if path.is_file()), images[0])
+        mask, box = self.masks / f"{name}.png", self.boxes and self.boxes / f"{name}.xml"
+        unmasked = self.split == "test" or (self.split == "train" and box)
+        needed = [image, *([] if unmasked else [mask]), *([box] if box else [])]
+        if absent := [path for path in needed if not path.is_file()]:
+            return f"{self.split}: {name}: {', '.join(map(str, absent))}"
+        mask = mask if mask.is_file() else None
+        tags = self._box_tags(box) if box else self._mask_tags(mask) if mask else (False,) * len(self.draft.classes)
+        return f"{self.split}: {name}: {tags}" if isinstance(tags, str) else Sample(name, image, tags, mask)
+
+    def _mask_tags(self, path: Path) -> tuple[bool, ...] | str:
+        try:
+            labels = read_mask(path, self.draft)
+        except DataError as error:
+            try:
+                open_mask(path)
+            except DataError:
+                return str(error)
+            raise  # it opens, so its ids are foreign: the classes are wrong, not this one file
+        present = np.bincount(labels.ravel(), minlength=256)[1 : self.draft.num_classes] > 0
+        return tuple(present.tolist())
+
+    def _box_tags(self, path: Path) -> tuple[bool, ...] | str:
+        try:
+            # the parser opens no other files, and expat refuses entities that blow up
+            objects = ElementTree.parse(path).getroot().findall("object")
+        except (ElementTree.ParseError, LookupError, ValueError) as error:
+            return f"{path}: not readable XML ({error}); replace it"
+        known = self.draft.names[1:]
+        things = [((thing.findtext("name") or "").strip(), thing.findtext("difficult", "0").strip()) for thing in objects]
+        if unknown := sorted({name for name, _ in things}.difference(known)):
+            raise DataError(f"{path}: the objects {unknown} belong to no class, known are {', '.join(known)}; correct it")
+        shown = {name for name, difficult in things if self.difficult or difficult != "1"}
+        return tuple(name in shown for name in known)

@@ -1,0 +1,73 @@
+"""How good is what the network teaches itself: CAMs, refined CAMs and pseudo labels against the training masks."""
+
+import sys
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from tqdm import tqdm
+
+from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.files import IGNORE, DataError, read_image, read_mask
+from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.transforms import normalise
+from wsfcn_lib.metrics import ConfusionMatrix, summary
+from wsfcn_lib.panels import stages
+
+KINDS = ("cam", "refined_cam", "pseudo_labels")
+
+
+def training_quality(
+    net: nn.Module, manifest: Manifest, config: TrainConfig, limit: int | None = None, long_side: int | None = None
+) -> dict:
+    """Measure CAMs, refined CAMs and pseudo labels by the training masks, under the true tags; afterwards, from a snapshot.
+
+    The network looks once at each whole picture, in evaluation mode. `cam`: argmax of its masks over background (its own
+    mask of it) and the tagged classes; `refined_cam`: the same after PAMR; `pseudo_labels`: as `supervise` cuts them, only
+    over pixels that carry a label. Training itself, and the published program, cut pseudo labels from augmented crops, with
+    dropout and gate at random and batch statistics in the new layers' norms, and each crop has its own thresholds:
+    these numbers say how good the network's labels are, not which labels it has seen.
+
+    Args:
+        net: on the device to compute on; its mode is left as it was.
+        manifest: its training images with masks are used; DataError where there are none.
+        config: settings of the training (cuts, floor, PAMR, precision).
+        limit: at most so many images, evenly spread over the list; None or 0: all.
+        long_side: shrink larger pictures to it (bicubic), and enlarge the labels to the mask (nearest); None or 0: never.
+
+    Returns:
+        cam, refined_cam, pseudo_labels: mIoU in 0..1; pseudo_coverage: share of the counted pixels (truth not 255) that
+        carry a pseudo label; images: their number; per_class_iou: {kind: {class: IoU, or None}}.
+    """
+    masks = manifest.train_masks()
+    samples = [sample for sample in manifest.samples("train") if sample.name in masks]
+    if not samples:
+        raise DataError(f"{manifest.folder}: no training image has a mask in train_masks.csv, so there is nothing to measure")
+    if limit:
+        samples = [samples[i] for i in np.linspace(0, len(samples) - 1, min(limit, len(samples))).round().astype(int)]
+    matrices = {kind: ConfusionMatrix(manifest.num_classes) for kind in KINDS}
+    for sample in tqdm(samples, "quality", file=sys.stdout, mininterval=5, ncols=80):
+        image, truth = read_image(sample.image), read_mask(masks[sample.name], manifest)
+        if image.shape[:2] != truth.shape:
+            raise DataError(f"{masks[sample.name]}: its size is not that of its image; `validate` lists all such masks")
+        for kind, labels in labels_of(net, image, sample.tags, config, long_side).items():
+            labelled = labels != IGNORE
+            matrices[kind].update(np.where(labelled, labels, 0), np.where(labelled, truth, IGNORE))
+    blocks = {kind: summary(matrix, manifest.names) for kind, matrix in matrices.items()}
+    means, per_class = ({kind: block[key] for kind, block in blocks.items()} for key in ("mean_iou", "per_class_iou"))
+    coverage = float(matrices["pseudo_labels"].matrix.sum() / max(1, matrices["cam"].matrix.sum()))
+    return {"images": len(samples), **means, "pseudo_coverage": coverage, "per_class_iou": per_class}
+
+
+def labels_of(net: nn.Module, image: np.ndarray, tags: tuple[bool, ...], config: TrainConfig, long_side: int | None) -> dict:
+    """{kind: class indices (H, W), 255 = no label} of one image (H, W, 3) uint8 under tags (K-1,)."""
+    height, width = image.shape[:2]
+    factor = min(1, long_side / max(width, height)) if long_side else 1
+    size = max(1, round(factor * width)), max(1, round(factor * height))
+    small = image if factor == 1 else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+    device = next(net.parameters()).device
+    found = stages(net, normalise(small)[None].to(device), torch.tensor([tags], dtype=torch.float32, device=device), config)
+    maps = (found["masks"][0].argmax(0), found["refined"][0].argmax(0), found["pseudo"][0])
+    enlarged = (Image.fromarray(m.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST) for m in maps)
+    return {kind: np.asarray(labels) for kind, labels in zip(KINDS, enlarged)}
