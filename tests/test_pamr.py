@@ -61,6 +61,14 @@ def test_classes_do_not_interact_and_mass_stays_in_range(scene):
     assert torch.allclose(pamr(images, torch.ones(2, 1, 9, 11)), torch.ones(2, 1, 9, 11), atol=1e-5)
 
 
+def test_absent_classes_stay_at_zero_and_the_others_as_they_are(scene):
+    images, masks = scene
+    present = torch.tensor([[True, False, True, False], [True, True, True, False]])
+    whole = pamr(images, masks, (1, 2), 3)
+    some = pamr(images, masks, (1, 2), 3, present)
+    assert torch.allclose(some, whole * present[:, :, None, None], atol=1e-6) and not some[~present].any()
+
+
 def test_a_mask_spreads_within_its_colour_only():
     image = torch.zeros(1, 3, 12, 12)
     image[..., 6:] = 1

@@ -25,7 +25,7 @@ class Supervision(NamedTuple):
 def supervise(images: Tensor, masks: Tensor, tags: Tensor, config: TrainConfig) -> Supervision:
     """Refine masks by their image and cut them into pseudo labels (paper, section III-D).
 
-    Absent classes are zeroed first: PAMR treats each class alone, so the order does not matter.
+    Absent classes are left at zero: PAMR treats each class alone, so it need not see them.
 
     Args:
         images: (B, 3, H, W), ImageNet-normalised, as the network saw them.
@@ -33,9 +33,9 @@ def supervise(images: Tensor, masks: Tensor, tags: Tensor, config: TrainConfig) 
         tags: (B, K-1) in {0, 1}.
         config: cuts, floor, and PAMR's dilations and iterations.
     """
-    present = torch.cat((torch.ones_like(tags[:, :1]), tags), 1)[:, :, None, None]
+    present = torch.cat((torch.ones_like(tags[:, :1]), tags), 1) > 0
     small = resize(denormalise(images), masks.shape[-2:], align_corners=True)
-    refined = pamr(small, masks.detach() * present, config.pamr_dilations, config.pamr_iterations)
+    refined = pamr(small, masks.detach(), config.pamr_dilations, config.pamr_iterations, present)
     large = interpolate(refined, images.shape[-2:], mode="bilinear", align_corners=True)
     return Supervision(refined, pseudo_labels(large, config.foreground_cut, config.background_cut, config.floor))
 

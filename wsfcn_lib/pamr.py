@@ -45,37 +45,42 @@ def _sparse(rows: Tensor, columns: Tensor, values: Tensor, merge: bool) -> Tenso
 
 
 @torch.no_grad()
-def pamr(images: Tensor, masks: Tensor, dilations=(1, 2, 4, 8, 12, 24), iterations: int = 10) -> Tensor:
+def pamr(
+    images: Tensor, masks: Tensor, dilations=(1, 2, 4, 8, 12, 24), iterations: int = 10, present: Tensor | None = None
+) -> Tensor:
     """Refine masks by the image's colours; no gradient passes.
 
     The affinities form one sparse (H*W, H*W) matrix per image and an iteration is one product with it, so nothing of
-    size B*K*48*H*W is ever built. Classes do not interact: pass only those that are needed.
+    size B*K*48*H*W is ever built. Classes do not interact, so absent ones need no work.
 
     Args:
         images: (B, 3, H, W) float in [0, 1].
         masks: (B, K, h, w); resized to (H, W) first (bilinear, align_corners=True).
         dilations: rings of 8 neighbours, in pixels.
         iterations: how often each value is replaced by the weighted sum of its neighbours'.
+        present: (B, K) bool, the classes to refine; None: all.
 
     Returns:
-        (B, K, H, W) float32.
+        (B, K, H, W) float32, 0 where a class is not present.
     """
     if images.shape[0] != masks.shape[0]:
         raise ValueError(f"pamr got {images.shape[0]} images and {masks.shape[0]} sets of masks; give one set per image")
     if images.device.type == "mps":  # PyTorch has no sparse product there
-        return pamr(images.cpu(), masks.cpu(), dilations, iterations).to(images.device)
+        present = present if present is None else present.cpu()
+        return pamr(images.cpu(), masks.cpu(), dilations, iterations, present).to(images.device)
     height, width = images.shape[-2:]
     masks = interpolate(masks.float(), (height, width), mode="bilinear", align_corners=True)
     neighbours = _neighbours(height, width, tuple(dilations), images.device)
     pixels, count = neighbours.shape
     rows = torch.arange(0, pixels * count + 1, count, device=images.device)
-    refined = torch.empty_like(masks)
+    present = masks.new_ones(masks.shape[:2], dtype=torch.bool) if present is None else present
+    refined = torch.zeros_like(masks)
     with torch.autocast(images.device.type, enabled=False):
         for b, image in enumerate(images.float().flatten(2)):
             values = _affinity(image, neighbours, len(dilations)).flatten()
             matrix = _sparse(rows, neighbours.flatten(), values, merge=images.is_cuda)
-            state = masks[b].flatten(1).T.contiguous()
+            state = masks[b, present[b]].flatten(1).T.contiguous()
             for _ in range(iterations):
                 state = matrix @ state
-            refined[b] = state.T.reshape(masks[b].shape)
+            refined[b, present[b]] = state.T.reshape(-1, height, width)
     return refined
