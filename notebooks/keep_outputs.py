@@ -12,7 +12,14 @@ from PIL import Image
 
 from wsfcn_lib.runs import ROOT, atomic_write, code_hash
 
-FIGURES = {"cam": "cam-pamr", "growth": "growth", "result": "best-worst", "training": "curves", "ablation": "ablation"}
+FIGURES = {
+    "cam": "cam-pamr",
+    "growth": "growth",
+    "result": "best-worst",
+    "shipped": "shipped",
+    "training": "curves",
+    "ablation": "ablation",
+}
 LIMIT = 1_000_000  # bytes of a notebook
 LARGE = 100_000  # characters of a PNG in base64, above which it becomes a JPEG
 HASH = "wsfcn_code"  # in the notebook's metadata: code_hash() of library and notebook, defaults included, that made the outputs

@@ -13,7 +13,7 @@ from wsfcn_lib.checkpoints import load_snapshot, save_snapshot
 from wsfcn_lib.config import NetConfig
 from wsfcn_lib.crf import crf, crf_available
 from wsfcn_lib.data.manifest import ClassInfo, DataError, Sample, read_image, read_mask, write_manifest
-from wsfcn_lib.evaluate import EvalSettings, Tally, Variant, evaluate, predict, save_mask, variants
+from wsfcn_lib.evaluate import EvalSettings, Tally, Variant, add_metrics, evaluate, predict, save_mask, variants
 from wsfcn_lib.infer import predict_masks, probabilities, segment
 from wsfcn_lib.network import NetOutput, build_network
 from wsfcn_lib.recipes import label_map
@@ -210,14 +210,15 @@ def test_a_folder_needs_nothing_but_a_snapshot(tmp_path):
     settings = QUICK.model_copy(update={"images": str(tmp_path / "holiday"), "score_cut": 0.0})
     run = tmp_path / "run"
     evaluate(net, manifest_of(classes), settings, run)
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = json.loads((run / "metrics_holiday.json").read_text())
     assert (metrics["images"], metrics["split"], metrics["other_recipe"]) == (2, "holiday", {}), "no path, no number"
+    assert metrics["source"] == str(tmp_path / "holiday") and not list(run.glob("*e.csv")) + list(run.glob("metrics.json"))
     assert [key for key, value in metrics.items() if value is None] == [
         *("mean_iou", "mean_iou_true_tags", "mean_iou_crf", "mean_iou_crf_true_tags", "mean_ap")
     ]
-    assert [list(row.values()) for row in rows_of(run / "per_image.csv")] == [[n, "", "cat;dog;cow"] for n in "ab"]
+    assert [list(row.values()) for row in rows_of(run / "per_image_holiday.csv")] == [[n, "", "cat;dog;cow"] for n in "ab"]
     assert sorted(path.name for path in (run / "masks" / "holiday").iterdir()) == ["a.png", "b.png"]
-    for name, row in zip(("a.jpg", "b.png"), rows_of(run / "scores.csv")):
+    for name, row in zip(("a.jpg", "b.png"), rows_of(run / "scores_holiday.csv")):
         masks, scores = predict_masks(net, read_image(tmp_path / "holiday" / name), settings.scales)
         assert row.pop("image") == name[0] and list(row) == list(NAMES[1:])
         assert [float(value) for value in row.values()] == pytest.approx(probabilities(scores), abs=6e-5)
@@ -234,3 +235,45 @@ def test_a_list_is_scored_like_its_images(tmp_path):
         alone.add(result)
     assert tally.metrics() | {"split": "test"} == alone.metrics() and tally.metrics()["split"] == "dev"
     assert [row["image"] for row in tally.rows] == ["p3", "p1"] and (tmp_path / "masks" / "dev" / "p1.png").is_file()
+    assert [row["image"] for row in rows_of(tmp_path / "per_image_dev.csv")] == ["p3", "p1"]
+
+
+def test_lists_and_folders_leave_the_numbers_of_others_alone(tmp_path):
+    manifest, net, run = folder_of(tmp_path), Painter().eval(), tmp_path / "run"
+    evaluate(net, manifest, QUICK, run)
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert before.keys() == {"metrics.json", "per_image.csv", "scores.csv"}
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "dev.txt").write_text("p3\n")
+    one, two = (QUICK.model_copy(update={"images": str(tmp_path / place / "dev.txt")}) for place in ("one", "two"))
+    for _ in range(2):  # the same list once more is welcome
+        evaluate(net, manifest, one, run)
+    own = (run / "metrics_dev.json").read_bytes()
+    with pytest.raises(DataError, match=r"metrics_dev\.json is of .*one/dev\.txt, not of .*two/dev\.txt: rename this, or choose"):
+        evaluate(net, manifest, two, run)
+    assert (run / "metrics_dev.json").read_bytes() == own
+    assert before == {name: (run / name).read_bytes() for name in before}
+
+
+def test_metrics_can_be_added_to(tmp_path):
+    add_metrics(tmp_path / "m.json", mean_iou=0.5)
+    add_metrics(tmp_path / "m.json", training={"cam": np.float64(0.25)}, mean_iou=0.75)
+    assert json.loads((tmp_path / "m.json").read_text()) == {"mean_iou": 0.75, "training": {"cam": 0.25}}
+
+
+@pytest.mark.parametrize("use_crf", [False, pytest.param(True, marks=needs_crf)])
+def test_large_pictures_are_shrunk_and_their_labels_enlarged(tmp_path, use_crf):
+    manifest, net = folder_of(tmp_path), Painter().eval()
+    settings = QUICK.model_copy(update={"use_crf": use_crf, "processes": 1})
+    (large,) = predict(net, manifest.samples("test")[:1], settings.model_copy(update={"long_side": 26}))
+    (plain,) = predict(net, manifest.samples("test")[:1], settings)
+    assert all((large.labels[v] == plain.labels[v]).all() for v in plain.labels), "not larger than 26 pixels"
+    (half,) = predict(net, manifest.samples("test")[:1], settings.model_copy(update={"long_side": 13}))
+    image = np.asarray(Image.fromarray(read_image(half.sample.image)).resize((13, 10), Image.Resampling.BICUBIC))
+    masks, scores = predict_masks(net, image, settings.scales)
+    tags = probabilities(scores) > settings.score_cut
+    small = crf(image, masks, tags, "wsfcn") if use_crf else label_map(masks, tags, "wsfcn")
+    assert half.labels.keys() == plain.labels.keys() and half.size == SIZE
+    assert (half.labels[Variant("wsfcn", use_crf, "predicted")] == small.repeat(2, 0).repeat(2, 1)).all()
+    assert evaluate(net, manifest, settings.model_copy(update={"long_side": 13}), tmp_path / "run").matrices

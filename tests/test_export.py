@@ -11,7 +11,7 @@ from wsfcn_lib.crf import crf
 from wsfcn_lib.data.manifest import DataError, Manifest, read_image, read_mask
 from wsfcn_lib.evaluate import Variant
 from wsfcn_lib.export import export, export_training, fingerprint
-from wsfcn_lib.infer import predict_masks, probabilities
+from wsfcn_lib.infer import label_map, predict_masks, probabilities
 from wsfcn_lib.runs import RunError, read_run
 
 
@@ -141,3 +141,16 @@ def test_pictures_without_tags_take_the_predicted_ones(manifest, tmp_path):
         assert set(np.unique(read_mask(tmp_path / "out" / "masks" / f"{name}.png", manifest))) <= {0, *present}
         kinds.add(len(present))
     assert kinds - {0, 3}, "some classes are believed present, some absent"
+
+
+@pytest.mark.parametrize("use_crf", [False, pytest.param(True, marks=needs_crf)])
+def test_large_pictures_are_seen_small_and_written_large(manifest, tmp_path, use_crf):
+    settings = QUICK.model_copy(update={"long_side": 13, "use_crf": use_crf, "processes": 1})
+    export_training(Painter().eval(), manifest, settings, tmp_path / "out")
+    for sample in manifest.samples("train"):
+        image = np.asarray(Image.fromarray(read_image(sample.image)).resize((13, 10), Image.Resampling.BICUBIC))
+        masks, tags = predict_masks(Painter().eval(), image, settings.scales).masks, np.array(sample.tags)
+        small = crf(image, masks, tags) if use_crf else label_map(masks, tags)
+        labels = read_mask(tmp_path / "out" / "pseudo_masks" / f"{sample.name}.png", manifest)
+        assert (labels == small.repeat(2, 0).repeat(2, 1)).all()
+        assert np.load(tmp_path / "out" / "cams" / f"{sample.name}.npz")["cams"].shape == (tags.sum(), 20, 26)

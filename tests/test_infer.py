@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from published import fixture, published_network, relative_error
-from wsfcn_lib import WSFCN, NetConfig, segment
+from wsfcn_lib import WSFCN, NetConfig, infer, segment
 from wsfcn_lib.checkpoints import CheckpointError, save_snapshot
-from wsfcn_lib.infer import label_map, predict_masks, view
+from wsfcn_lib.infer import at_size, label_map, predict_masks, shrink, view
 
 TINY = NetConfig(backbone="tiny", width=16, dilations=(1, 2, 4, 6), num_classes=4)
 CLASSES = [{"name": n, "mask_id": i, "colour": (9, i, 9)} for i, n in enumerate(("cat", "dog", "cow"), 1)]
@@ -79,8 +80,6 @@ def test_bad_calls_say_what_to_do():
 
 
 def test_segment_takes_paths_pictures_and_arrays(tmp_path):
-    from PIL import Image
-
     torch.manual_seed(0)
     snapshot = save_snapshot(WSFCN(TINY), tmp_path / "net.safetensors", CLASSES, epoch=1)
     image = np.random.default_rng(1).integers(0, 256, (40, 56, 3), dtype=np.uint8)
@@ -89,3 +88,49 @@ def test_segment_takes_paths_pictures_and_arrays(tmp_path):
     assert answers[0].names == ("background", "cat", "dog", "cow")
     assert answers[0].labels.shape == (40, 56) and answers[0].masks.shape == (4, 40, 56)
     assert all((a.labels == answers[0].labels).all() and np.allclose(a.masks, answers[0].masks) for a in answers)
+
+
+def test_large_pictures_are_seen_small_and_answered_large(tmp_path):
+    torch.manual_seed(0)
+    snapshot = save_snapshot(WSFCN(TINY), tmp_path / "net.safetensors", CLASSES, epoch=1)
+    image = np.random.default_rng(1).integers(0, 256, (40, 80, 3), dtype=np.uint8)
+    plain, same = segment(image, snapshot, long_side=None), segment(image, snapshot)
+    assert all((a == b).all() for a, b in zip(plain[:4], same[:4])), "640 pixels and fewer are seen as they are"
+    half = segment(image, snapshot, long_side=40)
+    small = segment(Image.fromarray(image).resize((40, 20), Image.Resampling.BICUBIC), snapshot)
+    assert (half.scores == small.scores).all() and half.masks.shape == plain.masks.shape
+    assert (half.labels == small.labels.repeat(2, 0).repeat(2, 1)).all()
+    assert np.allclose(half.masks.sum(0), 1, atol=1e-5)
+    between = 0.75 * small.masks[:, 10, 10] + 0.25 * small.masks[:, 10, 11]  # the rows beside it, three to one, as well
+    beside = 0.75 * small.masks[:, 11, 10] + 0.25 * small.masks[:, 11, 11]
+    assert np.allclose(half.masks[:, 21, 21], 0.75 * between + 0.25 * beside, atol=1e-5)
+    assert np.abs(half.masks - plain.masks).max() > 1e-3
+
+
+def test_shrinking_keeps_the_shape_and_small_pictures():
+    image = np.zeros((300, 1000, 3), np.uint8)
+    assert shrink(image, 100).shape == (30, 100, 3) and shrink(image.transpose(1, 0, 2), 100).shape == (100, 30, 3)
+    assert shrink(image, 1000) is image and shrink(image, 0) is image and shrink(image, None) is image
+    assert shrink(np.zeros((1, 1000, 3), np.uint8), 100).shape == (1, 100, 3)
+    masks = np.zeros((3, 6, 4), np.float32)
+    assert at_size(masks, (6, 4)) is masks and at_size(masks[:0], (12, 9)).shape == (0, 12, 9)
+    with pytest.raises(ValueError, match="uint8 RGB"):
+        shrink(image[..., 0], 100)
+
+
+def test_a_network_ships_with_the_kit(tmp_path, monkeypatch):
+    monkeypatch.setattr(infer, "SHIPPED", tmp_path / "shipped.safetensors")
+    image = np.zeros((40, 40, 3), np.uint8)
+    with pytest.raises(CheckpointError, match=r"shipped\.safetensors, the network that .* is missing; .*or name a run folder"):
+        segment(image)
+    save_snapshot(WSFCN(TINY), tmp_path / "shipped.safetensors", CLASSES)
+    assert segment(image).names == ("background", "cat", "dog", "cow")
+
+
+def test_the_recipe_is_that_of_the_weights(monkeypatch):
+    net, taken = WSFCN(TINY).eval(), []
+    monkeypatch.setattr(infer, "label_map", lambda masks, tags, recipe: taken.append(recipe) or np.zeros((40, 40), np.uint8))
+    for facts, asked in (({"epoch": 3}, ""), ({"recipe": "1stage"}, ""), ({"recipe": "1stage"}, "wsfcn")):
+        monkeypatch.setattr(infer, "load_network", lambda path, facts=facts: (net, CLASSES, facts))
+        segment(np.zeros((40, 40, 3), np.uint8), "some.pth", asked)
+    assert taken == ["wsfcn", "1stage", "wsfcn"]

@@ -13,7 +13,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "wsfcn_lib"
 LEVELS = (
     ("classes", "config", "provenance", "runs", "downloads", "artefacts", "log", "pictures", "recipes", "crf"),
     ("depthwise", "backbones", "modules", "pamr", "losses", "network", "metrics", "plots", "data"),
-    ("weights", "released", "checkpoints", "objective", "panels", "job", "train", "preflight"),
+    ("weights", "checkpoints", "released", "objective", "panels", "job", "train", "preflight"),
     ("infer", "subjects", "evaluate", "archives", "export", "quality", "ablation"),
     ("notebook", "report", "explore"),
 )

@@ -10,10 +10,12 @@ from PIL import Image
 from published import BACKBONES, published_state
 from wsfcn_lib import WSFCN, NetConfig
 from wsfcn_lib.artefacts import ARTEFACTS, WeightsError
+from wsfcn_lib.checkpoints import save_snapshot
 from wsfcn_lib.data.manifest import Sample, write_manifest
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.evaluate import EvalSettings, evaluate
-from wsfcn_lib.released import PUBLISHED, Released, released
+from wsfcn_lib.network import build_network
+from wsfcn_lib.released import PUBLISHED, Released, load_network, released
 from wsfcn_lib.weights import load_published
 
 BIRD = 3
@@ -72,6 +74,21 @@ def test_a_backbone_alone_is_refused(tmp_path):
         released(headless)
     with pytest.raises(WeightsError, match="no weights file at .*absent.pth"):
         released(tmp_path / "absent.pth")
+
+
+def test_a_file_is_opened_by_its_ending(tmp_path):
+    net, classes, facts = load_network(released_file(tmp_path / ARTEFACTS["1stage"].file, "vgg16", "1stage"))
+    assert facts == {"recipe": "1stage", "canvas": 1024, "published": PUBLISHED["1stage"]} and not net.training
+    assert net.config.is_ancestor and net.head[-1].bias.argmax() == BIRD - 1 and classes[BIRD - 1]["name"] == "bird"
+    tiny = build_network(NetConfig(backbone="tiny", width=16, num_classes=3))
+    own = save_snapshot(tiny, tmp_path / "own.safetensors", classes[:2], epoch=4)
+    assert load_network(own)[1:] == (json.loads(json.dumps(classes[:2])), {"epoch": 4})
+
+
+def test_classes_without_names_are_refused(tmp_path):
+    path = released_file(tmp_path / "coco.pth", "vgg16", change=lambda s: s | {"last_conv.8.weight": [80, 256, 1, 1]})
+    with pytest.raises(WeightsError, match=r"coco\.pth knows 80 classes, whose names .* only VOC's 20 were released; load_publ"):
+        load_network(path)
 
 
 @pytest.fixture

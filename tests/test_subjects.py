@@ -1,12 +1,18 @@
-"""What `images` may name: splits, lists and folders, in order, with what the manifest knows of them."""
+"""What `images` may name: splits, lists and folders; and which network and data a run and `snapshot` stand for."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from test_released import released_file
+from wsfcn_lib.artefacts import ARTEFACTS, WeightsError
+from wsfcn_lib.checkpoints import save_snapshot
+from wsfcn_lib.config import NetConfig, TrainConfig
 from wsfcn_lib.data.manifest import ClassInfo, DataError, Sample, write_manifest
-from wsfcn_lib.subjects import label_of, manifest_of, samples_of
+from wsfcn_lib.network import build_network
+from wsfcn_lib.runs import RunError, RunFolder
+from wsfcn_lib.subjects import ending_of, label_of, manifest_of, open_trained, samples_of
 
 CLASSES = tuple(ClassInfo(name=n, mask_id=i, colour=(i, 0, 9)) for n, i in (("cat", 8), ("dog", 12)))
 
@@ -82,17 +88,82 @@ def test_nothing_to_look_at(manifest, tmp_path):
         DataError, match=r"images='vla' is no split \(train, val, test\), and no list or folder lies at .*vla; correct"
     ):
         samples_of("vla", manifest, tmp_path)
-    with pytest.raises(DataError, match="no list of 'val'"):
-        samples_of("val", manifest_of([info.model_dump() for info in CLASSES], tmp_path))
+    (tmp_path / "dev.txt").write_text("a\n")
+    for images in ("val", str(tmp_path / "dev.txt")):
+        with pytest.raises(DataError, match=r"needs a data set, and none is known: name one as `data`, or a folder of pictures"):
+            samples_of(images, manifest_of([info.model_dump() for info in CLASSES], tmp_path))
 
 
 def test_labels_are_clean_and_never_those_of_another_split(tmp_path):
     images = ("val", "data/splits/dev.txt", "/home/me/holiday/", "lists/val.txt", "~/pictures/../cats")
     assert [label_of(name) for name in images] == ["val", "dev", "holiday", "lists_val", "cats"]
     assert label_of(".", tmp_path / "here") == "here"
+    assert [label_of(name) for name in ("a/test_crf", "a/masks", "a/masks.txt")] == ["test-crf", "a_masks", "a_masks"]
+    assert ending_of("val") == "" and ending_of("lists/val.txt") == "_lists_val"
 
 
 def test_a_manifest_without_lists():
     bare = manifest_of([info.model_dump() for info in CLASSES])
     assert bare.names == ("background", "cat", "dog") and bare.classes == CLASSES and bare.splits == ()
     assert bare.folder.is_absolute() and isinstance(bare.folder, Path)
+
+
+OURS = {"recipe": "wsfcn", "scales": (1.0, 1.5, 2.0), "canvas": 0}
+
+
+def snapshot(path, classes=CLASSES):
+    net = build_network(NetConfig(backbone="tiny", width=16, gate_rate=0.2, num_classes=1 + len(classes)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return save_snapshot(net, path, [info.model_dump() for info in classes], epoch=2)
+
+
+@pytest.fixture
+def run(manifest, tmp_path):
+    """A run trained on the manifest."""
+    run = tmp_path / "runs" / "one"
+    with RunFolder.open(run, TrainConfig(data=str(manifest.folder), backbone="tiny", seed=5).model_dump(), "02_train"):
+        snapshot(run / "checkpoints" / "last.safetensors")
+        snapshot(run / "checkpoints" / "e001Xs0.500.safetensors")
+    return run
+
+
+def test_a_run_has_its_own_network_and_data(run, manifest, tmp_path):
+    found = open_trained(run, "best", device="cpu")
+    assert found.path.stem == "e001Xs0.500" and found.manifest == manifest and found.facts == {"epoch": 2}
+    assert (found.config.seed, found.config.device, found.protocol) == (5, "cpu", OURS) and not found.net.training
+    assert open_trained(run, "last").path.stem == "last"
+    assert (
+        open_trained(run, str(run / "checkpoints" / "last.safetensors"), f"{manifest.folder}/").manifest.names == manifest.names
+    )
+    (tmp_path / "other").mkdir()
+    with pytest.raises(RunError, match=r"one was trained on .*prepared, .* name another run for e001Xs0\.500.* on .*other"):
+        open_trained(run, data=str(tmp_path / "other"))
+    with pytest.raises(RunError, match=r"name another run for strange\.safetensors on .*prepared"):
+        open_trained(run, str(snapshot(tmp_path / "strange.safetensors")))
+
+
+def test_a_file_needs_no_training(manifest, tmp_path):
+    path, new = str(snapshot(tmp_path / "net.safetensors")), tmp_path / "runs" / "new"
+    found = open_trained(new, path)
+    assert found.manifest.names == ("background", "cat", "dog") and not found.manifest.splits and not new.exists()
+    assert (found.config.backbone, found.config.width, found.config.gate_rate, found.protocol) == ("tiny", 16, 0.2, OURS)
+    assert open_trained(new, path, str(manifest.folder)).config.data == str(manifest.folder)
+    with RunFolder.open(new, {"data": str(manifest.folder)}, "01_prepare_data"):
+        assert open_trained(new, path).manifest == manifest, "what 01_prepare_data made for this run"
+        with pytest.raises(RunError, match="new holds no training yet: run 02_train on it first, or name a file of weights"):
+            open_trained(new)
+    with pytest.raises(RunError, match="is not a run"):
+        open_trained(tmp_path / "nowhere")
+    with pytest.raises(WeightsError, match="is no file and no name of released weights"):
+        open_trained(tmp_path / "nowhere", "absent.safetensors")
+    foreign = snapshot(tmp_path / "foreign.safetensors", CLASSES[::-1])
+    with pytest.raises(DataError, match=r"foreign\.safetensors knows other classes than .*prepared: prepare the data of its"):
+        open_trained(tmp_path / "nowhere", str(foreign), str(manifest.folder))
+
+
+def test_released_weights_come_with_their_protocol(tmp_path, monkeypatch):
+    released_file(tmp_path / ARTEFACTS["1stage"].file, "vgg16", "1stage")
+    monkeypatch.setenv("WSFCN_WEIGHTS", str(tmp_path))
+    found = open_trained(tmp_path / "run", "1stage")
+    assert found.protocol == {"recipe": "1stage", "scales": (1.0, 0.5, 1.5, 2.0), "canvas": 1024}
+    assert (found.config.context, found.config.backbone, found.manifest.num_classes) == ("aspp", "vgg16", 21)

@@ -9,31 +9,31 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from PIL import Image
 from pydantic import Field
 from torch import nn
 from tqdm import tqdm
 
 from wsfcn_lib.config import Fraction, Recipe, Settings
 from wsfcn_lib.crf import crf_many
-from wsfcn_lib.data.files import DataError, encode, read_image, read_mask
+from wsfcn_lib.data.files import DataError, read_image, read_mask, save_mask
 from wsfcn_lib.data.manifest import Manifest, Sample
-from wsfcn_lib.infer import SCALES, SCORE_CUT, predict_masks, probabilities
+from wsfcn_lib.infer import SCALES, SCORE_CUT, at_size, predict_masks, probabilities, shrink
 from wsfcn_lib.metrics import ConfusionMatrix, mean_average_precision, summary
 from wsfcn_lib.recipes import RECIPES, label_map
-from wsfcn_lib.runs import atomic_write
-from wsfcn_lib.subjects import label_of, samples_of
+from wsfcn_lib.runs import atomic_write, plain
+from wsfcn_lib.subjects import ending_of, label_of, place_of, samples_of
 
 
 class EvalSettings(Settings):
     """How a trained network is evaluated; the defaults are the published protocol on views of their own size."""
 
     images: str = "val"  # a split of the manifest, a file that lists image names, or a folder of pictures
-    snapshot: str = "best"  # best, last or a file
+    snapshot: str = "best"  # best, last or a file, see `subjects.open_trained`
     recipe: Recipe = "wsfcn"
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(SCALES, min_length=1)
     flip: bool = True
     canvas: int = Field(0, ge=0, le=4096)  # 0: views of their own size; 1024: the published canvas
+    long_side: int = Field(0, ge=0, le=8192)  # larger pictures are shrunk to it for network and CRF, labels enlarged; 0: never
     score_cut: Fraction = SCORE_CUT
     use_crf: bool = True
     processes: int = Field(2, ge=1, le=256)  # of the CRF
@@ -49,12 +49,13 @@ class Variant(NamedTuple):
 
 
 class ImageResult(NamedTuple):
-    """All labels of one image, (H, W) uint8 each, its probabilities (K-1,) and tags (K-1,) bool."""
+    """All labels of one image, (H, W) uint8 each, its probabilities (K-1,), tags (K-1,) bool and size (H, W)."""
 
     sample: Sample
     probabilities: np.ndarray
     tags: np.ndarray
     labels: dict[Variant, np.ndarray]
+    size: tuple[int, int]
 
 
 def variants(settings: EvalSettings, with_truth: bool) -> list[Variant]:
@@ -66,14 +67,15 @@ def variants(settings: EvalSettings, with_truth: bool) -> list[Variant]:
 
 def look(net: nn.Module, sample: Sample, settings: EvalSettings) -> tuple[ImageResult, list[tuple]]:
     """Predict one image: its result without CRF, and the jobs for `crf_many` that are to complete it."""
-    image = read_image(sample.image)
+    picture = read_image(sample.image)
+    image, size = shrink(picture, settings.long_side), picture.shape[:2]
     masks, scores = predict_masks(net, image, settings.scales, settings.flip, settings.canvas or None, settings.bf16)
     chances = probabilities(scores)
     tags = {"predicted": chances > settings.score_cut, "true": np.array(sample.tags, bool)}
     chosen = variants(settings, with_truth=sample.mask is not None)
-    labels = {v: label_map(masks, tags[v.tags], v.recipe) for v in chosen if not v.crf}
+    labels = {v: at_size(label_map(masks, tags[v.tags], v.recipe), size) for v in chosen if not v.crf}
     jobs = [(f"{v.tags}:{sample.name}", image, masks, tags[v.tags], v.recipe) for v in chosen if v.crf]
-    return ImageResult(sample, chances, tags["predicted"], labels), jobs
+    return ImageResult(sample, chances, tags["predicted"], labels, size), jobs
 
 
 def predict(net: nn.Module, samples: Sequence[Sample], settings: EvalSettings) -> Iterator[ImageResult]:
@@ -91,7 +93,7 @@ def predict(net: nn.Module, samples: Sequence[Sample], settings: EvalSettings) -
 
     for key, labels in crf_many(jobs(), settings.processes):
         result = waiting[0]
-        result.labels[Variant(settings.recipe, True, key.split(":", 1)[0])] = labels
+        result.labels[Variant(settings.recipe, True, key.split(":", 1)[0])] = at_size(labels, result.size)
         if len(result.labels) == len(variants(settings, result.sample.mask is not None)):
             yield waiting.pop(0)
 
@@ -152,17 +154,6 @@ def suffix(variant: Variant) -> str:
     return "_crf" * variant.crf + "_true_tags" * (variant.tags == "true")
 
 
-def save_mask(path: Path, labels: np.ndarray, manifest: Manifest) -> None:
-    """Write class indices (H, W) as a palette PNG of mask ids in the classes' colours, as VOC's tools read them."""
-    ids = np.array([0, *(c.mask_id for c in manifest.classes)], np.uint8)
-    palette = np.zeros((256, 3), np.uint8)
-    palette[ids] = manifest.palette[: manifest.num_classes]
-    picture = Image.fromarray(ids[labels])
-    picture.putpalette(palette.tobytes())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, encode(picture, "PNG"))
-
-
 def write_table(path: Path, rows: list[list]) -> None:
     """Write rows as CSV."""
     table = io.StringIO()
@@ -170,22 +161,32 @@ def write_table(path: Path, rows: list[list]) -> None:
     atomic_write(path, table.getvalue())
 
 
+def add_metrics(path: Path, **blocks: object) -> None:
+    """Add entries to a file of metrics, or begin one."""
+    known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    atomic_write(path, json.dumps(known | plain(blocks), indent=1) + "\n")
+
+
 def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Path) -> Tally:
     """Predict, and score where there are masks, the pictures that `settings.images` names (see `subjects.samples_of`).
 
     Writes into the run folder: masks/<name of images>[_crf]/*.png; metrics.json, its numbers null where nothing has a mask;
-    per_image.csv; and scores.csv, the probability of each class in each picture.
+    per_image.csv; and scores.csv, the probability of each class in each picture. These three belong to splits; those of a
+    list or folder end in _<name> (metrics_holiday.json). DataError where these are of another folder with the same name.
     """
-    samples, tally = samples_of(settings.images, manifest), Tally(manifest, settings)
+    images, ending = settings.images, ending_of(settings.images)
+    path, source = run / f"metrics{ending}.json", {"source": plain(place_of(images))} if ending else {}
+    if source and path.exists() and (known := json.loads(path.read_text("utf-8")).get("source")) != source["source"]:
+        raise DataError(f"{path} is of {known}, not of {place_of(images)}: rename this, or choose another run name")
+    samples, tally = samples_of(images, manifest), Tally(manifest, settings)
     for result in tqdm(predict(net, samples, settings), "evaluate", len(samples), file=sys.stdout, mininterval=5, ncols=80):
         tally.add(result)
         for crf in (False, True):
             if (labels := result.labels.get(Variant(settings.recipe, crf, "predicted"))) is not None:
-                folder = run / "masks" / f"{label_of(settings.images)}{'_crf' * crf}"
-                save_mask(folder / f"{result.sample.name}.png", labels, manifest)
-    atomic_write(run / "metrics.json", json.dumps(tally.metrics(), indent=1) + "\n")
+                save_mask(run / "masks" / f"{label_of(images)}{'_crf' * crf}" / f"{result.sample.name}.png", labels, manifest)
+    atomic_write(path, json.dumps(tally.metrics() | source, indent=1) + "\n")
     columns = list(dict.fromkeys(key for row in tally.rows for key in row))
-    write_table(run / "per_image.csv", [columns, *([row.get(key, "") for key in columns] for row in tally.rows)])
+    write_table(run / f"per_image{ending}.csv", [columns, *([row.get(key, "") for key in columns] for row in tally.rows)])
     scores = [[row["image"], *chances.astype(float).round(4).tolist()] for row, chances in zip(tally.rows, tally.probabilities)]
-    write_table(run / "scores.csv", [["image", *manifest.names[1:]], *scores])
+    write_table(run / f"scores{ending}.csv", [["image", *manifest.names[1:]], *scores])
     return tally

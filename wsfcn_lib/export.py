@@ -14,7 +14,7 @@ from wsfcn_lib.crf import crf_many
 from wsfcn_lib.data.files import DataError, read_image
 from wsfcn_lib.data.manifest import Manifest, Sample
 from wsfcn_lib.evaluate import EvalSettings, save_mask
-from wsfcn_lib.infer import predict_masks, probabilities
+from wsfcn_lib.infer import at_size, predict_masks, probabilities, shrink
 from wsfcn_lib.recipes import label_map
 from wsfcn_lib.runs import RunFolder, atomic_write
 from wsfcn_lib.subjects import samples_of
@@ -41,7 +41,8 @@ def export(
 
     masks/<name>.png (pseudo_masks/ under true tags) are palette pictures of mask ids, every pixel labelled by the recipe
     and, with settings.use_crf, the CRF. cams/<name>.npz holds `classes` (n,) uint8, the present ones in 1..K-1, and `cams`
-    (n, H, W) float16 in [0, 1], their masks fused over the views, before any background rule. run.json holds the settings.
+    (n, H, W) float16 in [0, 1], their masks fused over the views, before any background rule. All have the size of their
+    picture, also where the network saw it shrunk to settings.long_side. run.json holds the settings.
 
     Args:
         net: a network in evaluation mode.
@@ -63,26 +64,34 @@ def export(
     with RunFolder.open(folder, asked, STAGE, str(next(net.parameters()).device)) as run:
         masks = run.path / MASKS[tags]
         todo = [s for s in samples if not _whole(masks, s, "png") or cams and not _whole(run.path / "cams", s, "npz")]
-        jobs = _jobs(net, todo, settings, tags, run.path, cams)
+        sizes = {}
+        jobs = _jobs(net, todo, settings, tags, run.path, cams, sizes)
         if settings.use_crf:
             results = crf_many(jobs, settings.processes)
         else:
             results = ((name, label_map(maps, present, recipe)) for name, _, maps, present, recipe in jobs)
         for name, labels in results:
-            save_mask(masks / f"{name}.png", labels, manifest)
+            save_mask(masks / f"{name}.png", at_size(labels, sizes.pop(name)), manifest)
         run.record(STAGE, finished=True)
     return len(todo)
 
 
-def _jobs(net: nn.Module, todo: list[Sample], settings: EvalSettings, tags: str, folder: Path, cams: bool) -> Iterator[tuple]:
-    """Predict picture after picture, write its CAMs, and hand on what `crf_many` needs where the mask is still to be made."""
+def _jobs(
+    net: nn.Module, todo: list[Sample], settings: EvalSettings, tags: str, folder: Path, cams: bool, sizes: dict
+) -> Iterator[tuple]:
+    """Predict picture after picture, write its CAMs, and hand on what `crf_many` needs where the mask is still to be made.
+
+    `sizes` is told the size (H, W) of each picture handed on.
+    """
     for sample in tqdm(todo, "export", file=sys.stdout, mininterval=5, ncols=80):
-        image = read_image(sample.image)
+        picture = read_image(sample.image)
+        image, size = shrink(picture, settings.long_side), picture.shape[:2]
         maps, scores = predict_masks(net, image, settings.scales, settings.flip, settings.canvas or None, settings.bf16)
         present = np.array(sample.tags, bool) if tags == "true" else probabilities(scores) > settings.score_cut
         if cams:
-            save_cams(folder / "cams" / f"{sample.name}.npz", maps, present)
+            save_cams(folder / "cams" / f"{sample.name}.npz", maps, present, size)
         if not _whole(folder / MASKS[tags], sample, "png"):
+            sizes[sample.name] = size
             yield sample.name, image, maps, present, settings.recipe
 
 
@@ -90,11 +99,11 @@ def _whole(folder: Path, sample: Sample, kind: str) -> bool:
     return (folder / f"{sample.name}.{kind}").exists()  # files are renamed into place when complete
 
 
-def save_cams(path: Path, masks: np.ndarray, tags: np.ndarray) -> None:
-    """Write the masks (K, H, W) of the present classes as a compressed .npz: `cams` (n, H, W) float16, `classes` (n,) uint8."""
+def save_cams(path: Path, masks: np.ndarray, tags: np.ndarray, size: tuple[int, int]) -> None:
+    """Write the masks (K, h, w) of the present classes as a compressed .npz: `cams` (n, *size) float16, `classes` (n,) uint8."""
     classes = 1 + np.flatnonzero(tags).astype(np.uint8)
     stream = io.BytesIO()
-    np.savez_compressed(stream, cams=masks[classes].astype(np.float16), classes=classes)
+    np.savez_compressed(stream, cams=at_size(masks[classes], size).astype(np.float16), classes=classes)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, stream.getvalue())
 

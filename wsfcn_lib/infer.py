@@ -9,12 +9,16 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from wsfcn_lib.checkpoints import find_snapshot, load_snapshot
+from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
 from wsfcn_lib.crf import crf, crf_many
 from wsfcn_lib.data.files import read_image
 from wsfcn_lib.data.transforms import normalise
 from wsfcn_lib.recipes import label_map
+from wsfcn_lib.released import load_network
+from wsfcn_lib.runs import ROOT
 
+SHIPPED = ROOT / "data" / "voc_animals_mobilenet.safetensors"  # a small network for six animals, see data/README.md
+LONG_SIDE = 640  # pixels; VOC's pictures have at most 500, COCO's 640
 SCALES = (1.0, 0.5, 1.5, 2.0)
 SCORE_CUT = 0.1  # a class is present where its probability exceeds this
 
@@ -40,6 +44,31 @@ class Segmentation(NamedTuple):
     names: tuple[str, ...]
 
 
+def shrink(image: np.ndarray, long_side: int | None) -> np.ndarray:
+    """An image (H, W, 3) uint8 with at most `long_side` pixels on its longer side (bicubic); None or 0: as it is."""
+    check_image(image)
+    height, width = image.shape[:2]
+    if not long_side or max(height, width) <= long_side:
+        return image
+    size = (max(1, round(long_side * side / max(height, width))) for side in (width, height))
+    return np.asarray(Image.fromarray(image).resize(tuple(size), Image.Resampling.BICUBIC))
+
+
+def at_size(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (H, W) uint8 (nearest) or masks (K, H, W) float32 (bilinear) brought to another size (height, width)."""
+    if maps.shape[-2:] == tuple(size):
+        return maps
+    if maps.ndim == 2:
+        return np.asarray(Image.fromarray(maps).resize(size[::-1], Image.Resampling.NEAREST))
+    return interpolate(torch.from_numpy(maps)[:, None], size, mode="bilinear", align_corners=False)[:, 0].numpy()
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raise ValueError for anything but (H, W, 3) uint8."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H, W, 3) uint8 RGB, as data.files.read_image gives")
+
+
 def view(image: np.ndarray, scale: float, flip: bool) -> Tensor:
     """One view of an image (H, W, 3) uint8: resized (bicubic) to int(round(scale * side)), normalised, (1, 3, h, w)."""
     height, width = image.shape[:2]
@@ -53,7 +82,7 @@ def pad_to(tensor: Tensor, canvas: int) -> tuple[Tensor, slice, slice]:
     """Centre a view on a square canvas of zeros, as published; also returns where it lies."""
     height, width = tensor.shape[-2:]
     if max(height, width) > canvas:
-        raise ValueError(f"a view of {width}x{height} exceeds canvas={canvas}; raise canvas, lower the scales, or use None")
+        raise ValueError(f"a view of {width}x{height} exceeds canvas={canvas}; raise canvas, lower scales or long_side")
     top, left = (canvas - height) // 2, (canvas - width) // 2
     rows, columns = slice(top, top + height), slice(left, left + width)
     padded = tensor.new_zeros((1, 3, canvas, canvas))
@@ -89,8 +118,7 @@ def predict_masks(
         canvas: None runs each view at its own size; 1024 is the published protocol, whose padding the scores see.
         bf16: run the network in bfloat16.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H, W, 3) uint8 RGB, as data.files.read_image gives")
+    check_image(image)
     if net.training:
         raise ValueError("the network is in training mode, where dropout and the gate draw at random; call net.eval() first")
     height, width = image.shape[:2]
@@ -111,27 +139,35 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(scores, -60, 60)))
 
 
-def segment(image, checkpoint: Path | str | None = None, recipe: str = "wsfcn", use_crf: bool = False) -> Segmentation:
+def segment(
+    image, checkpoint: Path | str | None = None, recipe: str = "", use_crf: bool = False, long_side: int | None = LONG_SIDE
+) -> Segmentation:
     """Segment one picture with a trained network; needs no tags and no ground truth.
 
     Args:
         image: a path, a PIL image or an array (H, W, 3) uint8.
-        checkpoint: a snapshot (.safetensors) or a run folder, whose best snapshot is taken.
-        recipe: background rule, "wsfcn" or "1stage".
+        checkpoint: a snapshot (.safetensors), released weights (.pth), or a run folder, whose best snapshot is taken; None:
+            the small network that ships with the kit, which knows cat, cow, dog, horse, person and sheep.
+        recipe: background rule, "wsfcn" or "1stage"; empty: that of released weights, else "wsfcn".
         use_crf: refine by the dense CRF.
+        long_side: network and CRF see a larger picture shrunk to so many pixels on its longer side; the answer comes at the
+            picture's own size, masks enlarged bilinearly, labels to the nearest pixel. None: all as it is.
     """
-    if checkpoint is None:
-        raise ValueError("checkpoint is None; name a run folder (data/runs/<name>) or a snapshot that 02_train wrote")
-    path = Path(checkpoint)
-    net, classes, _ = load_snapshot(find_snapshot(path) if path.is_dir() else path)
+    path = SHIPPED if checkpoint is None else Path(checkpoint)
+    if checkpoint is None and not path.is_file():
+        told = f"{path}, the network that ships with the kit, is missing; bring it back with git"
+        raise CheckpointError(f"{told}, or name a run folder (data/runs/<name>) or a file of weights as checkpoint")
+    net, classes, facts = load_network(find_snapshot(path) if path.is_dir() else path)
     if isinstance(image, str | Path):
         image = read_image(image)
     image = np.asarray(ImageOps.exif_transpose(image).convert("RGB") if isinstance(image, Image.Image) else image)
-    masks, scores = predict_masks(net, image)
+    small, size, recipe = shrink(image, long_side), image.shape[:2], recipe or facts.get("recipe", "wsfcn")
+    masks, scores = predict_masks(net, small)
     chances = probabilities(scores)
     tags = chances > SCORE_CUT
-    labels = crf(image, masks, tags, recipe) if use_crf else label_map(masks, tags, recipe)
-    return Segmentation(masks, chances, tags, labels, ("background", *(c["name"] for c in classes)))
+    labels = crf(small, masks, tags, recipe) if use_crf else label_map(masks, tags, recipe)
+    names = ("background", *(c["name"] for c in classes))
+    return Segmentation(at_size(masks, size), chances, tags, at_size(labels, size), names)
 
 
 __all__ = ["Prediction", "Segmentation", "crf", "crf_many", "label_map", "predict_masks", "probabilities", "segment"]

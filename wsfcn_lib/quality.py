@@ -4,7 +4,6 @@ import sys
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
@@ -12,6 +11,7 @@ from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import IGNORE, DataError, read_image, read_mask
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.transforms import normalise
+from wsfcn_lib.infer import at_size, shrink
 from wsfcn_lib.metrics import ConfusionMatrix, summary
 from wsfcn_lib.panels import stages
 
@@ -62,12 +62,8 @@ def training_quality(
 
 def labels_of(net: nn.Module, image: np.ndarray, tags: tuple[bool, ...], config: TrainConfig, long_side: int | None) -> dict:
     """{kind: class indices (H, W), 255 = no label} of one image (H, W, 3) uint8 under tags (K-1,)."""
-    height, width = image.shape[:2]
-    factor = min(1, long_side / max(width, height)) if long_side else 1
-    size = max(1, round(factor * width)), max(1, round(factor * height))
-    small = image if factor == 1 else np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     device = next(net.parameters()).device
-    found = stages(net, normalise(small)[None].to(device), torch.tensor([tags], dtype=torch.float32, device=device), config)
+    small = normalise(shrink(image, long_side))[None].to(device)
+    found = stages(net, small, torch.tensor([tags], dtype=torch.float32, device=device), config)
     maps = (found["masks"][0].argmax(0), found["refined"][0].argmax(0), found["pseudo"][0])
-    enlarged = (Image.fromarray(m.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST) for m in maps)
-    return {kind: np.asarray(labels) for kind, labels in zip(KINDS, enlarged)}
+    return {kind: at_size(labels.astype(np.uint8), image.shape[:2]) for kind, labels in zip(KINDS, maps)}

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsfcn_lib import weights
 from wsfcn_lib.artefacts import ARTEFACTS, WeightsError
+from wsfcn_lib.checkpoints import load_snapshot
 from wsfcn_lib.config import NetConfig
+from wsfcn_lib.data.voc import voc_classes
+from wsfcn_lib.network import build_network
 
 # mIoU in percent on VOC 2012, by split; val_true_tags is the upper bound that papers call clean
 PUBLISHED = {
@@ -54,3 +57,20 @@ def released(path: Path | str) -> Released:
     config = NetConfig(**found, width=head[0].shape[0], num_classes=head[1].shape[0] + 1)
     names = {ARTEFACTS[key].file: rows for key, rows in PUBLISHED.items()}
     return Released(config, "1stage" if config.is_ancestor else "wsfcn", 1024, names.get(Path(path).name, {}))
+
+
+def load_network(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
+    """Read the file of a whole network: a snapshot of this kit (.safetensors), or released weights (any other ending).
+
+    Returns the same as `load_snapshot`: the network in evaluation mode, its foreground classes, and facts. The facts of
+    released weights are recipe, canvas and published, see `Released`.
+    """
+    if Path(path).suffix == ".safetensors":
+        return load_snapshot(path)
+    found, classes = released(path), [info.model_dump() for info in voc_classes()]
+    if found.config.num_classes != 1 + len(classes):
+        told = f"{path} knows {found.config.num_classes - 1} classes, whose names no file of this kind tells"
+        raise WeightsError(f"{told}, and only VOC's {len(classes)} were released; load_published and save_snapshot convert it")
+    net = build_network(found.config)
+    weights.load_published(net, path)
+    return net.eval(), classes, {"recipe": found.recipe, "canvas": found.canvas, "published": found.published}

@@ -1,15 +1,71 @@
-"""The pictures an evaluation looks at: a split, a list of image names, or any folder of pictures without tags and masks."""
+"""What an evaluation is about: a network and its data; and the pictures, a split, a list of names, or any folder of pictures."""
 
 import os
+import re
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+from torch import nn
+
+from wsfcn_lib.artefacts import initial_weights
+from wsfcn_lib.checkpoints import find_snapshot
+from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.manifest import SPLITS, ClassInfo, DataError, Manifest, Sample
 from wsfcn_lib.data.selection import read_list
-from wsfcn_lib.runs import ROOT
+from wsfcn_lib.infer import SCALES
+from wsfcn_lib.released import load_network
+from wsfcn_lib.runs import ROOT, RunError, read_run
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class Trained(NamedTuple):
+    """A network to evaluate, and what belongs to it."""
+
+    net: nn.Module  # in evaluation mode, on the CPU
+    manifest: Manifest
+    config: TrainConfig  # of its training; for a file from elsewhere: its network, all else as published for VOC
+    path: Path  # its file
+    facts: dict  # in this file, see `load_network`
+    protocol: dict  # recipe, scales and canvas, where nobody asks for others
+
+
+def open_trained(run: Path | str, snapshot: str = "best", data: str = "", device: str = "auto") -> Trained:
+    """Open a network and the data set that goes with it; a run folder is about one network and one data set.
+
+    Args:
+        run: a run folder, from the repository; with a file from elsewhere it need not exist, and must hold no training.
+        snapshot: best or last of the run's training; or a file, or a name of released weights (see `initial_weights`).
+        data: folder with a manifest; empty: the run's, or none, which is enough for folders of pictures.
+        device: goes into `config`.
+
+    Raises RunError or DataError that says what does not fit.
+    """
+    ask = snapshot in ("best", "last")
+    stages = read_run(run)["stages"] if ask or (ROOT / run / "run.json").exists() else {}
+    training = stages.get("02_train", {}).get("settings")
+    if ask and not training:
+        raise RunError(f"{run} holds no training yet: run 02_train on it first, or name a file of weights as snapshot")
+    path = find_snapshot(ROOT / run, snapshot) if ask else initial_weights(snapshot)
+    home = (ROOT / run).resolve()
+    if training and not (path.resolve().is_relative_to(home) and _same(data or training["data"], training["data"])):
+        told = f"{run} was trained on {training['data']}, and its numbers are of its own network and data"
+        raise RunError(f"{told}: name another run for {path.name} on {data or training['data']}")
+    net, classes, facts = load_network(path)
+    data = data or (training or stages.get("01_prepare_data", {}).get("settings", {})).get("data", "")
+    manifest = Manifest.load(ROOT / data) if data else manifest_of(classes)
+    if [entry["name"] for entry in classes] != list(manifest.names[1:]):
+        raise DataError(f"{path.name} knows other classes than {data}: prepare the data of its training with 01_prepare_data")
+    settings = training or net.config.model_dump(exclude={"num_classes"}) | ({"data": data} if data else {})
+    own = {"recipe": "wsfcn", "scales": (1.0, 1.5, 2.0), "canvas": 0}
+    theirs = {"recipe": facts["recipe"], "scales": SCALES, "canvas": facts["canvas"]} if "canvas" in facts else {}
+    return Trained(net, manifest, TrainConfig(**settings | {"device": device}), path, facts, own | theirs)
+
+
+def _same(folder: str, other: str) -> bool:
+    return (ROOT / folder).resolve() == (ROOT / other).resolve()
 
 
 def samples_of(images: str, manifest: Manifest, root: Path = ROOT) -> list[Sample]:
@@ -19,22 +75,33 @@ def samples_of(images: str, manifest: Manifest, root: Path = ROOT) -> list[Sampl
     folder, whose pictures come sorted, without tags and masks (sub-folders are left alone), or one picture.
     Raises DataError for what is none of these, and for names that are unknown or stand for two pictures.
     """
-    if images in SPLITS:
-        return _split(images, manifest)
     path = root / Path(images).expanduser()
-    if path.is_dir() or path.suffix.lower() in PICTURES and path.is_file():
+    if images not in SPLITS and (path.is_dir() or path.suffix.lower() in PICTURES and path.is_file()):
         return _pictures(path, manifest)
-    if path.is_file():
-        return _listed(path, manifest)
-    raise DataError(f"images={images!r} is no split ({', '.join(SPLITS)}), and no list or folder lies at {path}; correct it")
+    if images not in SPLITS and not path.is_file():
+        raise DataError(f"images={images!r} is no split ({', '.join(SPLITS)}), and no list or folder lies at {path}; correct it")
+    if not manifest.splits:
+        raise DataError(f"images={images!r} needs a data set, and none is known: name one as `data`, or a folder of pictures")
+    return _split(images, manifest) if images in SPLITS else _listed(path, manifest)
+
+
+def place_of(images: str, root: Path = ROOT) -> Path:
+    """The list or folder that `images` names, as an absolute path."""
+    return Path(os.path.abspath(root / Path(images).expanduser()))
 
 
 def label_of(images: str, root: Path = ROOT) -> str:
     """What `images` is called in file names and metrics.json: the split, or a list's or folder's name without its path."""
     if images in SPLITS:
         return images
-    path = Path(os.path.abspath(root / Path(images).expanduser()))
-    return path.stem if path.stem not in SPLITS else f"{path.parent.name}_{path.stem}"  # a list called val is not the split
+    path = place_of(images, root)
+    stem = re.sub("_crf$", "-crf", path.stem)  # masks/<label>_crf are those with CRF
+    return f"{path.parent.name}_{stem}" if stem in (*SPLITS, "masks") else stem  # a list called val is not the split
+
+
+def ending_of(images: str) -> str:
+    """What ends the names of files about `images`: nothing for a split, so that only splits write metrics.json."""
+    return "" if images in SPLITS else f"_{label_of(images)}"
 
 
 def manifest_of(classes: list[dict], folder: Path | str = ROOT) -> Manifest:

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from ..runs import atomic_write
+
 if TYPE_CHECKING:
     from .manifest import Manifest
 
@@ -63,6 +65,17 @@ def read_mask(path: Path | str, manifest: "Manifest") -> np.ndarray:
         unknown, known = np.unique(ids[labels < 0]).tolist(), [0, *(info.mask_id for info in manifest.classes), IGNORE]
         raise DataError(f"{path}: the mask ids {unknown} belong to no class, allowed are {known}; correct it or classes.json")
     return labels.astype(np.uint8)
+
+
+def save_mask(path: Path, labels: np.ndarray, manifest: "Manifest") -> None:
+    """Write class indices (H, W) as a palette PNG of mask ids in the classes' colours, as VOC's tools read them."""
+    ids = np.array([0, *(c.mask_id for c in manifest.classes)], np.uint8)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[ids] = manifest.palette[: manifest.num_classes]
+    picture = Image.fromarray(ids[labels])
+    picture.putpalette(palette.tobytes())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, encode(picture, "PNG"))
 
 
 def validate(manifest: "Manifest") -> list[str]:

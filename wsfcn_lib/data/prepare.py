@@ -1,5 +1,6 @@
 """The one door: a source of pictures (built-in scenes, VOC, COCO, a folder of your own) becomes a manifest."""
 
+import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from .coco import download_coco, find_coco
 from .files import TWICE, DataError
 from .folder import find_folder
 from .glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
-from .manifest import Manifest, write_manifest
+from .manifest import ClassInfo, Manifest, write_manifest
 from .sbd import convert_sbd, download_sbd, download_voc, sbd_base, trainaug_names, trainaug_notes
 from .selection import copy_pictures, foreign_ids, select_classes, select_images
 from .source import Found
@@ -62,11 +63,10 @@ def prepare(settings: SourceSettings, folder: Path | str) -> Report:
     """
     found = find(settings)
     offered = found.classes
-    found = select_images(found, {split: ROOT / path for split, path in settings.ids.items()})
+    found = select_images(found, {split: place(path) for split, path in settings.ids.items()})
     if settings.classes:
         found = select_classes(found, settings.classes)
-    if (Path(folder) / "classes.json").is_file() and (there := Manifest.load(folder)).classes != found.classes:
-        raise DataError(f"{folder} holds another data set ({', '.join(there.names[1:])}): name another folder, or delete it")
+    _check_place(Path(folder), settings, found)
     foreign = foreign_ids(offered, found.classes)
     renamed = any(sample.name != sample.image.stem for samples in found.splits.values() for sample in samples)
     if settings.max_side or foreign or renamed:
@@ -76,7 +76,8 @@ def prepare(settings: SourceSettings, folder: Path | str) -> Report:
         raise DataError(f"{first}; complete them, take them out of the lists, or set strict to False")
     for split, samples in found.splits.items():
         if not samples:
-            raise DataError(f"{settings.dataset}: no image of {split} can be used; {(found.missing or found.notes)[:2]}")
+            why = [line for line in (*found.missing, *found.notes) if line.startswith(f"{split}: ")][:2]
+            raise DataError(f"{settings.dataset}: no image of {split} is left ({'; '.join(why)}): choose other classes or images")
     manifest = write_manifest(folder, found.classes, found.splits)
     return Report(manifest, found.missing, found.untagged, [*dict.fromkeys(found.notes)])
 
@@ -86,7 +87,7 @@ def find(settings: SourceSettings) -> Found:
 
     Folders are taken from ROOT. `root` wins; else WSFCN_VOC_ROOT for VOC; else `raw`, where downloads go.
     """
-    raw = ROOT / settings.raw
+    raw = place(settings.raw)
     if settings.dataset == "glyphs":
         counts = {split: getattr(settings.glyphs, split) for split in ("train", "val", "test")}
         require_space(raw, 3 * settings.glyphs.size**2 * sum(counts.values()))  # about as much as without compression
@@ -97,7 +98,7 @@ def find(settings: SourceSettings) -> Found:
     if settings.dataset == "voc":
         return _voc(settings, raw)
     if settings.dataset == "coco":
-        root = download_coco(raw) if settings.download and not settings.root else ROOT / (settings.root or settings.raw)
+        root = download_coco(raw) if settings.download and not settings.root else place(settings.root or settings.raw)
         return find_coco(root, raw / "masks")
     if not settings.root:
         raise DataError("dataset='folder' needs `root`, the folder with your pictures; see the section on your own pictures")
@@ -127,7 +128,7 @@ def _sbd(settings: SourceSettings, places: list[Path], download: bool) -> Path |
     """SBD's folder: the one that is named, one beside VOC's, or a download; None where there is none."""
     if settings.sbd_root:
         return sbd_base(place(settings.sbd_root))
-    for there in (inner for folder in places for inner in (folder, folder.parent)):
+    for there in (inner for folder in places for inner in (folder, *folder.parents[:2])):
         try:
             return sbd_base(there)
         except DataError:
@@ -138,6 +139,20 @@ def _sbd(settings: SourceSettings, places: list[Path], download: bool) -> Path |
 def place(path: str) -> Path:
     """A folder that a user names: from ROOT, or absolute, or in the home folder (~)."""
     return ROOT / Path(path).expanduser()
+
+
+def _check_place(folder: Path, settings: SourceSettings, found: Found) -> None:
+    """DataError where the manifest would lie among the user's own pictures, or replace that of another data set."""
+    if settings.root and folder.resolve() == place(settings.root).resolve():
+        raise DataError(f"{folder} holds the pictures themselves, where nothing is written: name another folder for the manifest")
+    path = folder / "classes.json"
+    try:
+        there = [ClassInfo(**entry) for entry in json.loads(path.read_text("utf-8"))] if path.is_file() else found.classes
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it to have it made again") from error
+    if tuple(there) != found.classes:
+        listed = ", ".join(info.name for info in there)
+        raise DataError(f"{folder} holds another data set ({listed}): name another folder, or delete it")
 
 
 def leave_out(manifest: Manifest, faults: list[str]) -> Manifest:

@@ -1,5 +1,6 @@
 """Choose from what a source offers: classes, images by lists of names, and a size; copies are made only where needed."""
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -33,20 +34,23 @@ def read_list(path: Path | str) -> list[str]:
 
 def select_images(found: Found, ids: Mapping[str, Path | str]) -> Found:
     """Keep, of each split that `ids` names, the images in its list; a listed name that the source lacks counts as missing."""
-    splits, missing = dict(found.splits), list(found.missing)
+    splits, missing, untagged = dict(found.splits), list(found.missing), list(found.untagged)
     for split, path in ids.items():
         if split not in splits:
             raise DataError(f"ids names the split {split!r}, the source has {', '.join(splits)}; name one of these")
         names = read_list(path)
-        splits[split] = [sample for sample in splits[split] if sample.name in set(names)]
+        wanted = set(names)
+        splits[split] = [sample for sample in splits[split] if sample.name in wanted]
         if not splits[split]:
             raise DataError(f"{path}: none of its {len(names)} names is in the split {split!r} of the source; correct the list")
+        if split == "train":
+            untagged = [name for name in untagged if name in wanted]
         # of what the source found missing in this split, only what the list asks for matters
-        told = {line.split(": ", 2)[1]: line for line in missing if line.startswith(f"{split}: ")}
-        missing = [line for line in missing if line not in told.values() or line.split(": ", 2)[1] in set(names)]
-        absent = set(names) - {sample.name for sample in splits[split]} - told.keys() - set(found.untagged)
+        told = {line: line.split(": ", 2)[1] for line in missing if line.startswith(f"{split}: ")}
+        missing = [line for line in missing if line not in told or told[line] in wanted]
+        absent = wanted - {sample.name for sample in splits[split]} - {*told.values()} - {*(untagged if split == "train" else ())}
         missing += [f"{split}: {name}: in the list {Path(path).name}, not in the source" for name in sorted(absent)]
-    return replace(found, splits=splits, missing=missing)
+    return replace(found, splits=splits, missing=missing, untagged=untagged)
 
 
 def select_classes(found: Found, classes: Sequence[str]) -> Found:
@@ -69,29 +73,33 @@ def copy_pictures(found: Found, folder: Path, max_side: int, foreign: Sequence[i
 
     A picture that is small enough is copied byte for byte; others are shrunk (Lanczos, masks by nearest neighbour). Mask
     ids in `foreign`, those of classes that were not chosen, become background: what nobody asked for is background.
-    What is there in the right size is kept.
+    A copy is kept where it is there in the right size and has the time of its picture, so that another picture, or another
+    version of it, is copied anew. DataError where pictures of the source lie where copies go.
     """
-    jobs = [(split, sample) for split, samples in found.splits.items() for sample in samples]
+    jobs = {sample.name: (split, sample) for split, samples in found.splits.items() for sample in samples}
+    taken = {path.parent.resolve() for _, sample in jobs.values() for path in (sample.image, sample.mask) if path}
+    for target in (folder / "images", folder / "masks"):
+        if target.resolve() in taken:
+            raise DataError(f"{target} is where copies go, and the source's own pictures lie there: name another folder")
+        target.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(jobs), desc="copy", file=sys.stdout, mininterval=5, ncols=80)
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
 
-    def copied(job: tuple[str, Sample]) -> Sample | str:
+    def copied(job: tuple[str, Sample]) -> tuple[Path, Path | None] | str:
         split, sample = job
         try:
             needed = max_side or sample.name != sample.image.stem  # a manifest knows a picture by its stem
             image = _copy_image(sample, folder / "images", max_side) if needed else sample.image
-            mask = sample.mask and _copy_mask(sample, folder / "masks", max_side, foreign)
+            return image, sample.mask and _copy_mask(sample, folder / "masks", max_side, foreign)
         except DataError as error:
             return f"{split}: {sample.name}: {error}"
         finally:
             bar.update()
-        return replace(sample, image=image, mask=mask)
 
     with bar, ThreadPoolExecutor() as pool:
-        results = list(pool.map(copied, jobs))
-    splits = {split: [r for r, (s, _) in zip(results, jobs) if s == split and isinstance(r, Sample)] for split in found.splits}
-    return replace(found, splits=splits, missing=found.missing + [r for r in results if isinstance(r, str)])
+        copies = dict(zip(jobs, pool.map(copied, jobs.values())))  # of a picture in two splits, which `validate` refuses, one
+    whole = {name: dict(zip(("image", "mask"), copy)) for name, copy in copies.items() if isinstance(copy, tuple)}
+    splits = {split: [replace(s, **whole[s.name]) for s in samples if s.name in whole] for split, samples in found.splits.items()}
+    return replace(found, splits=splits, missing=found.missing + [line for line in copies.values() if isinstance(line, str)])
 
 
 def foreign_ids(offered: Sequence[ClassInfo], chosen: Sequence[ClassInfo]) -> list[int]:
@@ -109,9 +117,10 @@ def _copy_image(sample: Sample, folder: Path, max_side: int) -> Path:
     size = _shrunk(image.size, max_side)
     small = size != image.size
     target = folder / f"{sample.name}{'.jpg' if small else sample.image.suffix}"
-    if not _is_there(target, size):
+    if not _is_there(target, size, sample.image):
         shrunk = encode(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=95, subsampling=0) if small else None
         atomic_write(target, shrunk or sample.image.read_bytes())
+        os.utime(target, (time := sample.image.stat().st_mtime, time))
     return target
 
 
@@ -134,10 +143,11 @@ def _copy_mask(sample: Sample, folder: Path, max_side: int, foreign: Sequence[in
     return target
 
 
-def _is_there(path: Path, size: tuple[int, int]) -> bool:
-    """Whether a copy of the right size was made before."""
+def _is_there(path: Path, size: tuple[int, int], source: Path) -> bool:
+    """Whether a copy of the right size was made before, of this version of the picture."""
     try:
         with Image.open(path) as image:
-            return size in (image.size, image.size[::-1])  # EXIF may turn it
+            same = size in (image.size, image.size[::-1])  # EXIF may turn it
+        return same and abs(path.stat().st_mtime - source.stat().st_mtime) < 3  # some disks know whole seconds only
     except OSError:
         return False
