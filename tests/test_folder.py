@@ -316,7 +316,10 @@ def test_other_errors_name_the_folder_and_the_next_step(tmp_path):
     with pytest.raises(DataError, match="absent is no folder; name the one that holds your pictures"):
         find_folder(tmp_path / "absent")
     (tmp_path / "tags.csv").write_bytes("image,tags\na.jpg,Kühe\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"tags.csv is not UTF-8 \(.* at byte \d+\); save it as CSV UTF-8"):
+    with pytest.raises(DataError, match=r"tags.csv is not UTF-8.*position \d+.*save it as CSV UTF-8"):
+        find_folder(tmp_path)
+    (tmp_path / "tags.csv").write_text('image,tags\na.jpg,"dog\nb.jpg,cat\n')
+    with pytest.raises(DataError, match="a quote in it is not closed"):
         find_folder(tmp_path)
     picture(tmp_path / "b" / " dog" / "x.jpg")
     picture(tmp_path / "b" / "cat" / "y.jpg")

@@ -30,7 +30,7 @@ from wsfcn_lib.weights import published_names
 
 FILES = {path.stem: path for path in sorted((ROOT / "notebooks/params").glob("*.yaml"))}
 OURS = ["voc_animals_mobilenet", "voc_animals_mobilenet_1stage"]  # chosen here, as their headers say
-OBVIOUS = {"run", "dataset", "data", "raw"}
+OBVIOUS = {"run", "dataset", "data"}
 SOURCES = re.compile(r"program|paper|1-stage|published|fitted|a quarter of|as with")
 
 
@@ -133,7 +133,7 @@ def test_voc_has_a_test_split_only_where_it_is_placed():
         given = values_of(name)["01_prepare_data"]
         lists = [given[f"{split}_list"] for split in ("train", "val", "test")]
         assert given["dataset"] == "voc" and lists == ["trainaug", "val", ""] and evaluation(name).images == "val"
-        assert given["data"] == "data/prepared/voc" and given["raw"] == "data/raw/voc"
+        assert given["data"] == "data/prepared/voc"
 
 
 def picture(path, seed, size=(90, 70)):

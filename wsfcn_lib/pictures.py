@@ -1,5 +1,7 @@
 """Labels and activation maps as RGB pictures. Pure functions of arrays: (H, W) in, (H, W, 3) uint8 out."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 # twelve evenly spaced colours of matplotlib's inferno: even to the eye, also without colour vision
@@ -32,6 +34,16 @@ def heat(image: np.ndarray, cam: np.ndarray, opacity: float = 0.55) -> np.ndarra
     position = np.linspace(0, 1, len(INFERNO))
     colours = np.stack([np.interp(cam, position, INFERNO[:, channel]) for channel in range(3)], axis=-1)
     return _blend(image, colours, opacity)
+
+
+def shares(rows: Sequence[Sequence[np.ndarray | None]], columns: int) -> tuple[list[float], list[float]]:
+    """Heights of rows and widths of columns, either all 1, so that pictures of unlike shapes leave little room empty."""
+    shapes = [[p.shape[0] / p.shape[1] if p is not None else None for p in row] for row in rows]
+    known = [aspect for row in shapes for aspect in row if aspect]
+    tall = [max(aspect for aspect in row if aspect) for row in shapes]
+    wide = [max((1 / row[c] for row in shapes if c < len(row) and row[c]), default=1) for c in range(columns)]
+    filled = sum(known) / (columns * sum(tall)), sum(1 / aspect for aspect in known) / (len(rows) * sum(wide))
+    return ([1.0] * len(rows), wide) if filled[1] > filled[0] + 0.1 else (tall, [1.0] * columns)
 
 
 def _blend(image: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray:

@@ -1,7 +1,4 @@
-"""Figures of the notebooks and the report: arrays and tables in, `Figure` objects out, about 900 pixels wide.
-
-Never pyplot: its global state breaks when widget callbacks run beside a busy cell. `to_png` and `to_rgb` draw a figure.
-"""
+"""Figures of notebooks and report: arrays and tables in, `Figure` objects (never pyplot's) out, about 900 pixels wide."""
 
 import functools
 import io
@@ -16,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from wsfcn_lib.pictures import colour_labels, heat, overlay
+from wsfcn_lib.pictures import colour_labels, heat, overlay, shares
 
 __all__ = ["ablation", "class_bars", "colour_labels", "confusion", "curves", "heat", "overlay", "tile", "to_png", "to_rgb"]
 
@@ -38,7 +35,8 @@ STYLE = {
     **dict.fromkeys(("xtick.major.size", "ytick.major.size", "ytick.minor.size"), 0),
     **dict.fromkeys(("figure.constrained_layout.w_pad", "figure.constrained_layout.h_pad"), 0.09),
 }
-_STYLE_LOCK = threading.RLock()  # rc settings belong to the process, callbacks may draw in several threads
+# pyplot's state breaks, and rc settings are the process's, when widget callbacks run beside a busy cell: no pyplot, and a lock
+_STYLE_LOCK = threading.RLock()
 
 
 def _styled(draw):
@@ -71,21 +69,22 @@ def tile(
     columns = max(map(len, rows), default=0)
     if not columns or not all(any(picture is not None for picture in row) for row in rows):
         raise ValueError("a panel needs at least one picture in every row")
-    aspects = [max(p.shape[0] / p.shape[1] for p in row if p is not None) for row in rows]
-    cell = min(2.6, (9 - 0.3 * bool(row_labels)) / columns)
-    legend_rows = -(-len(legend) // int(cell * columns / 1.2))  # an entry takes 1.2 inches
-    height = sum(aspects) * cell + 0.2 * max((t.count("\n") + 1.25 for t in titles), default=0) + 0.24 * legend_rows + 0.1
-    figure = Figure((cell * columns + 0.3 * bool(row_labels), height), layout="compressed")
-    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=aspects)
+    tall, wide = shares(rows, columns)
+    cell = min(2.6, (9 - 0.3 * bool(row_labels)) / sum(wide))
+    legend_rows = -(-len(legend) // max(1, int(cell * sum(wide) / 1.2)))  # an entry takes 1.2 inches
+    height = sum(tall) * cell + 0.2 * max((t.count("\n") + 1.25 for t in titles), default=0) + 0.24 * legend_rows + 0.1
+    figure = Figure((cell * sum(wide) + 0.3 * bool(row_labels), height), layout="compressed")
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=tall, width_ratios=wide)
     for r, row in enumerate(rows):
         for c, axis in enumerate(axes[r]):
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             if c < len(row) and row[c] is not None:
                 axis.imshow(row[c])
+    size = min((120 * cell * share / max(map(len, [*t.split("\n"), "x"])) for t, share in zip(titles, wide)), default=10.5)
     for axis, title in zip(axes[0], titles, strict=False):
-        axis.set_title(title, loc="center")
-    for axis, label, aspect in zip(axes[:, 0], row_labels, aspects, strict=False):
+        axis.set_title(title, loc="center", fontsize=min(10.5, max(6, size)))  # points: a letter is 0.6 wide
+    for axis, label, aspect in zip(axes[:, 0], row_labels, tall, strict=False):
         axis.set_ylabel(textwrap.fill(label, max(9, int(11 * cell * aspect))))  # 11 letters an inch
     if legend:
         patches = [Patch(facecolor=np.array(rgb) / 255, edgecolor=GREY, lw=0.4, label=name) for name, rgb in legend.items()]

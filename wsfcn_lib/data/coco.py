@@ -154,19 +154,21 @@ def paint(path: Path, height: int, width: int, objects: list[tuple]) -> None:
 def download_coco(raw: Path | str) -> Path:
     """Fetch COCO 2014 into `raw`, 21 GB, and return it, ready for `find_coco`; a call after an interruption goes on.
 
-    Each zip file is removed once what is wanted of it is unpacked. RunError if the disk is too small (35 GB while unpacking),
-    DownloadError or DataError for a damaged archive.
+    A zip file fetched here is removed once what is wanted of it is unpacked; one that you placed is kept. RunError if the disk
+    is too small (35 GB while unpacking), DownloadError or DataError for a damaged archive.
     """
     raw = Path(raw)
     left = {raw / Path(archive.url).name: archive for archive in ARCHIVES if not _complete(raw, archive)}
     absent = [archive.size for path, archive in left.items() if not path.exists()]
     require_space(raw.absolute(), sum(archive.room for archive in left.values()) + max(absent, default=0))
     for path, archive in left.items():
+        placed = path.exists()  # by the user, who may want to keep it
         unpack(fetch(archive.url, path, archive.size, archive.sha256), raw, archive.pattern)
         if not _complete(raw, archive):
             raise DataError(f"{path} holds fewer than {archive.files} files {archive.pattern}; delete it and call again")
-        path.unlink()
-        print(f"{path.name}: unpacked in {raw}, the archive is removed")
+        if not placed:
+            path.unlink()
+        print(f"{path.name}: unpacked in {raw}, the archive is {'kept' if placed else 'removed'}")
     return raw
 
 

@@ -17,8 +17,7 @@ from .manifest import SPLITS, ClassInfo, Manifest, Sample
 from .source import Found
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-COLUMNS = ("image", "tags", "mask", "split")
-RARE = 20  # training images
+COLUMNS, RARE = ("image", "tags", "mask", "split"), 20  # of tags.csv; fewer training images are rare
 
 
 class Entry(NamedTuple):
@@ -75,8 +74,7 @@ def write_template(root: Path | str) -> Path:
         raise DataError(f"{path} is there and is never overwritten; move it away for a fresh one")
     if not pictures:
         raise DataError(f"{root} holds no pictures ({', '.join(PICTURES)}); name the folder that holds yours")
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([COLUMNS[:2], *((picture, "") for picture in pictures)])
+    csv.writer(text := io.StringIO(), lineterminator="\n").writerows([COLUMNS[:2], *((picture, "") for picture in pictures)])
     atomic_write(path, "\ufeff" + text.getvalue())  # the mark by which spreadsheets know UTF-8
     return path
 
@@ -95,9 +93,11 @@ def _listed(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry], lis
     """What tags.csv says, and notes on what it leaves out."""
     table, entries = root / "tags.csv", {}
     try:
-        reader = csv.DictReader(io.StringIO(table.read_text("utf-8-sig"), newline=""))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{table} is not UTF-8 ({error.reason} at byte {error.start}); save it as CSV UTF-8") from error
+        text = table.read_text("utf-8-sig")
+        list(csv.reader(io.StringIO(text, newline=""), strict=True))  # an open quote would swallow the lines after it
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} is not UTF-8, or a quote in it is not closed ({error}); save it as CSV UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
     if not {"image", "tags"} <= set(columns):
         raise DataError(f"{table}: line 1 must name the columns image,tags with a comma between them, found {columns}")

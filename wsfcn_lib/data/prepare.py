@@ -27,7 +27,7 @@ class SourceSettings(Settings):
     """Which pictures a manifest is made of."""
 
     dataset: Literal["glyphs", "voc", "coco", "folder"] = "glyphs"
-    raw: str = "data/raw/glyphs"  # what is drawn, downloaded or converted goes here
+    raw: str = ""  # what is drawn, downloaded or converted goes here; empty: data/raw/<dataset>
     root: str = Field("", exclude=True)  # the source's folder; it changes with the machine, so it is not recorded
     sbd_root: str = Field("", exclude=True)  # SBD's folder, for VOC
     download: bool = False
@@ -87,7 +87,7 @@ def find(settings: SourceSettings) -> Found:
 
     Folders are taken from ROOT. `root` wins; else WSFCN_VOC_ROOT for VOC; else `raw`, where downloads go.
     """
-    raw = place(settings.raw)
+    raw = place(settings.raw or f"data/raw/{settings.dataset}")
     if settings.dataset == "glyphs":
         counts = {split: getattr(settings.glyphs, split) for split in ("train", "val", "test")}
         require_space(raw, 3 * settings.glyphs.size**2 * sum(counts.values()))  # about as much as without compression
@@ -98,7 +98,7 @@ def find(settings: SourceSettings) -> Found:
     if settings.dataset == "voc":
         return _voc(settings, raw)
     if settings.dataset == "coco":
-        root = download_coco(raw) if settings.download and not settings.root else place(settings.root or settings.raw)
+        root = download_coco(raw) if settings.download and not settings.root else place(settings.root) if settings.root else raw
         return find_coco(root, raw / "masks")
     if not settings.root:
         raise DataError("dataset='folder' needs `root`, the folder with your pictures; see the section on your own pictures")
