@@ -116,7 +116,8 @@ def test_a_folder_of_pictures(tmp_path, run):
     for folder in ("holiday", "holiday_crf"):
         sizes = {path.name: Image.open(path).size for path in (run / "masks" / folder).iterdir()}
         assert sizes == {"beach.png": (40, 30), "dog.png": (60, 90)}
-    assert {path.name for path in (run / "figures").glob("*.png")} == {"best-worst_holiday.png", "segment_holiday.png"}
+    figures = {path.name for path in (run / "figures").glob("*.png")}
+    assert figures == {f"{name}_holiday.png" for name in ("best-worst", "segment", "shipped")}
     assert (run / "per_image_holiday.csv").exists() and (run / "scores_holiday.csv").exists()
 
 
