@@ -68,6 +68,7 @@ class TrainConfig(Architecture):
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     workers: int = Field(2, ge=0, le=64)  # loader processes
+    threads: int = Field(0, ge=0, le=1024)  # of PyTorch on a CPU; 0: one for `tiny`, else one for each core
     validate_every: int = Field(2, ge=1, le=1000)  # epochs
     snapshots_kept: int = Field(10, ge=1, le=1000)
     log_every: int = Field(20, ge=1, le=100000)  # steps
