@@ -1,15 +1,14 @@
 """Bring the outputs of executed notebooks back into the notebooks, fit to be committed. Used by run_all.py --commit."""
 
 import base64
-import io
 import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
-from PIL import Image
 
+from wsfcn_lib.pictures import light
 from wsfcn_lib.runs import ROOT, atomic_write, code_hash
 
 FIGURES = {
@@ -21,7 +20,6 @@ FIGURES = {
     "ablation": "ablation",
 }
 LIMIT = 1_000_000  # bytes of a notebook
-LARGE = 100_000  # characters of a PNG in base64, above which it becomes a JPEG
 HASH = "wsfcn_code"  # in the notebook's metadata: code_hash() of library and notebook, defaults included, that made the outputs
 
 
@@ -66,13 +64,12 @@ def cleaned(copy: Path, notebook: Path) -> str:
 def slim(*bundles: dict) -> None:
     """Turn a large PNG of an output into a JPEG, a quarter of the size for photographs; `bundles`: its data and metadata."""
     png = bundles[0].get("image/png", "")
-    stream = io.BytesIO()
-    if len(png) > LARGE:
-        Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").save(stream, "JPEG", quality=88, optimize=True)
-        bundles[0]["image/png"] = base64.b64encode(stream.getvalue()).decode()
+    kind, data = light(base64.b64decode(png))
+    if kind != "image/png":
+        bundles[0]["image/png"] = base64.b64encode(data).decode()
         for bundle in bundles:
             if "image/png" in bundle:
-                bundle["image/jpeg"] = bundle.pop("image/png")
+                bundle[kind] = bundle.pop("image/png")
 
 
 def refuse_paths(where: str, output: dict) -> None:

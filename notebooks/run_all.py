@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from keep_outputs import OutputError, keep_figures, keep_outputs
-from stages import STAGES, evidence, news, plan, put_aside, read_params, relative, stage_record
+from stages import STAGES, evidence, news, plan, pointless, put_aside, read_params, relative, stage_record
 
 from wsfcn_lib.notebook import ParameterError, declared
 from wsfcn_lib.runs import ROOT, RUNS, RunError, RunFolder, read_run
@@ -60,6 +60,9 @@ def run_stages(run: Path, values: dict[str, dict], only: tuple[str, ...], timeou
     """Execute those stages whose result is not there yet, or stands on something that changed."""
     (run / "notebooks").mkdir(parents=True, exist_ok=True)
     for stage in (stage for stage in STAGES if stage.startswith(only)):
+        if why := pointless(stage, values):
+            print(f"--- {stage}: left out, {why}", flush=True)
+            continue
         changed = news(stage, values)
         if changed == []:
             print(f"--- {stage}: finished before, nothing changed", flush=True)

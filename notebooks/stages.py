@@ -85,6 +85,15 @@ def news(stage: str, values: dict[str, dict]) -> list[str] | None:
     ]
 
 
+def pointless(stage: str, values: dict[str, dict]) -> str:
+    """Why a stage cannot say anything about these data; nothing where it can, or where they are not there yet."""
+    data = ROOT / values["02_train"]["data"]
+    if stage == "04_ablations" and (data / "val.csv").exists():
+        if not any(sample.mask for sample in Manifest.load(data).samples("val")):
+            return "no validation image has a mask to compare by"
+    return ""
+
+
 def put_aside(run: Path, values: dict[str, dict]) -> None:
     """Rename a run that was begun with other settings or code to <name>-before (-before2, ...), so that it begins anew."""
     for stage in values:

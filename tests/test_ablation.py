@@ -1,5 +1,7 @@
 """The ablation grid: cells, effects with known answers, the wording for one seed and several, and one cell for real."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from wsfcn_lib import ablation
 from wsfcn_lib.ablation import CORNERS, cells, conclusion, effects, run_cell
 from wsfcn_lib.checkpoints import load_snapshot
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
 from wsfcn_lib.data.voc import prepare_voc, voc_classes
 from wsfcn_lib.runs import RunError, read_run
@@ -128,3 +131,13 @@ def test_a_stopped_or_outdated_cell_is_no_result(config, tmp_path, monkeypatch):
     monkeypatch.setattr(ablation.Manifest, "checksums", lambda _: {"train.csv": "other"})
     with pytest.raises(RunError, match="trained on other lists"):
         run_cell(config, tmp_path / "cell")
+
+
+def test_without_masks_nothing_is_trained(config, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    for name in ("classes.json", "train.csv"):
+        (tmp_path / "data" / name).write_bytes((Path(config.data) / name).read_bytes())
+    (tmp_path / "data" / "val.csv").write_text("image,tags,mask\na.jpg,heart,\n")
+    monkeypatch.setattr(ablation, "train", lambda *_: pytest.fail("this costs time for nothing"))
+    with pytest.raises(DataError, match="no image of val has a mask.*leave 04_ablations out"):
+        run_cell(config.model_copy(update={"data": str(tmp_path / "data")}), tmp_path / "cell")

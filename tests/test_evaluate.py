@@ -13,7 +13,7 @@ from wsfcn_lib.checkpoints import load_snapshot, save_snapshot
 from wsfcn_lib.config import NetConfig
 from wsfcn_lib.crf import crf, crf_available
 from wsfcn_lib.data.manifest import ClassInfo, DataError, Sample, read_image, read_mask, write_manifest
-from wsfcn_lib.evaluate import EvalSettings, Tally, Variant, add_metrics, evaluate, predict, save_mask, variants
+from wsfcn_lib.evaluate import EvalSettings, Tally, Variant, add_metrics, evaluate, look, predict, save_mask, variants
 from wsfcn_lib.infer import predict_masks, probabilities, segment
 from wsfcn_lib.network import NetOutput, build_network
 from wsfcn_lib.recipes import label_map
@@ -108,11 +108,12 @@ def test_numbers_are_those_of_a_loop_over_pixels(tmp_path, recipe, use_crf):
     assert metrics["per_class_iou"] == pytest.approx(dict(zip(NAMES, plain.values())))
     assert metrics["mean_iou"] == pytest.approx(mean(plain))
     assert metrics["mean_iou_true_tags"] == pytest.approx(mean(slow_iou(pairs[Variant(recipe, False, "true")])))
-    other = {"wsfcn": "1stage", "1stage": "wsfcn"}[recipe]
-    assert metrics["other_recipe"] == {
-        f"{other}, {tags} tags": pytest.approx(mean(slow_iou(pairs[Variant(other, False, tags)])))
-        for tags in ("predicted", "true")
-    }
+    found = {Variant(row["recipe"], row["crf"], row["tags"]): row for row in metrics["variants"]}
+    assert set(found) == set(pairs) and len(pairs) == 4 * (1 + use_crf)
+    for variant, row in found.items():
+        iou = slow_iou(pairs[variant])
+        assert row["mean_iou"] == pytest.approx(mean(iou)) and row["precision"].keys() == row["recall"].keys() == {*NAMES}
+        assert row["per_class_iou"] == pytest.approx(dict(zip(NAMES, iou.values())))
     assert (metrics["images"], metrics["split"], metrics["recipe"]) == (5, "test", recipe)
     assert 0 < metrics["mean_ap"] <= 1
     assert (metrics["mean_iou_crf"] is not None) == use_crf == (tmp_path / "masks" / "test_crf").is_dir()
@@ -211,7 +212,7 @@ def test_a_folder_needs_nothing_but_a_snapshot(tmp_path):
     run = tmp_path / "run"
     evaluate(net, manifest_of(classes), settings, run)
     metrics = json.loads((run / "metrics_holiday.json").read_text())
-    assert (metrics["images"], metrics["split"], metrics["other_recipe"]) == (2, "holiday", {}), "no path, no number"
+    assert (metrics["images"], metrics["split"], metrics["variants"]) == (2, "holiday", []), "no path, no number"
     assert metrics["source"] == str(tmp_path / "holiday") and not list(run.glob("*e.csv")) + list(run.glob("metrics.json"))
     assert [key for key, value in metrics.items() if value is None] == [
         *("mean_iou", "mean_iou_true_tags", "mean_iou_crf", "mean_iou_crf_true_tags", "mean_ap")
@@ -277,3 +278,16 @@ def test_large_pictures_are_shrunk_and_their_labels_enlarged(tmp_path, use_crf):
     assert half.labels.keys() == plain.labels.keys() and half.size == SIZE
     assert (half.labels[Variant("wsfcn", use_crf, "predicted")] == small.repeat(2, 0).repeat(2, 1)).all()
     assert evaluate(net, manifest, settings.model_copy(update={"long_side": 13}), tmp_path / "run").matrices
+
+
+@needs_crf
+def test_the_crf_runs_once_for_tags_that_are_the_true_ones(tmp_path):
+    manifest, net, settings = folder_of(tmp_path), Painter().eval(), QUICK.model_copy(update={"use_crf": True, "processes": 1})
+    sample = manifest.samples("test")[0]
+    _, jobs = look(net, sample, settings)
+    told = Sample(sample.name, sample.image, tuple(look(net, sample, settings)[0].tags.tolist()), sample.mask)
+    _, fewer = look(net, told, settings)
+    assert told.tags != sample.tags and [len(these) for these, _ in jobs] == [1] * 4 and [len(t) for t, _ in fewer] == [2, 2]
+    result = next(predict(net, [told], settings))
+    for variant in variants(settings, with_truth=True):
+        assert (result.labels[variant] == slow_labels(net, manifest, told, settings, variant)).all()

@@ -8,7 +8,7 @@ from PIL import Image
 from published import fixture, published_network, relative_error
 from wsfcn_lib import WSFCN, NetConfig, infer, segment
 from wsfcn_lib.checkpoints import CheckpointError, save_snapshot
-from wsfcn_lib.infer import at_size, label_map, predict_masks, shrink, view
+from wsfcn_lib.infer import SCALES, at_size, label_map, predict_masks, shrink, view
 
 TINY = NetConfig(backbone="tiny", width=16, dilations=(1, 2, 4, 6), num_classes=4)
 CLASSES = [{"name": n, "mask_id": i, "colour": (9, i, 9)} for i, n in enumerate(("cat", "dog", "cow"), 1)]
@@ -88,6 +88,18 @@ def test_segment_takes_paths_pictures_and_arrays(tmp_path):
     assert answers[0].names == ("background", "cat", "dog", "cow")
     assert answers[0].labels.shape == (40, 56) and answers[0].masks.shape == (4, 40, 56)
     assert all((a.labels == answers[0].labels).all() and np.allclose(a.masks, answers[0].masks) for a in answers)
+
+
+def test_scales_and_recipe_come_with_the_weights(tmp_path):
+    torch.manual_seed(0)
+    net, image = WSFCN(TINY).eval(), np.random.default_rng(1).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    own = segment(image, save_snapshot(net, tmp_path / "a.safetensors", CLASSES, scales=(0.75, 1.0), recipe="1stage"))
+    assert np.allclose(own.masks, predict_masks(net, image, (0.75, 1.0)).masks, atol=1e-6)
+    assert (own.labels == label_map(own.masks, own.tags, "1stage")).all()
+    bare = save_snapshot(net, tmp_path / "b.safetensors", CLASSES)
+    assert np.allclose(segment(image, bare).masks, predict_masks(net, image, SCALES).masks, atol=1e-6), "the paper's"
+    assert np.allclose(segment(image, bare, scales=[0.75, 1.0]).masks, own.masks, atol=1e-6)
+    assert np.abs(segment(image, bare).masks - own.masks).max() > 1e-3
 
 
 def test_large_pictures_are_seen_small_and_answered_large(tmp_path):

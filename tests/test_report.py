@@ -18,6 +18,11 @@ METRICS = {
     "precision": {"background": 0.95, "knight": 0.4, NASTY: None},
     "mean_ap": 0.95123,
     "images": 240,
+    "recipe": "wsfcn",
+    "variants": [
+        {"recipe": recipe, "crf": crf, "tags": "predicted", "mean_iou": value}
+        for recipe, crf, value in (("wsfcn", False, 0.6312), ("1stage", False, 0.4444), ("1stage", True, 0.4747))
+    ],
     "split": NASTY,
 }
 TRAINED = {"settings": {"epochs": 12, "dilations": [1, 2, 4]}, "seconds": 171.9, "peak_memory_mb": 2210.4, "finished": True}
@@ -98,6 +103,18 @@ def test_numbers_and_names_are_shown(run):
     assert text.count("Epoch") == 3
     assert text.index("Epoch 0") < text.index("Epoch 9") < text.index("Epoch 11")
     assert "Not here yet" not in text
+
+
+def test_the_other_recipe_is_told_with_and_without_crf(run):
+    told = words(write_report(run)).split("the other recipe")[1].split()
+    assert told[:12] == "mIoU, % network + dense CRF recipe 1stage, predicted tags 44.4 47.5".split()
+
+
+def test_large_pictures_become_jpeg_where_that_halves_them(run):
+    noise = np.random.default_rng(0).integers(0, 256, (260, 260, 3), np.uint8)
+    (run / "figures" / "noise.png").write_bytes(to_png(tile([[noise] * 2]), dpi=200))
+    kinds = [image["src"].split(";")[0] for image in Page(write_report(run).read_text("utf-8")).of("img")]
+    assert kinds.count("data:image/jpeg") == 1 and set(kinds) == {"data:image/jpeg", "data:image/png"}
 
 
 def test_without_true_tags_that_row_is_left_out(run):

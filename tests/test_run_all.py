@@ -70,6 +70,21 @@ def test_runs_are_named_by_option_or_file(params, tmp_path):
     assert named("--params", params("run: data/runs/c"), "--run-name", "d") == [RUNS / "d"]
 
 
+def test_the_ablation_is_left_out_where_nothing_could_be_compared(params, tmp_path, capsys, monkeypatch):
+    arguments = ["--params", str(params(f"data: {tmp_path}")), "--run-name", str(tmp_path / "run")]
+    (run, plan), *_ = run_all.parse(arguments)[1].items()
+    assert not stages.pointless("04_ablations", plan), "notebook 01 may still come"
+    (tmp_path / "classes.json").write_text('[{"name": "dog", "mask_id": 1, "colour": [9, 9, 9]}]')
+    (tmp_path / "train.csv").write_text("image,tags\na.jpg,dog\n")
+    (tmp_path / "val.csv").write_text("image,tags,mask\nb.jpg,dog,\n")
+    monkeypatch.setattr(run_all, "execute", lambda *_: pytest.fail("there is nothing to compare by"))
+    run_all.run_stages(run, plan, ("04",), None)
+    assert "04_ablations: left out, no validation image has a mask" in capsys.readouterr().out
+    assert not stages.pointless("05_evaluate", plan)
+    (tmp_path / "val.csv").write_text("image,tags,mask\nb.jpg,dog,b.png\n")
+    assert not stages.pointless("04_ablations", plan)
+
+
 def test_each_notebook_gets_the_settings_it_declares(params):
     (run, plan), *_ = run_all.parse(["--params", str(params("epochs: 3\nimage_size: 64"))])[1].items()
     assert plan["02_train"]["epochs"] == 3 and "image_size" not in plan["02_train"]
@@ -203,7 +218,7 @@ def test_large_pictures_become_jpegs_and_stay_alike():
 
 
 def test_small_pictures_and_words_stay():
-    for data in ({"image/png": "few"}, {"text/plain": "words"}):
+    for data in ({"image/png": "ZmV3"}, {"text/plain": "words"}):
         before = dict(data)
         keep_outputs.slim(data, {})
         assert data == before

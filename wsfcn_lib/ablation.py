@@ -9,7 +9,7 @@ from scipy.stats import t as student
 
 from wsfcn_lib.checkpoints import find_snapshot, load_snapshot
 from wsfcn_lib.config import TrainConfig
-from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.manifest import DataError, Manifest
 from wsfcn_lib.evaluate import EvalSettings, Variant, evaluate
 from wsfcn_lib.job import STAGE as TRAINING
 from wsfcn_lib.job import build_accelerator
@@ -35,9 +35,13 @@ def run_cell(config: TrainConfig, folder: Path | str, settings: EvalSettings = Q
 
     The row has variant, context, fusion, seed; mean_iou (WS-FCN's recipe), mean_iou_1stage and mean_iou_true_tags, all
     without CRF and in 0..1; parameters; images_per_second (median) and seconds of its training.
-    Raises RunError where the folder holds other settings, was trained on other lists, or training was stopped.
+    Raises RunError where the folder holds other settings, was trained on other lists, or training was stopped; DataError,
+    before any training, where no image to measure on has a mask.
     """
     folder, manifest, asked = ROOT / folder, Manifest.load(ROOT / config.data), plain(settings.model_dump())
+    if not any(sample.mask for sample in manifest.samples(settings.images)):
+        text = f"{config.data}: no image of {settings.images} has a mask, and the variants are compared by masks"
+        raise DataError(f"{text}; add masks of some, or leave 04_ablations out")
     with RunFolder.open(folder, config.model_dump(), TRAINING, free=("device", "workers")) as run:
         stages = read_run(folder)["stages"]
         if not stages[TRAINING].get("finished"):

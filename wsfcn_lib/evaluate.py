@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -59,22 +61,27 @@ class ImageResult(NamedTuple):
 
 
 def variants(settings: EvalSettings, with_truth: bool) -> list[Variant]:
-    """What is computed: both recipes without CRF, the chosen one with; true tags only where they are known."""
-    kinds = ("predicted", "true") if with_truth else ("predicted",)
-    found = [Variant(recipe, False, kind) for kind in kinds for recipe in RECIPES]
-    return found + [Variant(settings.recipe, True, kind) for kind in kinds if settings.use_crf]
+    """What is computed: recipe x CRF x tags where the truth is known, else the chosen recipe on the predicted tags."""
+    recipes, kinds = (RECIPES, ("predicted", "true")) if with_truth else ((settings.recipe,), ("predicted",))
+    return [Variant(*chosen) for chosen in product(recipes, (False, True)[: 1 + settings.use_crf], kinds)]
 
 
 def look(net: nn.Module, sample: Sample, settings: EvalSettings) -> tuple[ImageResult, list[tuple]]:
-    """Predict one image: its result without CRF, and the jobs for `crf_many` that are to complete it."""
+    """Predict one image: its result without CRF, and (variants, job for `crf_many`) pairs that are to complete it.
+
+    Where the predicted tags are the true ones, one job serves both.
+    """
     picture = read_image(sample.image)
     image, size = shrink(picture, settings.long_side), picture.shape[:2]
     masks, scores = predict_masks(net, image, settings.scales, settings.flip, settings.canvas or None, settings.bf16)
     chances = probabilities(scores)
     tags = {"predicted": chances > settings.score_cut, "true": np.array(sample.tags, bool)}
-    chosen = variants(settings, with_truth=sample.mask is not None)
+    chosen, asked = variants(settings, with_truth=sample.mask is not None), {}
     labels = {v: at_size(label_map(masks, tags[v.tags], v.recipe), size) for v in chosen if not v.crf}
-    jobs = [(f"{v.tags}:{sample.name}", image, masks, tags[v.tags], v.recipe) for v in chosen if v.crf]
+    for v in chosen:
+        if v.crf:
+            asked.setdefault((v.recipe, tags[v.tags].tobytes()), []).append(v)
+    jobs = [(these, (sample.name, image, masks, tags[these[0].tags], these[0].recipe)) for these in asked.values()]
     return ImageResult(sample, chances, tags["predicted"], labels, size), jobs
 
 
@@ -83,19 +90,19 @@ def predict(net: nn.Module, samples: Sequence[Sample], settings: EvalSettings) -
     if not settings.use_crf:
         yield from (look(net, sample, settings)[0] for sample in samples)
         return
-    waiting: list[ImageResult] = []
+    waiting = deque()  # for each job under way: its image's result, the variants it is for, and whether it is the last
 
     def jobs():
         for sample in samples:
             result, own = look(net, sample, settings)
-            waiting.append(result)
-            yield from own
+            waiting.extend((result, these, these is own[-1][0]) for these, _ in own)
+            yield from (job for _, job in own)
 
-    for key, labels in crf_many(jobs(), settings.processes):
-        result = waiting[0]
-        result.labels[Variant(settings.recipe, True, key.split(":", 1)[0])] = at_size(labels, result.size)
-        if len(result.labels) == len(variants(settings, result.sample.mask is not None)):
-            yield waiting.pop(0)
+    for _, labels in crf_many(jobs(), settings.processes):
+        result, these, last = waiting.popleft()
+        result.labels.update(dict.fromkeys(these, at_size(labels, result.size)))
+        if last:
+            yield result
 
 
 class Tally:
@@ -129,7 +136,7 @@ class Tally:
         self.rows.append(row)
 
     def metrics(self) -> dict:
-        """The content of metrics.json: the chosen recipe on top, the other one's means beside it; IoU in 0..1."""
+        """The content of metrics.json: the chosen recipe on top, and all that was measured in `variants`; IoU in 0..1."""
         recipe = self.settings.recipe
         out = {"images": len(self.rows), "split": label_of(self.settings.images), "recipe": recipe}
         for crf in (False, True):
@@ -140,10 +147,7 @@ class Tally:
                 if kind == "predicted" and block:
                     ending = suffix(variant)
                     out |= {f"{key}{ending}": block[key] for key in ("per_class_iou", "precision", "recall")}
-        others = {v: m for v, m in self.matrices.items() if v.recipe != recipe}
-        out["other_recipe"] = {
-            f"{v.recipe}, {v.tags} tags": summary(m, self.manifest.names)["mean_iou"] for v, m in others.items()
-        }
+        out["variants"] = [v._asdict() | summary(self.matrices[v], self.manifest.names) for v in sorted(self.matrices)]
         tagged = any(map(any, self.truth))
         out["mean_ap"] = mean_average_precision(np.array(self.probabilities), np.array(self.truth))[1] if tagged else None
         return out

@@ -1,5 +1,6 @@
 """Inference (paper, section IV): several scales and a flip, fused into masks and scores; one picture or a whole folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,7 +141,12 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
 
 
 def segment(
-    image, checkpoint: Path | str | None = None, recipe: str = "", use_crf: bool = False, long_side: int | None = LONG_SIDE
+    image,
+    checkpoint: Path | str | None = None,
+    recipe: str = "",
+    use_crf: bool = False,
+    long_side: int | None = LONG_SIDE,
+    scales: Sequence[float] = (),
 ) -> Segmentation:
     """Segment one picture with a trained network; needs no tags and no ground truth.
 
@@ -148,10 +154,11 @@ def segment(
         image: a path, a PIL image or an array (H, W, 3) uint8.
         checkpoint: a snapshot (.safetensors), released weights (.pth), or a run folder, whose best snapshot is taken; None:
             the small network that ships with the kit, which knows cat, cow, dog, horse, person and sheep.
-        recipe: background rule, "wsfcn" or "1stage"; empty: that of released weights, else "wsfcn".
+        recipe: background rule, "wsfcn" or "1stage"; empty: the one that belongs to the weights, else "wsfcn".
         use_crf: refine by the dense CRF.
         long_side: network and CRF see a larger picture shrunk to so many pixels on its longer side; the answer comes at the
             picture's own size, masks enlarged bilinearly, labels to the nearest pixel. None: all as it is.
+        scales: of the views; empty: those that belong to the weights, else the paper's.
     """
     path = SHIPPED if checkpoint is None else Path(checkpoint)
     if checkpoint is None and not path.is_file():
@@ -162,7 +169,7 @@ def segment(
         image = read_image(image)
     image = np.asarray(ImageOps.exif_transpose(image).convert("RGB") if isinstance(image, Image.Image) else image)
     small, size, recipe = shrink(image, long_side), image.shape[:2], recipe or facts.get("recipe", "wsfcn")
-    masks, scores = predict_masks(net, small)
+    masks, scores = predict_masks(net, small, scales or facts.get("scales", SCALES))
     chances = probabilities(scores)
     tags = chances > SCORE_CUT
     labels = crf(small, masks, tags, recipe) if use_crf else label_map(masks, tags, recipe)

@@ -1,8 +1,10 @@
 """Labels and activation maps as RGB pictures. Pure functions of arrays: (H, W) in, (H, W, 3) uint8 out."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 # twelve evenly spaced colours of matplotlib's inferno: even to the eye, also without colour vision
 INFERNO = np.array(
@@ -44,6 +46,16 @@ def shares(rows: Sequence[Sequence[np.ndarray | None]], columns: int) -> tuple[l
     wide = [max((1 / row[c] for row in shapes if c < len(row) and row[c]), default=1) for c in range(columns)]
     filled = sum(known) / (columns * sum(tall)), sum(1 / aspect for aspect in known) / (len(rows) * sum(wide))
     return ([1.0] * len(rows), wide) if filled[1] > filled[0] + 0.1 else (tall, [1.0] * columns)
+
+
+def light(png: bytes, above: int = 75_000) -> tuple[str, bytes]:
+    """(MIME type, bytes) of a PNG file: a JPEG of it where it has more bytes than `above` and that halves them."""
+    if len(png) > above:
+        stream = io.BytesIO()
+        Image.open(io.BytesIO(png)).convert("RGB").save(stream, "JPEG", quality=88, optimize=True)
+        if 2 * len(stream.getvalue()) < len(png):
+            return "image/jpeg", stream.getvalue()
+    return "image/png", png
 
 
 def _blend(image: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray:

@@ -10,23 +10,23 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from wsfcn_lib.pictures import light
 from wsfcn_lib.runs import atomic_write, flat
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1d2430; --soft: #5c6670; --line: #dfe3e8; --page: #fbfbfa; --bar: #0072b233; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e7eb; --soft: #9aa4af; --line: #363d47; --page: #14181e; --bar: #56b4e94d; }
-}
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 60rem; margin: 0 auto;
-  padding: 1.5rem 1.5rem 4rem; }
+  :root { --ink: #e4e7eb; --soft: #9aa4af; --line: #363d47; --page: #14181e; --bar: #56b4e94d; } }
+body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 60rem;
+  margin: 0 auto; padding: 1.5rem 1.5rem 4rem; }
 h1 { margin: 0.5rem 0; font-size: 2rem; } h2 { margin: 3rem 0 0.6rem; font-size: 1.3rem; } p { margin: 0.5rem 0; }
 a { color: inherit; } nav a { margin-right: 1rem; } nav, .soft, figcaption { color: var(--soft); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.35rem 0.9rem; border-bottom: 1px solid var(--line); text-align: right; } th { font-weight: 600; }
+th, td { padding: 0.35rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; } th { font-weight: 600; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 .result td + td { font-size: 1.7rem; font-weight: 650; } .settings td { text-align: left; overflow-wrap: anywhere; }
-.share { --end: calc(var(--part) * 0.66); min-width: 9rem;
-  background: linear-gradient(90deg, var(--bar) var(--end), transparent var(--end)) content-box; }
+.share { --end: calc(var(--part) * 0.66); min-width: 5.2rem; }
+.share { background: linear-gradient(90deg, var(--bar) var(--end), transparent var(--end)) content-box; }
 figure { margin: 2rem 0; } figcaption { margin-bottom: 0.5rem; } figcaption b { color: var(--ink); }
 img { max-width: 100%; box-sizing: border-box; background: white; border: 1px solid var(--line); border-radius: 8px; }
 summary { cursor: pointer; margin: 0.6rem 0; } .missing { border-left: 3px solid #d55e00; padding-left: 0.8rem; }
@@ -60,8 +60,7 @@ def write_report(run: Path | str) -> Path:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
 <style>{CSS}</style></head><body><h1>{title}</h1>
 <p>Semantic segmentation learned from image tags alone: masks measured the network, they never trained it.</p>
-<nav>{links}</nav>{parts}</body></html>
-"""
+<nav>{links}</nav>{parts}</body></html>\n"""
     atomic_write(run / "report.html", page)
     return run / "report.html"
 
@@ -72,11 +71,20 @@ def _result(metrics: dict) -> str:
     kinds = {"predicted tags": "mean_iou{}", "true tags (upper bound)": "mean_iou{}_true_tags"}
     keys = {kind: [key.format(""), key.format("_crf")] for kind, key in kinds.items()}
     rows = [[kind, *(_percent(metrics.get(key)) for key in row)] for kind, row in keys.items() if metrics.keys() & {*row}]
-    others = {
-        key: value for key, value in metrics.items() if key not in sum(keys.values(), []) and not isinstance(value, dict | list)
-    }
+    told = sum(keys.values(), [])
+    others = {key: value for key, value in metrics.items() if key not in told and not isinstance(value, dict | list)}
     words = " · ".join(f"{escape(_name(key))} <b>{escape(_text(value))}</b>" for key, value in others.items())
-    return _table(["mIoU, %", "network", "+ dense CRF"], rows, "result") + f'<p class="soft">{words}</p>'
+    heads = ["mIoU, %", "network", "+ dense CRF"]
+    return _table(heads, rows, "result") + f'<p class="soft">{words}</p>' + _other_recipe(metrics, heads)
+
+
+def _other_recipe(metrics: dict, heads: list[str]) -> str:
+    """What the recipe that was not chosen would have given, folded."""
+    found = [v for v in metrics.get("variants", ()) if v["recipe"] != metrics.get("recipe")]
+    mean = {(v["recipe"], v["tags"], v["crf"]): v["mean_iou"] for v in found}
+    keys = dict.fromkeys((v["recipe"], v["tags"]) for v in found)
+    rows = [[f"recipe {r}, {tags} tags", mean.get((r, tags, False)), mean.get((r, tags, True))] for r, tags in keys]
+    return f"<details><summary>the other recipe</summary>{_table(heads, rows, '')}</details>" if rows else ""
 
 
 def _classes(metrics: dict) -> str:
@@ -105,10 +113,10 @@ def _figures(folder: Path) -> Iterable[str]:
 
 
 def _growth(folder: Path) -> Iterable[str]:
-    files = sorted(folder.glob("*.png"), key=lambda file: (_digits(file), file.name))
-    for index in sorted({0, len(files) // 2, len(files) - 1} if files else ()):
-        number = _digits(files[index])
-        yield _picture(files[index], f"Epoch {number[0]}" if number else files[index].stem, "")
+    epochs = {file: [int(part) for part in re.findall(r"\d+", file.stem)] for file in folder.glob("*.png")}
+    files = sorted(epochs, key=lambda file: (epochs[file], file.name))
+    for file in (files[index] for index in sorted({0, len(files) // 2, len(files) - 1} if files else ())):
+        yield _picture(file, f"Epoch {epochs[file][0]}" if epochs[file] else file.stem, "")
 
 
 def _stages(stages: dict | None) -> str:
@@ -129,10 +137,8 @@ def _settings(record: dict) -> Iterable[str]:
 
 
 def _notebooks(folder: Path) -> str:
-    items = (
-        f'<li><a href="notebooks/{quote(file.name)}">{escape(file.name)}</a></li>' for file in sorted(folder.glob("*.ipynb"))
-    )
-    found = "".join(items)
+    names = [file.name for file in sorted(folder.glob("*.ipynb"))]
+    found = "".join(f'<li><a href="notebooks/{quote(name)}">{escape(name)}</a></li>' for name in names)
     return f'<p class="soft">As executed, in the folder beside this page:</p><ul>{found}</ul>' if found else ""
 
 
@@ -155,7 +161,8 @@ def _picture(file: Path, title: str, caption: str) -> str:
     words = f"<figcaption><b>{escape(title)}</b> {escape(caption)}</figcaption>"
     if not data.startswith(b"\x89PNG"):
         return f'<figure>{words}</figure><p class="missing">{escape(file.name)} is damaged: it is no PNG file.</p>'
-    image = f'<img alt="{escape(title)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+    kind, data = light(data)
+    image = f'<img alt="{escape(title)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
     return f"<figure>{words}{image}</figure>"
 
 
@@ -170,10 +177,6 @@ def _json(path: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _digits(file: Path) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", file.stem)]
 
 
 def _name(key: str) -> str:

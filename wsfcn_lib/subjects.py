@@ -59,9 +59,9 @@ def open_trained(run: Path | str, snapshot: str = "best", data: str = "", device
     if [entry["name"] for entry in classes] != list(manifest.names[1:]):
         raise DataError(f"{path.name} knows other classes than {data}: prepare the data of its training with 01_prepare_data")
     settings = training or net.config.model_dump(exclude={"num_classes"}) | ({"data": data} if data else {})
-    own = {"recipe": "wsfcn", "scales": (1.0, 1.5, 2.0), "canvas": 0}
-    theirs = {"recipe": facts["recipe"], "scales": SCALES, "canvas": facts["canvas"]} if "canvas" in facts else {}
-    return Trained(net, manifest, TrainConfig(**settings | {"device": device}), path, facts, own | theirs)
+    protocol = {"recipe": "wsfcn", "scales": SCALES if "canvas" in facts else (1.0, 1.5, 2.0), "canvas": 0}
+    protocol |= {name: facts[name] for name in protocol if name in facts}
+    return Trained(net, manifest, TrainConfig(**settings | {"device": device}), path, facts, protocol)
 
 
 def _same(folder: str, other: str) -> bool:
