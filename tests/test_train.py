@@ -213,6 +213,9 @@ def test_progress_lines(finished, capsys):
     assert list(show_progress(iter(finished[1]), 3)) == finished[1]
     printed = capsys.readouterr().out.splitlines()
     assert sum("validation" in line for line in printed) == 3 and sum("images/s" in line for line in printed) == 3
+    assert ["to go" in line for line in printed if "images/s" in line] == [False, True, True]
+    list(show_progress(iter(finished[1]), 3, pause=0))
+    assert sum("images/s" in line for line in capsys.readouterr().out.splitlines()) == sum("lr_old_weights" in r for r in finished[1])
 
 
 def test_a_start_that_failed_binds_nobody(data, tmp_path):
