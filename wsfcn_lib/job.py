@@ -15,6 +15,7 @@ from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.transforms import TrainSet
 from wsfcn_lib.log import RATES, RunLog
 from wsfcn_lib.metrics import mean_average_precision
+from wsfcn_lib.modules import Align
 from wsfcn_lib.network import build_network, unreachable_taps
 from wsfcn_lib.objective import autocast, losses
 from wsfcn_lib.panels import write_panel
@@ -22,6 +23,7 @@ from wsfcn_lib.runs import ROOT, RunFolder, peak_memory_mb, read_run, stop_reque
 from wsfcn_lib.weights import initial_weights, load_published
 
 STAGE = "02_train"
+FLOW_RATE = 0.01  # of SF2's flow under AdamW, over that of other new weights
 
 
 class TrainingError(RuntimeError):
@@ -163,8 +165,17 @@ def check_sizes(config: TrainConfig, train_images: int, val_images: int, process
 
 
 def build_optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9 as published, or AdamW, over the four parameter groups."""
+    """SGD with momentum 0.9 as published, or AdamW, over the four parameter groups.
+
+    AdamW takes steps of one size however small the gradient, and nothing in the losses holds SF2's flow in place: at its full
+    rate the flow grew to a sixth of the map, which displaced every mask. So there it forms a fifth group, at FLOW_RATE.
+    """
     groups = net.parameter_groups(config.lr, config.weight_decay, config.lr_multipliers)
+    if config.optimiser == "adamw":
+        flow = {id(m.flow.weight) for m in net.modules() if isinstance(m, Align)}
+        slow = [groups[2] | {"params": [p for p in groups[2]["params"] if id(p) in flow], "lr": FLOW_RATE * groups[2]["lr"]}]
+        groups[2]["params"] = [p for p in groups[2]["params"] if id(p) not in flow]
+        groups += slow if flow else []
     groups = [group | {"base_lr": group["lr"]} for group in groups]
     return torch.optim.SGD(groups, momentum=0.9) if config.optimiser == "sgd" else torch.optim.AdamW(groups, fused=True)
 
