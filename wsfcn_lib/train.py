@@ -93,18 +93,22 @@ def train(config: TrainConfig, run: Path | str) -> Iterator[dict]:
 def show_progress(rows: Iterable[dict], epochs: int, pause: float = 30) -> Iterator[dict]:
     """Pass rows on and print them as lines, one an epoch and one every `pause` seconds; readable in a notebook and a log file."""
     began = told = time.perf_counter()
-    first = epoch = None
+    first = epoch = turn = None
     for row in rows:
         yield row
         now = time.perf_counter()
         if "val_loss" in row:
             line = f"validation: loss {row['val_loss']:.4f}, mAP {row['val_map']:.3f}"
         elif row["epoch"] != epoch or now - told >= pause:
-            first, epoch, told = row["epoch"] if first is None else first, row["epoch"], now
+            if row["epoch"] != epoch:
+                epoch, turn = row["epoch"], now
+            first, told = epoch if first is None else first, now
             line = f"step {row['step']}: classification {row['classification_loss']:.4f}, mask {row['mask_loss']:.4f}"
             line += f"  ({row['images_per_second']:.0f} images/s, {now - began:.0f} s so far"
-            done = epoch - first  # whole epochs, by which the rest is reckoned; those of the warm-up are quicker
-            line += f", about {(now - began) / done * (epochs - epoch):.0f} s to go)" if done else ")"
+            if epoch > first:  # whole epochs tell what the rest will take; those of the warm-up are quicker
+                rest = (turn - began) / (epoch - first) * (epochs - first) - (now - began)
+                line += f", about {max(0, rest):.0f} s to go"
+            line += ")"
         else:
             continue
         print(f"epoch {row['epoch']:3d}/{epochs}  {line}", flush=True)
