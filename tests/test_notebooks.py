@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import nbformat
+import numpy as np
 import papermill
 import pytest
 import stages
 import yaml
 from keep_outputs import HASH
+from PIL import Image
 
 from wsfcn_lib.runs import ROOT, RUNS, code_hash, read_run
 
@@ -111,6 +113,24 @@ def test_bad_settings_stop_a_notebook_before_it_works(tmp_path, given, message):
         )
     assert message in stopped.value.evalue
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.notebooks
+def test_a_part_of_voc_without_its_first_classes_is_prepared(tmp_path):
+    """Some pictures of sheep, the 17th class, and nothing else."""
+    base, rng = tmp_path / "VOCdevkit" / "VOC2012", np.random.default_rng(0)
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (base / folder).mkdir(parents=True)
+    for name in "abc":
+        Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8)).save(base / f"JPEGImages/{name}.jpg")
+        Image.fromarray(np.full((40, 60), 17, np.uint8)).save(base / f"SegmentationClass/{name}.png")
+    for split, names in (("train", "a\nb\n"), ("val", "c\n")):
+        (base / f"ImageSets/Segmentation/{split}.txt").write_text(names)
+    given = {"run": "run", "data": "data", "raw": "raw", "root": "."}
+    given = {name: str(tmp_path / place) for name, place in given.items()} | {"dataset": "voc", "train_list": "train"}
+    papermill.execute_notebook(ROOT / "notebooks/01_prepare_data.ipynb", tmp_path / "o.ipynb", given, progress_bar=False)
+    assert (tmp_path / "data" / "train.csv").read_text().count("sheep") == 2
+    assert {path.stem for path in (tmp_path / "run" / "figures").glob("*.png")} == {"training-images", "masks"}
 
 
 @pytest.mark.notebooks
