@@ -126,7 +126,7 @@ def test_its_processes_and_those_of_joblib_do_not_meet(tmp_path):
     image, masks, tags, _ = scene(0, size=(12, 15))
     jobs = [(str(k), image, masks, tags, "wsfcn") for k in range(5)]
     work = [delayed(boxed)(tmp_path / f"{k}.txt", str(k)) for k in range(4)]
-    for order in range(2):
+    for _ in range(2):
         results = crf_many(jobs, 2)
         first = next(results)
         assert list(Parallel(2, return_as="generator")(work)) == ["0", "1", "2", "3"]
