@@ -12,21 +12,12 @@ from tqdm import tqdm
 
 from ..classes import VOC_CLASSES, voc_colour
 from .files import DataError, open_mask, read_mask
-from .manifest import ClassInfo, Manifest, Sample, write_manifest
+from .manifest import ClassInfo, Manifest, Sample
 from .source import Found
 
 AUGMENTED = "SegmentationClassAug"
 FULL = {"train": 1464, "val": 1449, "trainaug": 10582, "test": 1456}  # images in VOC 2012's lists (method, section 6)
 MANY = 500  # masks take over two seconds from about here
-
-
-@dataclass(frozen=True)
-class VocReport:
-    """What `prepare_voc` made and what it left out: one line per listed image that is not in the manifest."""
-
-    manifest: Manifest
-    missing: list[str]  # a file the list promises is not there, or its mask cannot be read
-    untagged: list[str]  # training images that show no class
 
 
 def voc_classes(names: Sequence[str] = VOC_CLASSES) -> tuple[ClassInfo, ...]:
@@ -97,22 +88,6 @@ def find_voc(
         masks = _mask_folder(base, split_list, augmented, train_masks if split == "train" else None)
         _add(found, split, split_list, names, _Reader(split, images, masks, boxes, difficult, draft))
     return found
-
-
-def prepare_voc(
-    root: Path | str,
-    folder: Path | str,
-    classes: tuple[ClassInfo, ...] | None = None,
-    lists: dict[str, str] | None = None,
-    train_masks: str | None = None,
-    strict: bool = False,
-) -> VocReport:
-    """Write what `find_voc` finds, with tags from masks, to the manifest in `folder`; `strict` refuses missing files."""
-    found = find_voc(root, classes, lists, train_masks)
-    if found.missing and strict:
-        advice = "complete the folder or the lists"
-        raise DataError(f"{root}: {len(found.missing)} listed images lack files, first {found.missing[:3]}; {advice}")
-    return VocReport(write_manifest(folder, found.classes, found.splits), found.missing, found.untagged)
 
 
 def _mask_folder(base: Path, split_list: str, augmented: Path | None, chosen: str | None) -> Path:
