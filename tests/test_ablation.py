@@ -11,8 +11,8 @@ from wsfcn_lib.ablation import CORNERS, cells, conclusion, effects, run_cell
 from wsfcn_lib.checkpoints import load_snapshot
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
-from wsfcn_lib.data.voc import prepare_voc, voc_classes
+from wsfcn_lib.data.glyphs import GlyphSettings
+from wsfcn_lib.data.prepare import SourceSettings, prepare
 from wsfcn_lib.runs import RunError, read_run
 
 
@@ -97,8 +97,7 @@ def test_a_gain_within_the_spread_is_not_claimed():
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("glyphs")
-    make_glyphs(folder / "raw", GlyphSettings(size=48, train=8, val=4, test=0))
-    prepare_voc(folder / "raw", folder / "prepared", voc_classes(GLYPH_CLASSES), {"train": "train", "val": "val"})
+    prepare(SourceSettings(raw=str(folder / "raw"), glyphs=GlyphSettings(size=48, train=8, val=4, test=0)), folder / "prepared")
     network = {"backbone": "tiny", "width": 16, "dilations": (1, 1, 1, 2), "context": "aspp", "fusion": "sf2"}
     schedule = {"epochs": 1, "warmup_epochs": 0, "batch_size": 4, "crop": 48, "optimiser": "adamw", "workers": 0}
     return TrainConfig(data=str(folder / "prepared"), device="cpu", seed=7, pamr_dilations=(1, 2), **network, **schedule)

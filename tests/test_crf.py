@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from joblib import Parallel, delayed
 
 from wsfcn_lib import crf as module
 from wsfcn_lib.crf import BILATERAL_SXY, ITERATIONS, crf, crf_available, crf_many, dense_crf
@@ -111,6 +112,26 @@ def test_many_names_the_image_that_fails(processes):
         next(results)
     with pytest.raises(RuntimeError, match="'no tags'.*leave the background out"):
         list(crf_many([("no tags", image, masks, tags[1:], "wsfcn")], processes))
+
+
+def boxed(path, text):
+    """Work for joblib's processes."""
+    path.write_text(text)
+    return text
+
+
+@needs_crf
+def test_its_processes_and_those_of_joblib_do_not_meet(tmp_path):
+    """Before, between and after: what paints COCO's and SBD's masks goes through joblib, in the same process as a CRF."""
+    image, masks, tags, _ = scene(0, size=(12, 15))
+    jobs = [(str(k), image, masks, tags, "wsfcn") for k in range(5)]
+    work = [delayed(boxed)(tmp_path / f"{k}.txt", str(k)) for k in range(4)]
+    for _ in range(2):
+        results = crf_many(jobs, 2)
+        first = next(results)
+        assert list(Parallel(2, return_as="generator")(work)) == ["0", "1", "2", "3"]
+        assert [name for name, _ in (first, *results)] == ["0", "1", "2", "3", "4"]
+        assert Parallel(2)(work) == ["0", "1", "2", "3"]
 
 
 @needs_crf

@@ -180,6 +180,36 @@ def test_results_come_one_by_one(tmp_path):
         next(results)
 
 
+@pytest.mark.parametrize("use_crf", [False, pytest.param(True, marks=needs_crf)])
+def test_a_bad_picture_costs_a_folder_only_itself(tmp_path, use_crf, capsys):
+    """Of a folder, the pictures that open are evaluated; a list and a split are what they are."""
+    manifest, net, run = folder_of(tmp_path), Painter().eval(), tmp_path / "run"
+    (tmp_path / "holiday").mkdir()
+    for k in range(5):
+        (tmp_path / f"p{k}.jpg").rename(tmp_path / "holiday" / f"p{k}.jpg")
+    for name in ("p0.jpg", "p3.jpg", "p9.JPG"):
+        (tmp_path / "holiday" / name).write_bytes(b"torn")
+    settings = QUICK.model_copy(update={"images": str(tmp_path / "holiday"), "use_crf": use_crf, "processes": 2})
+    tally = evaluate(net, manifest, settings, run)
+    assert [row["image"] for row in tally.rows] == [row["image"] for row in rows_of(run / "per_image_holiday.csv")]
+    assert [row["image"] for row in rows_of(run / "scores_holiday.csv")] == ["p1", "p2", "p4"]
+    told = json.loads((run / "metrics_holiday.json").read_text())
+    assert told["images"] == 3 and [line.split(": ")[0] for line in told["left_out"]] == [
+        str(tmp_path / "holiday" / name) for name in ("p0.jpg", "p3.jpg", "p9.JPG")
+    ]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out: ")]
+    assert said == [f"left out: {line}" for line in told["left_out"]] and "not a readable picture" in said[0]
+    for name in ("p1.jpg", "p2.jpg", "p4.jpg"):
+        (tmp_path / "holiday" / name).unlink()
+    with pytest.raises(DataError, match="none of its 3 pictures can be opened; first: .*p0.jpg: not"):
+        evaluate(net, manifest, settings, run)
+    (tmp_path / "p3.jpg").write_bytes(b"torn")
+    (tmp_path / "dev.txt").write_text("p3\n")
+    for images in ("test", str(tmp_path / "dev.txt"), str(tmp_path / "p3.jpg")):
+        with pytest.raises(DataError, match=r"p\d.jpg: "):
+            evaluate(net, manifest, settings.model_copy(update={"images": images}), tmp_path / "other")
+
+
 @needs_crf
 def test_segment_refines_a_file(tmp_path):
     folder_of(tmp_path, count=2)

@@ -12,6 +12,7 @@ from PIL import Image
 from wsfcn_lib.classes import voc_colour
 from wsfcn_lib.data.folder import find_folder, write_template
 from wsfcn_lib.data.manifest import DataError, validate, write_manifest
+from wsfcn_lib.runs import ROOT
 
 
 def picture(path, value=None):
@@ -122,7 +123,7 @@ def test_equal_stems_get_names_of_their_own(tmp_path):
     assert set(tags_of(found)) == set(names)
     assert {s.name: s.image for part in found.splits.values() for s in part}["dog__001_png"] == tmp_path / "dog" / "001.png"
     picture(tmp_path / "dog" / "x" / "cat__001_jpg.jpg")
-    with pytest.raises(DataError, match="two pictures would both be called 'cat__001_jpg'; rename one"):
+    with pytest.raises(DataError, match="cat/001.jpg and dog/x/.*jpg would both be called 'cat__001_jpg'; rename one of"):
         find_folder(tmp_path)
 
 
@@ -222,15 +223,42 @@ def test_slips_of_the_pen_are_named_with_counts(tmp_path):
     assert not noted(find_folder(table(tmp_path / "good", *lines[:21]), val_fraction=0), "case|fewer")
 
 
+def test_slips_in_names_of_sub_folders_are_told_too(tmp_path):
+    if picture(tmp_path / "case" / "a.jpg").with_name("A.JPG").exists():
+        pytest.skip("this disk takes Dog and dog as one")
+    root = sorted_pictures(tmp_path / "own", dog=21, Dog=1)
+    with pytest.raises(DataError, match="Dog/Dog000.jpg and dog/dog000.jpg would both be called .*; rename one of them, or join"):
+        find_folder(root)
+    (root / "Dog" / "Dog000.jpg").rename(root / "Dog" / "other.JPG")
+    found = find_folder(root, val_fraction=0)
+    assert noted(found, r"^'Dog' \(1 training images\) and 'dog' \(21 training images\) differ only in case or blanks")
+    assert noted(found, r"^fewer than 20 training images, little to learn from: Dog \(1\)$")
+
+
 def test_what_is_missing_untagged_and_unlisted_is_told(tmp_path):
     root = table(tmp_path, "a.jpg,cat,", "b.jpg,,", "c.jpg,cat,no.png", "gone.jpg,cat,", header="image,tags,mask,rating")
     (root / "gone.jpg").unlink()
     picture(root / "sub" / "new.jpg")
     found = find_folder(root, val_fraction=0)
-    assert found.missing == [f"train: c: {root / 'no.png'}", f"train: gone: {root / 'gone.jpg'}"]
-    assert found.untagged == ["b"] and set(split_of(found)) == {"a"}
+    assert found.missing == [f"train: c: {root / 'no.png'}; it trains without this mask", f"train: gone: {root / 'gone.jpg'}"]
+    assert found.untagged == ["b"] and tags_of(found) == {"a": ["cat"], "c": ["cat"]} and found.splits["train"][1].mask is None
     assert "1 pictures are not in tags.csv and are left out, first sub/new.jpg" in found.notes
     assert "tags.csv: the columns ['rating'] are not used; known are image, tags, mask, split" in found.notes
+
+
+def test_a_mask_that_is_missing_matters_where_it_would_measure(tmp_path):
+    root = table(tmp_path, "a.jpg,cat,no.png,", "b.jpg,cat,no.png,val", "c.jpg,cat,,val", header="image,tags,mask,split")
+    found = find_folder(root)
+    assert split_of(found) == {"a": "train", "c": "val"}
+    assert [line.split(": ")[:2] for line in found.missing] == [["train", "a"], ["val", "b"]] and "trains" not in found.missing[1]
+
+
+def test_a_column_of_splits_needs_val_or_says_nothing(tmp_path):
+    root = table(tmp_path, "a.jpg,cat,train", "b.jpg,dog,", "c.jpg,cat,test", header="image,tags,split")
+    with pytest.raises(DataError, match="its column split makes 2 train, 1 test and no val, which .*; write val at some"):
+        find_folder(root)
+    found = find_folder(table(tmp_path, "a.jpg,cat,", "b.jpg,dog,", "c.jpg,cat, ", header="image,tags,split"))
+    assert len(found.splits["val"]) == 1 and noted(found, "val is drawn by name")
 
 
 def test_a_drawn_split_is_told_of_missing_pictures_too(tmp_path):
@@ -274,6 +302,16 @@ def test_the_template_lists_all_pictures_and_overwrites_nothing(tmp_path):
     (tmp_path / "bare").mkdir()
     with pytest.raises(DataError, match=r"bare holds no pictures \(.jpg, .*\); name the folder that holds yours"):
         write_template(tmp_path / "bare")
+
+
+def test_the_template_goes_where_notebook_01_looks(tmp_path, monkeypatch):
+    """Any notation that `root` may have, in a notebook, whose folder is another one."""
+    picture(tmp_path / "own" / "a.JPG")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("~/own", os.path.relpath(tmp_path / "own", ROOT)):
+        (tmp_path / "own" / "tags.csv").unlink(missing_ok=True)
+        assert write_template(name) == ROOT / os.path.expanduser(name) / "tags.csv"
+        assert (tmp_path / "own" / "tags.csv").read_text("utf-8-sig") == "image,tags\na.JPG,\n"
 
 
 @pytest.mark.parametrize("names", [["a.jpg"], ["pics/a.jpg"], ["train/cat/a.jpg", "Val/cat/b.jpg"], []])

@@ -1,11 +1,13 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from wsfcn_lib.data import record
 from wsfcn_lib.data.manifest import (
     IGNORE,
     ClassInfo,
@@ -17,6 +19,7 @@ from wsfcn_lib.data.manifest import (
     validate,
     write_manifest,
 )
+from wsfcn_lib.runs import atomic_write
 
 CLASSES = (ClassInfo(name="cat", mask_id=8, colour=(64, 0, 0)), ClassInfo(name="dog", mask_id=12, colour=(64, 0, 128)))
 
@@ -75,6 +78,57 @@ def test_folder_and_pictures_move_together(made, tmp_path):
 def test_writing_again_removes_the_lists_of_before(made, tmp_path):
     slim = write_manifest(made.folder, CLASSES, {"train": [Sample("train0", tmp_path / "train0.png", (True, False))]})
     assert slim.splits == ("train",) and slim.train_masks() == {}
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["train.csv", "val.csv", "test.csv", "train_masks.csv", "classes.json"])
+@pytest.mark.parametrize("again", ["other lists", "fewer lists"])
+def test_a_list_changed_by_hand_is_neither_replaced_nor_removed(made, tmp_path, name, again):
+    path, samples = made.folder / name, [Sample("train0", tmp_path / "train0.png", (False, True))]
+    path.write_text(path.read_text() + " \n")
+    before = contents(made.folder)
+    new = {split: samples for split in (("train", "val", "test") if again == "other lists" else ("train",))}
+    with pytest.raises(DataError, match=rf"{name} was written or changed by hand, .*: name another folder as `data`, or move"):
+        write_manifest(made.folder, CLASSES, new)
+    assert contents(made.folder) == before
+    path.rename(tmp_path / "mine")
+    assert write_manifest(made.folder, CLASSES, new).splits == tuple(new)
+    assert write_manifest(made.folder, CLASSES, {"train": samples, "val": samples}).splits == ("train", "val"), "both ours"
+
+
+def test_a_list_written_by_hand_stays_the_users(made):
+    (made.folder / "prepared.json").unlink()  # nothing tells who wrote these
+    before, samples = contents(made.folder), {split: made.samples(split) for split in ("train", "val", "test")}
+    samples["train"] = [replace(sample, mask=made.train_masks()[sample.name]) for sample in samples["train"]]
+    for _ in range(2):
+        assert write_manifest(made.folder, CLASSES, samples) == made
+        assert contents(made.folder) == before | {"prepared.json": "{}\n"}, "equal lists may be written, and are not claimed"
+        with pytest.raises(DataError, match="test.csv was written or changed by hand"):
+            write_manifest(made.folder, CLASSES, {"train": samples["train"], "val": samples["val"]})
+    for name in before:
+        (made.folder / name).unlink()
+    write_manifest(made.folder, CLASSES, samples)
+    assert write_manifest(made.folder, CLASSES, {"train": samples["train"][:1]}).splits == ("train",), "now they are ours"
+
+
+def test_interrupted_writing_is_begun_again(made, tmp_path, monkeypatch):
+    new = {"train": [Sample("train0", tmp_path / "train0.png", (False, True))], "val": made.samples("val")}
+
+    def full(path, data):
+        if path.name == "val.csv":
+            raise OSError(28, "No space left on device")
+        atomic_write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "atomic_write", full)
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                write_manifest(made.folder, CLASSES, new)
+    again = write_manifest(made.folder, CLASSES, new)
+    assert again.samples("train")[0].tags == (False, True) and again.splits == ("train", "val")
 
 
 def test_checksums_follow_the_lists(made):

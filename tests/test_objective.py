@@ -11,10 +11,10 @@ import wsfcn_lib.pamr
 from published import fixture
 from test_mutations import replaced
 from wsfcn_lib import WSFCN, NetConfig, TrainConfig
-from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
+from wsfcn_lib.data.glyphs import GlyphSettings
 from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.prepare import SourceSettings, prepare
 from wsfcn_lib.data.transforms import denormalise
-from wsfcn_lib.data.voc import prepare_voc, voc_classes
 from wsfcn_lib.losses import mask_loss, pseudo_labels
 from wsfcn_lib.objective import losses, supervise
 from wsfcn_lib.pamr import pamr
@@ -70,8 +70,9 @@ def test_align_corners_of_losses_and_pamr_are_noticed():
 
 
 def test_stages_and_panel(tmp_path):
-    make_glyphs(tmp_path / "raw", GlyphSettings(size=48, train=4, val=6, test=1))
-    prepare_voc(tmp_path / "raw", tmp_path / "prepared", voc_classes(GLYPH_CLASSES))
+    prepare(
+        SourceSettings(raw=str(tmp_path / "raw"), glyphs=GlyphSettings(size=48, train=4, val=6, test=1)), tmp_path / "prepared"
+    )
     manifest = Manifest.load(tmp_path / "prepared")
     net = WSFCN(NetConfig(backbone="tiny", width=16, dilations=(1, 2, 4, 6), num_classes=7)).train()
     tags = torch.tensor([[1.0, 0, 0, 0, 0, 0]])

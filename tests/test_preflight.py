@@ -8,8 +8,8 @@ import torch
 from wsfcn_lib import preflight as source
 from wsfcn_lib import runs
 from wsfcn_lib.config import TrainConfig
-from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
-from wsfcn_lib.data.voc import prepare_voc, voc_classes
+from wsfcn_lib.data.glyphs import GlyphSettings
+from wsfcn_lib.data.prepare import SourceSettings, prepare
 from wsfcn_lib.job import TrainingError
 from wsfcn_lib.network import build_network
 from wsfcn_lib.preflight import preflight
@@ -23,8 +23,7 @@ SMALL |= {"device": "cpu", "workers": 0, "optimiser": "adamw"}
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("glyphs")
-    make_glyphs(root / "raw", GlyphSettings(size=48, train=32, val=8, test=8))
-    prepare_voc(root / "raw", root / "prepared", voc_classes(GLYPH_CLASSES))
+    prepare(SourceSettings(raw=str(root / "raw"), glyphs=GlyphSettings(size=48, train=32, val=8, test=8)), root / "prepared")
     return str(root / "prepared")
 
 

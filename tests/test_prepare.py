@@ -138,8 +138,28 @@ def test_masks_and_list_of_the_user_go_before_sbd(voc, tmp_path):
     before = state(tmp_path / "own")
     report = prepare(voc_settings(tmp_path), tmp_path / "out")
     assert tags_of(report.manifest, "train") == {"s1": ["cat"]}
-    assert "VOC's trainaug.txt lacks 4 names of the set rule and has 0 others" in report.notes
+    assert "VOC's trainaug lacks 4 names of the set rule and has 0 others" in report.notes
     assert not (tmp_path / "raw").exists() and state(tmp_path / "own") == before
+
+
+def test_augmented_masks_without_their_list(voc, tmp_path, monkeypatch):
+    """A common download: SegmentationClassAug with all masks, those of val among them, and no trainaug.txt, no SBD."""
+    shutil.rmtree(tmp_path / "own/benchmark_RELEASE")
+    (voc / "SegmentationClassAug").mkdir()
+    for name in ("b", "d", "s1"):
+        shutil.copy(voc / "SegmentationClass/b.png", voc / f"SegmentationClassAug/{name}.png")
+    for settings in (voc_settings(tmp_path), voc_settings(tmp_path, root="", raw=str(tmp_path / "own"), download=True)):
+        monkeypatch.setattr(door, "download_voc", lambda raw: raw)
+        report = prepare(settings, tmp_path / "out")
+        assert tags_of(report.manifest, "train") == {"a": ["cat"], "b": ["dog"], "s1": ["dog"]} and report.missing == []
+        assert "no trainaug.txt: its names are those of SegmentationClassAug, without VOC's val, with VOC's train" in report.notes
+        assert "list trainaug holds 3 of VOC 2012's 10582 images" in report.notes
+    folders = {name: path.resolve().parent.name for name, path in report.manifest.train_masks().items()}
+    assert folders == {"a": "SegmentationClass", "b": "SegmentationClassAug", "s1": "SegmentationClassAug"}
+    make_sbd(tmp_path / "own/benchmark_RELEASE/dataset")
+    report = prepare(voc_settings(tmp_path), tmp_path / "out")
+    assert list(tags_of(report.manifest, "train")) == ["a", "b", "s1"] and not (tmp_path / "raw").exists()
+    assert "VOC's trainaug lacks 2 names of the set rule and has 0 others" in report.notes
 
 
 def test_where_voc_is_looked_for(plain, tmp_path, monkeypatch):
@@ -314,8 +334,8 @@ def test_a_folder(holiday, tmp_path):
         assert (tmp_path / "out/images" / name).read_bytes() == (tmp_path / "own" / own).read_bytes()
     assert len(list((tmp_path / "out/images").iterdir())) == 2, "the others are used where they are"
     assert state(tmp_path / "own") == before
-    fractions = changed(holiday, val_fraction=0.0, test_fraction=0.5, max_side=4)
-    assert prepare(fractions, tmp_path / "more").manifest.splits == ("train", "test")
+    fractions = changed(holiday, val_fraction=0.3, test_fraction=0.3, max_side=4)
+    assert prepare(fractions, tmp_path / "more").manifest.splits == ("train", "val", "test")
 
 
 def test_a_folder_must_be_named(tmp_path):
@@ -325,17 +345,33 @@ def test_a_folder_must_be_named(tmp_path):
 
 def test_nothing_is_written_among_the_pictures(holiday, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "own")
-    before = state(tmp_path / "own")
-    for place in ("own", "link"):
-        with pytest.raises(
-            DataError, match="holds the pictures themselves, where nothing is written: name another folder for the"
-        ):
-            prepare(holiday, tmp_path / place)
+    before, small = state(tmp_path / "own"), changed(holiday, max_side=4)
+    for place in ("own", "link", "own/one", "own/new/one", "link/new", "own/masks"):
+        with pytest.raises(DataError, match=r"lies among the pictures of .*own, where nothing is written: name another"):
+            prepare(small, tmp_path / place)
     assert state(tmp_path / "own") == before
     inside = changed(holiday, root=str(tmp_path / "home/images"), max_side=4)
     shutil.copytree(tmp_path / "own", tmp_path / "home/images")
     with pytest.raises(DataError, match="home/images is where copies go, and the source's own pictures lie there"):
         prepare(inside, tmp_path / "home")
+
+
+def test_the_manifest_of_voc_may_lie_below_its_root(plain, tmp_path):
+    assert prepare(plain, tmp_path / "own/prepared").manifest.splits == ("train", "val"), "its lists say what a picture is"
+
+
+def test_without_val_it_says_what_to_write(holiday, plain, tmp_path):
+    with pytest.raises(DataError, match=r"no image of val is left \(the splits are train; name a list for it, or raise val_f"):
+        prepare(changed(plain, lists={"train": "train"}), tmp_path / "out")
+    root = table(tmp_path / "mine", "a.jpg,cat,", "b.jpg,dog,test", header="image,tags,split")
+    mine = changed(holiday, root=str(root))
+    with pytest.raises(DataError, match="its column split makes 1 train, 1 test and no val, which training needs; write val at"):
+        prepare(mine, tmp_path / "out")
+    table(root, "a.jpg,cat,", "b.jpg,dog,val", header="image,tags,split")
+    (root / "b.jpg").unlink()
+    with pytest.raises(DataError, match=r"folder: no image of val is left \(val: b: .*b.jpg\): choose other classes or images"):
+        prepare(mine, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_data_set_is_not_replaced(holiday, plain, tmp_path):
@@ -345,8 +381,7 @@ def test_another_data_set_is_not_replaced(holiday, plain, tmp_path):
         prepare(changed(plain, root=str(tmp_path / "own/VOCdevkit")), tmp_path / "out")
     assert state(tmp_path / "out") == before
     (tmp_path / "out/train.csv").unlink()
-    (tmp_path / "out/val.csv").write_text("torn")
-    assert prepare(holiday, tmp_path / "out").manifest.checksums() == first.checksums(), "damaged lists are written again"
+    assert prepare(holiday, tmp_path / "out").manifest.checksums() == first.checksums(), "what was removed is written again"
     (tmp_path / "out/classes.json").write_text('[{"name": "cat"}]')
     with pytest.raises(DataError, match=r"(?s)classes.json is damaged \(.*mask_id.*\); delete it to have it made again"):
         prepare(holiday, tmp_path / "out")
@@ -359,18 +394,91 @@ def test_bad_files_are_left_out(holiday, tmp_path):
     drawn(tmp_path / "own/masks/b.png", [9])
     faults = validate(manifest)
     assert len(faults) == 2
-    left = leave_out(manifest, faults)
+    left = leave_out(manifest, faults, holiday)
     assert list(tags_of(left, "train")) == ["one__a_jpg", "two__a_png", "e"] and list(tags_of(left, "val")) == ["c"]
     assert left.samples("val")[0].mask.name == "c.png" and validate(Manifest.load(tmp_path / "out")) == []
-    assert leave_out(left, []).checksums() == left.checksums()
+    assert leave_out(left, [], holiday).checksums() == left.checksums()
+
+
+def test_lists_edited_by_hand_stay(holiday, tmp_path):
+    """Prepared, cleaned of a bad picture, then edited: running again changes nothing of it; without the edit, it does."""
+    manifest = prepare(holiday, tmp_path / "out").manifest
+    whole, torn = manifest.checksums(), tmp_path / "own/f.jpg"
+    picture = torn.read_bytes()
+    torn.write_bytes(picture[:150])
+    leave_out(manifest, validate(manifest), holiday)
+    torn.write_bytes(picture)
+    assert prepare(holiday, tmp_path / "out").manifest.checksums() == whole, "the shorter list was no user's"
+    val = tmp_path / "out/val.csv"
+    val.write_text(val.read_text().replace("c.jpg,cat,", "c.jpg,cat;dog,"))
+    before = state(tmp_path / "out")
+    with pytest.raises(DataError, match=r"out/val\.csv was written or changed by hand"):
+        prepare(holiday, tmp_path / "out")
+    assert state(tmp_path / "out") == before
+    text, fault = val.read_text(), f"{manifest.samples('train')[-1].image}: gone"
+    assert len(leave_out(manifest, [fault], holiday).samples("train")) == 3 and val.read_text() == text
+    with pytest.raises(DataError, match=r"out/val\.csv was written or changed by hand"):
+        prepare(holiday, tmp_path / "out")
+    with pytest.raises(DataError, match=r"out/val\.csv was written or changed by hand"):
+        leave_out(Manifest.load(tmp_path / "out"), [f"{manifest.samples('val')[0].image}: gone"], holiday)
+    assert val.read_text() == text
+    val.unlink()
+    assert prepare(holiday, tmp_path / "out").manifest.checksums() == whole
 
 
 def test_training_masks_stay_with_those_that_are_left(plain, tmp_path):
     manifest = prepare(plain, tmp_path / "out").manifest
     base = tmp_path / "own/VOCdevkit/VOC2012"
     Image.new("L", (7, 7)).save(base / "SegmentationClass/a.png")
-    left = leave_out(manifest, validate(manifest))
+    left = leave_out(manifest, validate(manifest), plain)
     assert list(tags_of(left, "train")) == ["b"] and list(left.train_masks()) == ["b"]
+
+
+@pytest.fixture
+def half_masked(tmp_path):
+    """Settings for a folder of a, b and f for training: the mask of a is torn, that of b of another size, f has none."""
+    lines = ["a.jpg,cat,train", "b.jpg,dog,train", "f.jpg,cat,train", "c.jpg,cat,val", "d.jpg,dog,val"]
+    root = table(tmp_path / "own", *lines, header="image,tags,split")
+    for name in "abcd":
+        drawn(root / f"masks/{name}.png", [1])
+    Image.new("L", (7, 7)).save(root / "masks/b.png")
+    (root / "masks/a.png").write_bytes((root / "masks/a.png").read_bytes()[:40])
+    return SourceSettings(dataset="folder", root=str(root))
+
+
+def test_a_bad_training_mask_costs_the_mask_only(half_masked, tmp_path):
+    manifest = prepare(half_masked, tmp_path / "out").manifest
+    drawn(tmp_path / "own/masks/d.png", [9])
+    faults = validate(manifest)
+    assert len(faults) == 3
+    left = leave_out(manifest, faults, half_masked)
+    assert tags_of(left, "train") == {"a": ["cat"], "b": ["dog"], "f": ["cat"]} and left.train_masks() == {}
+    assert list(tags_of(left, "val")) == ["c"] and validate(left) == []
+    (tmp_path / "own/b.jpg").write_bytes(b"torn")
+    faults = [line for line in validate(manifest) if "/b." in line]
+    assert list(tags_of(leave_out(manifest, validate(manifest), half_masked), "train")) == ["a", "f"], "its picture is bad too"
+
+
+def test_a_bad_training_mask_does_not_stop_the_copy_of_its_picture(half_masked, tmp_path):
+    report = prepare(changed(half_masked, max_side=4), tmp_path / "out")
+    assert tags_of(report.manifest, "train") == {"a": ["cat"], "b": ["dog"], "f": ["cat"]}
+    assert list(report.manifest.train_masks()) == ["b"]
+    assert len(report.missing) == 1 and report.missing[0].startswith(f"train: a: {tmp_path / 'own/masks/a.png'}: not a readable")
+    assert report.missing[0].endswith("; it trains without this mask")
+    with pytest.raises(DataError, match="1 listed images cannot be used"):
+        prepare(changed(half_masked, max_side=4, strict=True), tmp_path / "strict")
+
+
+def test_tags_of_boxes_survive_their_mask(plain, tmp_path):
+    base = tmp_path / "own/VOCdevkit/VOC2012"
+    (base / "Annotations").mkdir()
+    for name in "abd":
+        (base / f"Annotations/{name}.xml").write_text("<annotation><object><name>bus</name></object></annotation>")
+    Image.new("L", (7, 7)).save(base / "SegmentationClass/a.png")
+    boxes = changed(plain, tags="boxes")
+    manifest = prepare(boxes, tmp_path / "out").manifest
+    left = leave_out(manifest, validate(manifest), boxes)
+    assert tags_of(left, "train") == {"b": ["bus"], "a": ["bus"]} and list(left.train_masks()) == ["b"]
 
 
 def test_leave_out_refuses_what_it_cannot_mend(plain, tmp_path):
@@ -379,14 +487,14 @@ def test_leave_out_refuses_what_it_cannot_mend(plain, tmp_path):
     assert len(faults) == 2 and "listed in both" in faults[0]
     before = state(tmp_path / "out")
     with pytest.raises(DataError, match="2 faults are for you to mend, the first: .*listed in both train.csv and val.csv"):
-        leave_out(manifest, faults)
+        leave_out(manifest, faults, plain)
     assert state(tmp_path / "out") == before
     for name in "ab":
         picture(tmp_path / f"own/VOCdevkit/VOC2012/JPEGImages/{name}.jpg").write_bytes(b"torn")
     with pytest.raises(DataError, match="faults are for you to mend"):
-        leave_out(manifest, validate(manifest))
+        leave_out(manifest, validate(manifest), plain)
     manifest = prepare(plain, tmp_path / "out").manifest
     before, faults = state(tmp_path / "out"), validate(manifest)
     with pytest.raises(DataError, match=r"no image of \['train'\] is readable; first: .*not a readable picture"):
-        leave_out(manifest, faults)
+        leave_out(manifest, faults, plain)
     assert state(tmp_path / "out") == before

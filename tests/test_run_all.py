@@ -12,8 +12,8 @@ import stages
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
-from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
-from wsfcn_lib.data.voc import prepare_voc, voc_classes
+from wsfcn_lib.data.glyphs import GlyphSettings
+from wsfcn_lib.data.prepare import SourceSettings, prepare
 from wsfcn_lib.runs import ROOT, RUNS, RunFolder, code_hash
 
 
@@ -95,8 +95,7 @@ def test_each_notebook_gets_the_settings_it_declares(params):
 @pytest.fixture
 def made(tmp_path):
     """A run whose first two stages look finished, and its plan."""
-    make_glyphs(tmp_path / "raw", GlyphSettings(size=48, train=4, val=2, test=2))
-    prepare_voc(tmp_path / "raw", tmp_path / "data", voc_classes(GLYPH_CLASSES))
+    prepare(SourceSettings(raw=str(tmp_path / "raw"), glyphs=GlyphSettings(size=48, train=4, val=2, test=2)), tmp_path / "data")
     run = tmp_path / "run"
     plan = stages.plan({"data": str(tmp_path / "data")}, run)
     for stage in ("01_prepare_data", "02_train"):

@@ -92,7 +92,7 @@ def test_the_rule_is_compared_with_the_list_of_the_user(voc, boundaries):
     own.write_text("\n".join(names))
     assert trainaug_notes(voc, names) == []
     own.write_text("a\nb\nd\n")
-    assert trainaug_notes(voc, names) == ["VOC's trainaug.txt lacks 3 names of the set rule and has 1 others"]
+    assert trainaug_notes(voc, names) == ["VOC's trainaug lacks 3 names of the set rule and has 1 others"]
 
 
 @pytest.mark.parametrize("processes", [1, 2])

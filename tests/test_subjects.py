@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from test_released import released_file
 from wsfcn_lib.artefacts import ARTEFACTS, WeightsError
 from wsfcn_lib.checkpoints import save_snapshot
 from wsfcn_lib.config import NetConfig, TrainConfig
 from wsfcn_lib.data.manifest import ClassInfo, DataError, Sample, write_manifest
+from wsfcn_lib.evaluate import EvalSettings
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs import RunError, RunFolder
 from wsfcn_lib.subjects import ending_of, label_of, manifest_of, open_trained, samples_of
@@ -78,6 +80,16 @@ def test_a_folder_is_its_pictures_in_order(manifest, tmp_path):
     (holiday / "dog.png").touch()
     with pytest.raises(DataError, match=r"dog\.JPG and dog\.png would share one mask file; rename one"):
         samples_of(str(holiday), manifest)
+
+
+def test_paths_may_be_paths(manifest, tmp_path):
+    """As people write them in a notebook: a Path, with an ending in capitals."""
+    Image.new("RGB", (6, 5)).save(tmp_path / "IMG_1.JPG")
+    assert [s.image for s in samples_of(tmp_path / "IMG_1.JPG", manifest)] == [tmp_path / "IMG_1.JPG"]
+    settings = EvalSettings(images=tmp_path / "IMG_1.JPG")
+    assert settings.images == str(tmp_path / "IMG_1.JPG") and label_of(tmp_path / "IMG_1.JPG") == "IMG_1"
+    with pytest.raises(ValidationError, match="images"):
+        EvalSettings(images=3)
 
 
 def test_nothing_to_look_at(manifest, tmp_path):

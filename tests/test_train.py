@@ -9,8 +9,8 @@ import torch
 
 from wsfcn_lib.checkpoints import CheckpointError, Progress, find_snapshot, load_snapshot, snapshots
 from wsfcn_lib.config import TrainConfig
-from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
-from wsfcn_lib.data.voc import prepare_voc, voc_classes
+from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings
+from wsfcn_lib.data.prepare import SourceSettings, prepare
 from wsfcn_lib.job import TrainingError, build_accelerator, build_optimiser
 from wsfcn_lib.log import COLUMNS
 from wsfcn_lib.network import build_network
@@ -36,8 +36,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("glyphs")
-    make_glyphs(root / "raw", GlyphSettings(size=48, train=32, val=8, test=8))
-    prepare_voc(root / "raw", root / "prepared", voc_classes(GLYPH_CLASSES))
+    prepare(SourceSettings(raw=str(root / "raw"), glyphs=GlyphSettings(size=48, train=32, val=8, test=8)), root / "prepared")
     return root / "prepared"
 
 

@@ -6,18 +6,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
+from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings
 from wsfcn_lib.data.manifest import DataError, Manifest, read_image
+from wsfcn_lib.data.prepare import SourceSettings, prepare
 from wsfcn_lib.data.transforms import MEAN, STD, TrainSet, denormalise, epoch_batches, normalise
-from wsfcn_lib.data.voc import prepare_voc, voc_classes
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory) -> Manifest:
     """A few scenes, their masks deleted after the tags were taken."""
     root = tmp_path_factory.mktemp("glyphs")
-    make_glyphs(root, GlyphSettings(size=64, train=8, val=4, test=0))
-    report = prepare_voc(root, root / "prepared", voc_classes(GLYPH_CLASSES))
+    report = prepare(SourceSettings(raw=str(root), glyphs=GlyphSettings(size=64, train=8, val=4, test=0)), root / "prepared")
     shutil.rmtree(root / "VOCdevkit/VOC2012/SegmentationClass")
     return report.manifest
 

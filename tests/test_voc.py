@@ -8,8 +8,8 @@ from PIL import Image
 from wsfcn_lib.classes import VOC_CLASSES
 from wsfcn_lib.data import voc
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs, scene
-from wsfcn_lib.data.manifest import DataError, Manifest, read_mask, validate
-from wsfcn_lib.data.voc import FULL, find_voc, prepare_voc, voc_base, voc_classes, voc_names
+from wsfcn_lib.data.manifest import DataError, read_mask, validate, write_manifest
+from wsfcn_lib.data.voc import FULL, find_voc, voc_base, voc_classes, voc_names
 
 ROOT = os.environ.get("WSFCN_VOC_ROOT")
 ALL = {"train": "train", "val": "val", "test": "test"}
@@ -60,42 +60,33 @@ def shown(found, split: str) -> dict[str, list[str]]:
     return {s.name: [n for n, tag in zip(names, s.tags, strict=True) if tag] for s in found.splits[split]}
 
 
-def tags_of(manifest: Manifest, split: str) -> dict[str, list[str]]:
-    return {s.name: [n for n, t in zip(manifest.names[1:], s.tags, strict=True) if t] for s in manifest.samples(split)}
-
-
 def test_tags_are_the_classes_of_the_masks(base, tmp_path):
-    report = prepare_voc(base, tmp_path / "out", lists=ALL)
-    assert tags_of(report.manifest, "train") == {"a": ["cat"], "b": ["dog"]}
-    assert tags_of(report.manifest, "val") == {"d": ["cat", "person"]}
-    assert report.manifest.samples("test")[0].mask is None
-    assert report.untagged == ["c"] and report.missing == []
-    assert report.manifest.num_classes == 21 and validate(report.manifest) == []
+    found = find_voc(base, lists=ALL)
+    assert shown(found, "train") == {"a": ["cat"], "b": ["dog"]} and shown(found, "val") == {"d": ["cat", "person"]}
+    assert found.splits["test"][0].mask is None and found.untagged == ["c"] and found.missing == []
+    manifest = write_manifest(tmp_path / "out", found.classes, found.splits)
+    assert manifest.num_classes == 21 and validate(manifest) == []
 
 
-def test_trainaug_takes_its_masks_from_the_augmented_folder(base, tmp_path):
-    report = prepare_voc(base, tmp_path / "out", lists={"train": "trainaug", "val": "val"})
-    assert tags_of(report.manifest, "train") == {"b": ["dog", "person"]}
-    assert report.manifest.train_masks()["b"].parent.name == "SegmentationClassAug"
-    plain = prepare_voc(base, tmp_path / "out", lists={"train": "trainaug"}, train_masks="SegmentationClass")
-    assert tags_of(plain.manifest, "train") == {"b": ["dog"]}
+def test_trainaug_takes_its_masks_from_the_augmented_folder(base):
+    found = find_voc(base, lists={"train": "trainaug", "val": "val"})
+    assert shown(found, "train") == {"b": ["dog", "person"]}
+    assert found.splits["train"][0].mask.parent.name == "SegmentationClassAug"
+    assert shown(find_voc(base, lists={"train": "trainaug"}, train_masks="SegmentationClass"), "train") == {"b": ["dog"]}
 
 
-def test_missing_files_are_counted_or_refused(base, tmp_path):
+def test_missing_files_are_counted(base):
     (base / "JPEGImages/a.jpg").unlink()
     (base / "ImageSets/Segmentation/val.txt").write_text("d\nghost\n")
-    report = prepare_voc(base, tmp_path / "out")
-    assert [line.split(": ")[:2] for line in report.missing] == [["train", "a"], ["val", "ghost"]]
-    assert "JPEGImages/a.jpg" in report.missing[0] and "SegmentationClass/ghost.png" in report.missing[1]
-    assert set(tags_of(report.manifest, "train")) == {"b"}
-    with pytest.raises(DataError, match=r"2 listed images lack files, .*complete the folder or the lists"):
-        prepare_voc(base, tmp_path / "strict", strict=True)
-    assert not (tmp_path / "strict" / "train.csv").exists()
+    found = find_voc(base)
+    assert [line.split(": ")[:2] for line in found.missing] == [["train", "a"], ["val", "ghost"]]
+    assert "JPEGImages/a.jpg" in found.missing[0] and "SegmentationClass/ghost.png" in found.missing[1]
+    assert set(shown(found, "train")) == {"b"}
 
 
-def test_a_foreign_mask_id_names_the_file(base, tmp_path):
+def test_a_foreign_mask_id_names_the_file(base):
     with pytest.raises(DataError, match=r"[ab].png: the mask ids \[(8|12)\] belong to no class"):
-        prepare_voc(base, tmp_path / "out", classes=voc_classes(GLYPH_CLASSES))
+        find_voc(base, voc_classes(GLYPH_CLASSES))
     with pytest.raises(DataError, match=r"b.png: the mask ids \[12\] belong to no class"):  # a's and c's are known: no matter
         find_voc(base, voc_classes(VOC_CLASSES[:8]))
 
@@ -103,19 +94,19 @@ def test_a_foreign_mask_id_names_the_file(base, tmp_path):
 def test_wrong_places_are_named(base, tmp_path):
     assert voc_base(tmp_path) == voc_base(tmp_path / "VOCdevkit") == voc_base(base) == base
     with pytest.raises(DataError, match="no JPEGImages in .*nowhere.*VOCdevkit"):
-        prepare_voc(tmp_path / "nowhere", tmp_path / "out")
+        find_voc(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"minival.txt is missing; the lists there are \['test', 'train', 'trainaug', 'val'\]"):
-        prepare_voc(base, tmp_path / "out", lists={"val": "minival"})
+        find_voc(base, lists={"val": "minival"})
     (base / "ImageSets/Segmentation/train.txt").write_text("c\n")
     with pytest.raises(DataError, match="none of the 1 images of list 'train' can be used"):
-        prepare_voc(base, tmp_path / "out")
+        find_voc(base)
 
 
 def test_glyph_scenes_go_through_the_same_door(tmp_path):
     settings = GlyphSettings(size=48, train=5, val=2, test=2)
     make_glyphs(tmp_path / "raw", settings)
-    report = prepare_voc(tmp_path / "raw", tmp_path / "prepared", voc_classes(GLYPH_CLASSES), ALL)
-    manifest = report.manifest
+    found = find_voc(tmp_path / "raw", voc_classes(GLYPH_CLASSES), ALL)
+    manifest = write_manifest(tmp_path / "prepared", found.classes, found.splits)
     assert manifest.names == ("background", *GLYPH_CLASSES)
     assert [len(manifest.samples(split)) for split in manifest.splits] == [5, 2, 2]
     labels = scene(settings, "test", 1)[1]
@@ -257,11 +248,10 @@ def test_long_lists_show_how_far_they_are(base, capsys, monkeypatch):
 
 @pytest.mark.real
 @pytest.mark.skipif(not ROOT, reason="WSFCN_VOC_ROOT names no VOC folder")
-def test_real_photographs(tmp_path):
-    report = prepare_voc(ROOT, tmp_path / "voc")
-    assert report.manifest.names[1:] == VOC_CLASSES
-    assert report.missing == [] and report.untagged == []
-    present = {name for split in ("train", "val") for tags in tags_of(report.manifest, split).values() for name in tags}
+def test_real_photographs():
+    found = find_voc(ROOT)
+    assert tuple(info.name for info in found.classes) == VOC_CLASSES and found.missing == found.untagged == []
+    present = {name for split in ("train", "val") for tags in shown(found, split).values() for name in tags}
     assert {"cat", "dog", "person"} <= present
     found = find_voc(ROOT, lists={"train": "trainaug"})
     assert len(found.splits["train"]) + len(found.untagged) + len(found.missing) == len(voc_names(voc_base(ROOT), "trainaug"))

@@ -1,5 +1,6 @@
 """Typed settings: what a network is, and what a training run is. Unknown names and values out of range are errors."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -15,6 +16,11 @@ class Settings(BaseModel):
     """Base of all settings: immutable, and a misspelt name is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths_as_text(cls, values):
+        return {key: str(value) if isinstance(value, Path) else value for key, value in dict(values).items()}
 
 
 class Architecture(Settings):

@@ -63,23 +63,23 @@ def crf_many(jobs: Iterable[tuple], processes: int = 2) -> Iterator[tuple[str, n
         for name, *job in jobs:
             yield name, _named(name, crf, *job)
         return
-    from joblib.externals.loky import get_reusable_executor
+    # a pool of its own: joblib's, which its other users share, is started for them alone. Not joblib.Parallel: that draws jobs,
+    # so runs the network, in threads of its pool, and runs ahead of whoever takes the results
+    from joblib.externals.loky import ProcessPoolExecutor
 
-    pool, waiting = get_reusable_executor(max_workers=processes), deque()
+    pool, waiting = ProcessPoolExecutor(processes), deque()
     try:
         for name, image, masks, tags, recipe in jobs:
             # absent classes are dropped here already: a worker then receives a fifth of the bytes
             present = _named(name, present_classes, tags)
             probabilities = _named(name, crf_masks, masks, tags, recipe)[present]
-            future = pool.submit(dense_crf, image, probabilities, BILATERAL_SXY[recipe])
-            waiting.append((name, present, future))
+            waiting.append((name, present, pool.submit(dense_crf, image, probabilities, BILATERAL_SXY[recipe])))
             if len(waiting) >= 2 * processes:
                 yield _labels(*waiting.popleft())
         while waiting:
             yield _labels(*waiting.popleft())
     finally:
-        for _, _, future in waiting:
-            future.cancel()
+        pool.shutdown(kill_workers=True)  # what is under way by now, nobody waits for
 
 
 def _labels(name: str, present: np.ndarray, future) -> tuple[str, np.ndarray]:

@@ -5,7 +5,7 @@ import io
 import json
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -23,7 +23,7 @@ from wsfcn_lib.infer import SCALES, SCORE_CUT, at_size, predict_masks, probabili
 from wsfcn_lib.metrics import ConfusionMatrix, mean_average_precision, summary
 from wsfcn_lib.recipes import RECIPES, label_map
 from wsfcn_lib.runs import atomic_write, plain
-from wsfcn_lib.subjects import ending_of, label_of, place_of, samples_of
+from wsfcn_lib.subjects import ending_of, label_of, place_of, readable, samples_of
 
 
 class EvalSettings(Settings):
@@ -85,7 +85,7 @@ def look(net: nn.Module, sample: Sample, settings: EvalSettings) -> tuple[ImageR
     return ImageResult(sample, chances, tags["predicted"], labels, size), jobs
 
 
-def predict(net: nn.Module, samples: Sequence[Sample], settings: EvalSettings) -> Iterator[ImageResult]:
+def predict(net: nn.Module, samples: Iterable[Sample], settings: EvalSettings) -> Iterator[ImageResult]:
     """Predict image after image, in order; the CRF runs in its processes meanwhile. Needs no ground truth."""
     if not settings.use_crf:
         yield from (look(net, sample, settings)[0] for sample in samples)
@@ -177,17 +177,21 @@ def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Pa
     Writes into the run folder: masks/<name of images>[_crf]/*.png; metrics.json, its numbers null where nothing has a mask;
     per_image.csv; and scores.csv, the probability of each class in each picture. These three belong to splits; those of a
     list or folder end in _<name> (metrics_holiday.json). DataError where these are of another folder with the same name.
+    A picture of a folder that cannot be opened is left out, told at the end and in `left_out` of the metrics; see `readable`.
     """
     images, ending = settings.images, ending_of(settings.images)
     path, source = run / f"metrics{ending}.json", {"source": plain(place_of(images))} if ending else {}
     if source and path.exists() and (known := json.loads(path.read_text("utf-8")).get("source")) != source["source"]:
         raise DataError(f"{path} is of {known}, not of {place_of(images)}: rename this, or choose another run name")
-    samples, tally = samples_of(images, manifest), Tally(manifest, settings)
-    for result in tqdm(predict(net, samples, settings), "evaluate", len(samples), file=sys.stdout, mininterval=5, ncols=80):
+    samples, tally, bad = samples_of(images, manifest), Tally(manifest, settings), []
+    results = predict(net, readable(images, samples, bad), settings)
+    for result in tqdm(results, "evaluate", len(samples), file=sys.stdout, mininterval=5, ncols=80):
         tally.add(result)
         for crf in (False, True):
             if (labels := result.labels.get(Variant(settings.recipe, crf, "predicted"))) is not None:
                 save_mask(run / "masks" / f"{label_of(images)}{'_crf' * crf}" / f"{result.sample.name}.png", labels, manifest)
+    print(*(f"left out: {line}" for line in bad), sep="\n", end="\n" * bool(bad))
+    source |= {"left_out": plain(bad)} if bad else {}
     atomic_write(path, json.dumps(tally.metrics() | source, indent=1) + "\n")
     columns = list(dict.fromkeys(key for row in tally.rows for key in row))
     write_table(run / f"per_image{ending}.csv", [columns, *([row.get(key, "") for key in columns] for row in tally.rows)])

@@ -3,6 +3,7 @@
 import os
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +13,12 @@ from torch import nn
 from wsfcn_lib.artefacts import initial_weights
 from wsfcn_lib.checkpoints import find_snapshot
 from wsfcn_lib.config import TrainConfig
-from wsfcn_lib.data.manifest import SPLITS, ClassInfo, DataError, Manifest, Sample
+from wsfcn_lib.data.folder import PICTURES
+from wsfcn_lib.data.manifest import SPLITS, ClassInfo, DataError, Manifest, Sample, read_image
 from wsfcn_lib.data.selection import read_list
 from wsfcn_lib.infer import SCALES
 from wsfcn_lib.released import load_network
 from wsfcn_lib.runs import ROOT, RunError, read_run
-
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class Trained(NamedTuple):
@@ -83,6 +83,26 @@ def samples_of(images: str, manifest: Manifest, root: Path = ROOT) -> list[Sampl
     if not manifest.splits:
         raise DataError(f"images={images!r} needs a data set, and none is known: name one as `data`, or a folder of pictures")
     return _split(images, manifest) if images in SPLITS else _listed(path, manifest)
+
+
+def readable(images: str, samples: list[Sample], bad: list[str], root: Path = ROOT) -> Iterator[Sample]:
+    """The samples of `images`, one by one; of a folder only those that open, with a line in `bad` for each other one.
+
+    Splits and lists are a data set, whose numbers are of all its pictures: there a bad one stops the evaluation that opens it.
+    In a folder it is left out. DataError where none of them opens.
+    """
+    if images in SPLITS or not place_of(images, root).is_dir():
+        yield from samples
+        return
+    for sample in samples:
+        try:
+            read_image(sample.image)
+        except DataError as error:
+            bad.append(str(error))
+        else:
+            yield sample
+    if len(bad) == len(samples):
+        raise DataError(f"{place_of(images, root)}: none of its {len(bad)} pictures can be opened; first: {bad[0]}")
 
 
 def place_of(images: str, root: Path = ROOT) -> Path:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
-from ..runs import atomic_write
+from ..runs import ROOT, atomic_write
 
 if TYPE_CHECKING:
     from .manifest import Manifest
@@ -22,6 +22,11 @@ MANY = 2000  # pictures take over two seconds from about here
 
 class DataError(ValueError):
     """The data break a rule; the message names the file, the rule and what to do."""
+
+
+def place(path: Path | str) -> Path:
+    """A folder that a user names: from ROOT, or absolute, or in the home folder (~)."""
+    return ROOT / Path(path).expanduser()
 
 
 def open_image(path: Path | str) -> Image.Image:

@@ -1,23 +1,22 @@
 """A user's own pictures as they lie: tags from a file tags.csv, or from sub-folders named after classes."""
 
 import csv
-import hashlib
 import io
 import json
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path, PurePosixPath
 from random import Random
 from typing import NamedTuple
 
 from ..classes import voc_colour
 from ..runs import atomic_write
-from .files import DataError
+from .files import DataError, place
 from .manifest import SPLITS, ClassInfo, Manifest, Sample
-from .source import Found
+from .remarks import remarks, twins
+from .source import MASKLESS, Found
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-COLUMNS, RARE = ("image", "tags", "mask", "split"), 20  # of tags.csv; fewer training images are rare
+COLUMNS = ("image", "tags", "mask", "split")  # of tags.csv
 
 
 class Entry(NamedTuple):
@@ -36,10 +35,10 @@ def find_folder(root: Path | str, seed: int = 0, val_fraction: float = 0.1, test
     Tags: root/tags.csv has the columns image,tags, and mask and split if wanted; paths below root, ';' between tags. Without
     it, every sub-folder with pictures is a class, and its name the tag.
     Classes: in alphabetical order, mask id = position; root/classes.json, a list of {name, mask_id, colour}, overrules that.
-    Masks: the column, else root/masks/<path or name of the picture>.png. They only measure.
-    Splits: the column (empty: train). Without it, pictures with masks go to val, as only they can measure; where more than
-    half have one, or none has, the fractions are drawn from them or from all, by a hash of seed and path, so that new
-    pictures move no others. One picture at least goes to val, unless its fraction is 0.
+    Masks: the column, else root/masks/<path or name of the picture>.png. They only measure: training goes on where one lacks.
+    Splits: the column (empty: train; some must be val). Without it, or where it is all empty, pictures with masks go to val,
+    as only they can measure; where more than half have one, or none has, the fractions are drawn from them or from all, by a
+    hash of seed and path, so that new pictures move no others. One at least goes to val, unless its fraction is 0.
     Names: the file's stem; of pictures that share it, the path with "__" for "/" and "_" for ".".
     """
     root = Path(root)
@@ -52,24 +51,31 @@ def find_folder(root: Path | str, seed: int = 0, val_fraction: float = 0.1, test
     entries, drawn = draw(entries, seed, val_fraction, test_fraction)
     classes, splits, missing, untagged = _classes(root, entries), {split: [] for split in SPLITS}, [], []
     for entry in entries:
-        name, files = names[entry.path], [file for file in (root / entry.path, entry.mask) if file]
-        if absent := [str(file) for file in files if not file.is_file()]:
-            missing.append(f"{entry.split}: {name}: {', '.join(absent)}")
-        elif entry.split == "train" and not entry.tags:
+        name, image, training = names[entry.path], root / entry.path, entry.split == "train"
+        absent = [file for file in (image, entry.mask) if file and not file.is_file()]
+        stays = not absent or training and image not in absent
+        if absent:
+            missing.append(f"{entry.split}: {name}: {', '.join(map(str, absent))}{f'; {MASKLESS}' * stays}")
+        if stays and training and not entry.tags:
             untagged.append(name)
-        else:
-            splits[entry.split].append(Sample(name, files[0], tuple(c.name in entry.tags for c in classes), entry.mask))
+        elif stays:
+            tags = tuple(info.name in entry.tags for info in classes)
+            splits[entry.split].append(Sample(name, image, tags, None if absent else entry.mask))
     if not splits["train"]:
         text = f"of {len(entries)} pictures {len(missing)} lack files and {len(untagged)} a tag, and none is left for training"
         raise DataError(f"{root}: {text}; tag more of them, correct their paths, or lower val_fraction")
-    notes += [drawn, *_remarks(classes, splits), *_twins([s.image for samples in splits.values() for s in samples])]
+    notes += [drawn, *remarks(classes, splits), *twins([s.image for samples in splits.values() for s in samples])]
     notes += [f"no pictures, passed over: {', '.join(f'{count} {kind}' for kind, count in others.most_common())}"] * bool(others)
     return Found(classes, {split: samples for split, samples in splits.items() if samples}, missing, untagged, notes)
 
 
 def write_template(root: Path | str) -> Path:
-    """Write root/tags.csv, a line for each picture below `root`, its tags to be filled in; DataError if it is there already."""
-    path, (pictures, _) = Path(root) / "tags.csv", scan(Path(root))
+    """Write tags.csv, a line for each picture below `root`, its tags to be filled in; DataError if it is there already.
+
+    `root` is what notebook 01 takes as `root`: absolute, from the repository, or in the home folder (~).
+    """
+    root = place(root)
+    path, (pictures, _) = root / "tags.csv", scan(root)
     if path.exists():
         raise DataError(f"{path} is there and is never overwritten; move it away for a fresh one")
     if not pictures:
@@ -112,7 +118,7 @@ def _listed(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry], lis
             raise DataError(f"{where}: {str(path)!r} is no picture of a kind known here ({', '.join(PICTURES)}); convert it")
         if path in entries:
             raise DataError(f"{where}: {path} is listed before ({entries[path].where}); make it one line")
-        split = cells.get("split", "").lower() or ("train" if "split" in cells else None)
+        split = cells.get("split", "").lower() or None
         if split not in (None, *SPLITS):
             raise DataError(f"{where}: split is {split!r}; write one of {', '.join(SPLITS)}, or nothing for train")
         tags = tuple(tag.strip() for tag in cells["tags"].split(";") if tag.strip())
@@ -141,14 +147,20 @@ def _names(paths: list[PurePosixPath]) -> dict[PurePosixPath, str]:
     """A name for each picture that no other has, upper and lower case taken as one: some disks do."""
     stems = Counter(path.stem.casefold() for path in paths)
     names = {p: p.stem if stems[p.stem.casefold()] == 1 else str(p).replace("/", "__").replace(".", "_") for p in paths}
-    if doubles := [name for name, count in Counter(name.casefold() for name in names.values()).items() if count > 1]:
-        raise DataError(f"two pictures would both be called {doubles[0]!r}; rename one of them")
+    first = {}
+    for path, name in names.items():
+        if (other := first.setdefault(name.casefold(), path)) != path:
+            raise DataError(f"{other} and {path} would both be called {name!r}; rename one of them, or join their folders")
     return names
 
 
 def draw(entries: list[Entry], seed: int, val_fraction: float, test_fraction: float) -> tuple[list[Entry], str]:
     """Give entries their splits, if they have none, and say how; see `find_folder`."""
     if any(entry.split for entry in entries):
+        entries = [entry._replace(split=entry.split or "train") for entry in entries]
+        if "val" not in (counts := Counter(entry.split for entry in entries)):
+            told = f"tags.csv: its column split makes {', '.join(f'{n} {split}' for split, n in counts.items())} and no val"
+            raise DataError(f"{told}, which training needs; write val at some pictures, or empty the column to have it drawn")
         return entries, "the splits are those of tags.csv"
     masked, rest = [entry for entry in entries if entry.mask], val_fraction + test_fraction
     pool, few = masked or [entry for entry in entries if entry.tags], 0 < 2 * len(masked) <= len(entries) and rest > 0
@@ -176,25 +188,3 @@ def _classes(root: Path, entries: list[Entry]) -> tuple[ClassInfo, ...]:
     if unknown := sorted(used.keys() - {info.name for info in classes}):
         raise DataError(f"{used[unknown[0]]}: no class is called {unknown[0]!r}; correct it, or add it to {path}")
     return Manifest(root, classes).classes  # which refuses names and ids that occur twice
-
-
-def _remarks(classes: tuple[ClassInfo, ...], splits: dict[str, list[Sample]]) -> list[str]:
-    counts = {info.name: sum(sample.tags[k] for sample in splits["train"]) for k, info in enumerate(classes)}
-    alike, notes = defaultdict(list), []
-    for name, count in counts.items():
-        alike["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(f"{name!r} ({count} training images)")
-    for group in filter(lambda names: len(names) > 1, alike.values()):
-        notes.append(f"{' and '.join(group)} differ only in case or blanks; if they are one class, write them alike")
-    if rare := [f"{name} ({count})" for name, count in counts.items() if count < RARE]:
-        notes.append(f"fewer than {RARE} training images, little to learn from: {', '.join(rare)}")
-    if any(sample.mask for samples in splits.values() for sample in samples):
-        notes.append(f"masks are read with the ids {', '.join(f'{info.mask_id} {info.name}' for info in classes)}")
-    return notes
-
-
-def _twins(paths: list[Path]) -> list[str]:
-    sizes, first = Counter(path.stat().st_size for path in paths), {}
-    equal = [path for path in paths if sizes[path.stat().st_size] > 1]
-    pairs = [(first.setdefault(hashlib.sha256(path.read_bytes()).digest(), path), path) for path in equal]
-    twins = [f"{one} = {other}" for one, other in pairs if one != other]
-    return [f"{len(twins)} pictures occur twice, each time with its own tags; keep one: {twins[0]}"] if twins else []

@@ -4,12 +4,12 @@ Class indices everywhere: 0 = background, c = classes[c - 1], 255 = ignored. Tag
 """
 
 import csv
-import hashlib
 import io
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +18,15 @@ from pydantic import Field, ValidationError, field_validator
 
 from ..classes import BORDER_COLOUR
 from ..config import Settings
-from ..runs import ROOT, atomic_write
+from ..runs import ROOT
 from .files import IGNORE, DataError, read_image, read_mask, validate
+from .record import checksums, write_lists
 
 __all__ = ["IGNORE", "ClassInfo", "DataError", "Manifest", "Sample", "read_image", "read_mask", "validate", "write_manifest"]
 SPLITS = ("train", "val", "test")
 MASKED = ("image", "tags", "mask")
 COLUMNS = {"train": ("image", "tags"), "val": MASKED, "test": MASKED, "train_masks": ("image", "mask")}
+FILES = ("classes.json", *(f"{name}.csv" for name in COLUMNS))
 Channel = Annotated[int, Field(ge=0, le=255)]
 
 
@@ -127,9 +129,7 @@ class Manifest:
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of each file of the manifest, by file name."""
-        names = ["classes.json", *(f"{name}.csv" for name in COLUMNS)]
-        files = [self.folder / name for name in names if (self.folder / name).is_file()]
-        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+        return checksums(self.folder, FILES)
 
     def _rows(self, split: str) -> Iterator[tuple[str, dict[str, str]]]:
         """("file, line n", row) of one CSV, after the checks that need nothing but the row."""
@@ -156,29 +156,25 @@ class Manifest:
 
 
 def write_manifest(folder: Path | str, classes: tuple[ClassInfo, ...], splits: dict[str, list[Sample]]) -> Manifest:
-    """Write the lists of `splits` (train's masks go to train_masks.csv) and read them back; older lists there are removed."""
+    """Write the lists of `splits` (train's masks go to train_masks.csv) and read them back; older lists there are removed.
+
+    DataError, and nothing is written, where that would change or remove a list that somebody else wrote or edited.
+    """
     manifest = Manifest(Path(os.path.abspath(folder)), tuple(classes))
-    manifest.folder.mkdir(parents=True, exist_ok=True)
-    rows = {split: [(s.image, s.tags, s.mask) for s in samples] for split, samples in splits.items()}
-    rows["train_masks"] = [(image, (), mask) for image, _, mask in rows.get("train", ()) if mask]
 
-    def text(value: Path | tuple | None) -> str:
-        if isinstance(value, tuple):
-            return ";".join(name for name, present in zip(manifest.names[1:], value, strict=True) if present)
-        return "" if value is None else _portable(value, manifest.folder)
+    def row(sample: Sample) -> tuple:
+        tags = ";".join(name for name, present in zip(manifest.names[1:], sample.tags, strict=True) if present)
+        return _portable(sample.image, manifest.folder), tags, sample.mask and _portable(sample.mask, manifest.folder)
 
+    rows = {split: [*map(row, samples)] for split, samples in splits.items()}
+    rows["train_masks"] = [whole for whole in rows.get("train", ()) if whole[2]]
+    lists = {"classes.json": "[" + ",\n ".join(info.model_dump_json() for info in manifest.classes) + "]\n"}
     for name, columns in COLUMNS.items():
-        path = manifest.folder / f"{name}.csv"
-        if not rows.get(name):
-            path.unlink(missing_ok=True)
-            continue
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        kept = [MASKED.index(column) for column in columns]
-        writer.writerows([columns, *([text(row[k]) for k in kept] for row in rows[name])])
-        atomic_write(path, buffer.getvalue())
-    entries = ",\n ".join(info.model_dump_json() for info in manifest.classes)
-    atomic_write(manifest.folder / "classes.json", f"[{entries}]\n")
+        if rows.get(name):
+            cells = itemgetter(*map(MASKED.index, columns))
+            csv.writer(text := io.StringIO(), lineterminator="\n").writerows([columns, *map(cells, rows[name])])
+            lists[f"{name}.csv"] = text.getvalue()
+    write_lists(manifest.folder, lists, FILES)
     return Manifest.load(folder)
 
 

@@ -9,16 +9,16 @@ from typing import Literal
 from pydantic import Field
 
 from ..config import Settings
-from ..runs import ROOT, require_space
+from ..runs import require_space
 from .coco import download_coco, find_coco
-from .files import TWICE, DataError
+from .files import TWICE, DataError, place
 from .folder import find_folder
 from .glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
 from .manifest import ClassInfo, Manifest, write_manifest
 from .sbd import convert_sbd, download_sbd, download_voc, sbd_base, trainaug_names, trainaug_notes
 from .selection import copy_pictures, foreign_ids, select_classes, select_images
 from .source import Found
-from .voc import find_voc, voc_base, voc_classes
+from .voc import AUGMENTED, find_voc, voc_base, voc_classes
 
 Split = Literal["train", "val", "test"]
 
@@ -74,10 +74,12 @@ def prepare(settings: SourceSettings, folder: Path | str) -> Report:
     if found.missing and settings.strict:
         first = f"{len(found.missing)} listed images cannot be used, first {found.missing[:3]}"
         raise DataError(f"{first}; complete them, take them out of the lists, or set strict to False")
-    for split, samples in found.splits.items():
-        if not samples:
+    for split in dict.fromkeys(("train", "val", *found.splits)):  # without the first two there is no training
+        if not found.splits.get(split):
             why = [line for line in (*found.missing, *found.notes) if line.startswith(f"{split}: ")][:2]
-            raise DataError(f"{settings.dataset}: no image of {split} is left ({'; '.join(why)}): choose other classes or images")
+            lists = f"the splits are {', '.join(found.splits)}; name a list for it, or raise val_fraction"
+            text = f"{'; '.join(why)}): choose other classes or images" if why else f"{lists})"
+            raise DataError(f"{settings.dataset}: no image of {split} is left ({text}")
     manifest = write_manifest(folder, found.classes, found.splits)
     return Report(manifest, found.missing, found.untagged, [*dict.fromkeys(found.notes)])
 
@@ -109,7 +111,7 @@ def _voc(settings: SourceSettings, raw: Path) -> Found:
     named = settings.root or os.environ.get("WSFCN_VOC_ROOT", "")
     root = place(named) if named else download_voc(raw) if settings.download else raw
     base, augmented, photographs, notes = voc_base(root), None, None, []
-    own = (base / "SegmentationClassAug").is_dir() and (base / "ImageSets/Segmentation/trainaug.txt").is_file()
+    own = (base / AUGMENTED).is_dir()
     if "trainaug" in settings.lists.values():
         sbd = _sbd(settings, [root, base, raw], settings.download and not own)
         if sbd and not own:
@@ -136,15 +138,11 @@ def _sbd(settings: SourceSettings, places: list[Path], download: bool) -> Path |
     return download_sbd(places[-1]) if download else None
 
 
-def place(path: str) -> Path:
-    """A folder that a user names: from ROOT, or absolute, or in the home folder (~)."""
-    return ROOT / Path(path).expanduser()
-
-
 def _check_place(folder: Path, settings: SourceSettings, found: Found) -> None:
     """DataError where the manifest would lie among the user's own pictures, or replace that of another data set."""
-    if settings.root and folder.resolve() == place(settings.root).resolve():
-        raise DataError(f"{folder} holds the pictures themselves, where nothing is written: name another folder for the manifest")
+    root, inside = place(settings.root).resolve(), settings.dataset == "folder"  # where copies would pass for pictures next time
+    if settings.root and (folder.resolve() == root or inside and folder.resolve().is_relative_to(root)):
+        raise DataError(f"{folder} lies among the pictures of {root}, where nothing is written: name another folder as `data`")
     path = folder / "classes.json"
     try:
         there = [ClassInfo(**entry) for entry in json.loads(path.read_text("utf-8"))] if path.is_file() else found.classes
@@ -155,8 +153,12 @@ def _check_place(folder: Path, settings: SourceSettings, found: Found) -> None:
         raise DataError(f"{folder} holds another data set ({listed}): name another folder, or delete it")
 
 
-def leave_out(manifest: Manifest, faults: list[str]) -> Manifest:
-    """Write the manifest again without the images that lines of `validate` begin with; DataError where other lines remain."""
+def leave_out(manifest: Manifest, faults: list[str], settings: SourceSettings) -> Manifest:
+    """Write the manifest again without the images that lines of `validate` begin with; DataError where other lines remain.
+
+    A training image whose mask alone is bad stays, without it, as masks only measure; unless its tags were read from it.
+    """
+    needed = settings.dataset in ("glyphs", "voc") and settings.tags == "masks"
     masks, splits, explained = manifest.train_masks(), {}, set()
     for split in manifest.splits:
         splits[split] = []
@@ -164,7 +166,8 @@ def leave_out(manifest: Manifest, faults: list[str]) -> Manifest:
             mask = masks.get(sample.name) if split == "train" else sample.mask
             own = [line for line in faults if line.startswith((f"{sample.image}: ", f"{mask}: ")) and TWICE not in line]
             explained.update(own)
-            splits[split] += [] if own else [replace(sample, mask=mask)]
+            stays = split == "train" and not needed and all(line.startswith(f"{mask}: ") for line in own)
+            splits[split] += [replace(sample, mask=None if own else mask)] if stays or not own else []
     if rest := [line for line in faults if line not in explained]:
         raise DataError(f"{manifest.folder}: {len(rest)} faults are for you to mend, the first: {rest[0]}")
     if empty := [split for split, samples in splits.items() if not samples]:

@@ -54,11 +54,11 @@ def trainaug_names(voc: Path | str, sbd: Path | str) -> list[str]:
 
 
 def trainaug_notes(voc: Path | str, names: list[str]) -> list[str]:
-    """How VOC's own trainaug.txt, if there is one, differs from the names that the rule gives."""
+    """How VOC's own trainaug, if there is one, differs from the names that the rule gives."""
     with suppress(DataError):
         own, rule = set(voc_names(voc_base(voc), "trainaug")), set(names)
         if own != rule:
-            return [f"VOC's trainaug.txt lacks {len(rule - own)} names of the set rule and has {len(own - rule)} others"]
+            return [f"VOC's trainaug lacks {len(rule - own)} names of the set rule and has {len(own - rule)} others"]
     return []
 
 

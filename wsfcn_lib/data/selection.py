@@ -15,7 +15,7 @@ from ..classes import voc_palette
 from ..runs import atomic_write
 from .files import DataError, encode, open_image, open_mask
 from .manifest import ClassInfo, Sample
-from .source import Found
+from .source import MASKLESS, Found
 
 
 def read_list(path: Path | str) -> list[str]:
@@ -84,22 +84,23 @@ def copy_pictures(found: Found, folder: Path, max_side: int, foreign: Sequence[i
         target.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(jobs), desc="copy", file=sys.stdout, mininterval=5, ncols=80)
 
-    def copied(job: tuple[str, Sample]) -> tuple[Path, Path | None] | str:
-        split, sample = job
+    def copied(job: tuple[str, Sample]) -> tuple[Path | None, Path | None, str]:
+        (split, sample), image, mask, fault = job, None, None, ""
         try:
             needed = max_side or sample.name != sample.image.stem  # a manifest knows a picture by its stem
             image = _copy_image(sample, folder / "images", max_side) if needed else sample.image
-            return image, sample.mask and _copy_mask(sample, folder / "masks", max_side, foreign)
+            mask = sample.mask and _copy_mask(sample, folder / "masks", max_side, foreign)
         except DataError as error:
-            return f"{split}: {sample.name}: {error}"
-        finally:
-            bar.update()
+            fault = f"{split}: {sample.name}: {error}"
+            fault, image = (f"{fault}; {MASKLESS}", image) if image and split == "train" else (fault, None)
+        bar.update()
+        return image, mask, fault
 
     with bar, ThreadPoolExecutor() as pool:
         copies = dict(zip(jobs, pool.map(copied, jobs.values())))  # of a picture in two splits, which `validate` refuses, one
-    whole = {name: dict(zip(("image", "mask"), copy)) for name, copy in copies.items() if isinstance(copy, tuple)}
+    whole = {name: {"image": image, "mask": mask} for name, (image, mask, _) in copies.items() if image}
     splits = {split: [replace(s, **whole[s.name]) for s in samples if s.name in whole] for split, samples in found.splits.items()}
-    return replace(found, splits=splits, missing=found.missing + [line for line in copies.values() if isinstance(line, str)])
+    return replace(found, splits=splits, missing=found.missing + [fault for *_, fault in copies.values() if fault])
 
 
 def foreign_ids(offered: Sequence[ClassInfo], chosen: Sequence[ClassInfo]) -> list[int]:

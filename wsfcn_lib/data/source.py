@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 from .manifest import ClassInfo, Sample
 
+MASKLESS = "it trains without this mask"  # said of a picture in `missing` that stays
+
 
 @dataclass(frozen=True)
 class Found:

@@ -12,21 +12,12 @@ from tqdm import tqdm
 
 from ..classes import VOC_CLASSES, voc_colour
 from .files import DataError, open_mask, read_mask
-from .manifest import ClassInfo, Manifest, Sample, write_manifest
+from .manifest import ClassInfo, Manifest, Sample
 from .source import Found
 
 AUGMENTED = "SegmentationClassAug"
 FULL = {"train": 1464, "val": 1449, "trainaug": 10582, "test": 1456}  # images in VOC 2012's lists (method, section 6)
 MANY = 500  # masks take over two seconds from about here
-
-
-@dataclass(frozen=True)
-class VocReport:
-    """What `prepare_voc` made and what it left out: one line per listed image that is not in the manifest."""
-
-    manifest: Manifest
-    missing: list[str]  # a file the list promises is not there, or its mask cannot be read
-    untagged: list[str]  # training images that show no class
 
 
 def voc_classes(names: Sequence[str] = VOC_CLASSES) -> tuple[ClassInfo, ...]:
@@ -43,15 +34,23 @@ def voc_base(root: Path | str) -> Path:
     raise DataError(f"no JPEGImages in {', '.join(map(str, places))}; point to the folder that VOC's archive was unpacked to")
 
 
+def list_file(base: Path, split_list: str, augmented: Path | None = None) -> Path:
+    """ImageSets/Segmentation/<split_list>.txt; the list trainaug may lie in the folder `augmented` instead."""
+    own = base / "ImageSets" / "Segmentation" / f"{split_list}.txt"
+    return augmented / "trainaug.txt" if augmented and split_list == "trainaug" and not own.is_file() else own
+
+
 def voc_names(base: Path, split_list: str, augmented: Path | None = None) -> list[str]:
-    """Image names in ImageSets/Segmentation/<split_list>.txt; the list trainaug may lie in the folder `augmented` instead.
+    """Image names in `list_file`. Of trainaug without a list: (masks in SegmentationClassAug − VOC val) ∪ VOC train, sorted.
 
     Lines may be names, or paths of image and mask as some programs write them ("/JPEGImages/a.jpg /SegmentationClass/a.png").
     """
-    path = own = base / "ImageSets" / "Segmentation" / f"{split_list}.txt"
-    if augmented and split_list == "trainaug" and not own.is_file():
-        path = augmented / "trainaug.txt"
+    path = list_file(base, split_list, augmented)
     if not path.is_file():
+        masks = {p.stem for p in (base / AUGMENTED).glob("*.png")} if split_list == "trainaug" else ()
+        if masks:
+            return sorted(masks - {*voc_names(base, "val")} | {*voc_names(base, "train")})
+        own = list_file(base, split_list)
         there = sorted(other.stem for other in own.parent.glob("*.txt"))
         sbd = "; SBD's folder gives this one" if split_list == "trainaug" else ""
         raise DataError(f"{own} is missing; the lists there are {there}: name one of them, or add the file{sbd}")
@@ -94,25 +93,12 @@ def find_voc(
     for split, split_list in (lists or {"train": "train", "val": "val"}).items():
         names = voc_names(base, split_list, augmented)
         boxes = base / "Annotations" if tags == "boxes" and split != "test" else None
-        masks = _mask_folder(base, split_list, augmented, train_masks if split == "train" else None)
+        masks = [_mask_folder(base, split_list, augmented, train_masks if split == "train" else None)]
+        if not list_file(base, split_list, augmented).is_file():
+            masks.append(base / "SegmentationClass")  # of VOC train, if not among the others
+            found.notes.append(f"no {split_list}.txt: its names are those of {AUGMENTED}, without VOC's val, with VOC's train")
         _add(found, split, split_list, names, _Reader(split, images, masks, boxes, difficult, draft))
     return found
-
-
-def prepare_voc(
-    root: Path | str,
-    folder: Path | str,
-    classes: tuple[ClassInfo, ...] | None = None,
-    lists: dict[str, str] | None = None,
-    train_masks: str | None = None,
-    strict: bool = False,
-) -> VocReport:
-    """Write what `find_voc` finds, with tags from masks, to the manifest in `folder`; `strict` refuses missing files."""
-    found = find_voc(root, classes, lists, train_masks)
-    if found.missing and strict:
-        advice = "complete the folder or the lists"
-        raise DataError(f"{root}: {len(found.missing)} listed images lack files, first {found.missing[:3]}; {advice}")
-    return VocReport(write_manifest(folder, found.classes, found.splits), found.missing, found.untagged)
 
 
 def _mask_folder(base: Path, split_list: str, augmented: Path | None, chosen: str | None) -> Path:
@@ -145,16 +131,18 @@ class _Reader:
 
     split: str
     images: Iterable[Path]
-    masks: Path
+    masks: Iterable[Path]
     boxes: Path | None  # None: tags come from the masks
     difficult: bool
     draft: Manifest
 
     def sample(self, name: str) -> Sample | str:
         """One image with its tags, or a line that says which of its files are missing or cannot be read."""
-        images = [folder / f"{name}.jpg" for folder in self.images]
-        image = next((path for path in images if path.is_file()), images[0])
-        mask, box = self.masks / f"{name}.png", self.boxes and self.boxes / f"{name}.xml"
+        image, mask = (
+            next((path for path in paths if path.is_file()), paths[0])
+            for paths in ([f / f"{name}.jpg" for f in self.images], [f / f"{name}.png" for f in self.masks])
+        )
+        box = self.boxes and self.boxes / f"{name}.xml"
         unmasked = self.split == "test" or (self.split == "train" and box)
         needed = [image, *([] if unmasked else [mask]), *([box] if box else [])]
         if absent := [path for path in needed if not path.is_file()]:
