@@ -74,8 +74,7 @@ def find_voc(
         root: the folder, as `voc_base` takes it.
         classes: by default VOC's twenty.
         lists: split -> name of its list; by default train and val.
-        train_masks: folder of the training masks, instead of the list's own: SegmentationClassAug for trainaug, else
-            SegmentationClass.
+        train_masks: folder of the training masks; by default SegmentationClassAug for trainaug, else SegmentationClass.
         tags: "masks", the classes a mask shows (the published programs' way), or "boxes", the objects in
             Annotations/<name>.xml: training images then need no mask. Test images need neither, and have no boxes.
         difficult: whether objects marked as difficult give a tag too; for "boxes".
