@@ -207,7 +207,7 @@ def test_truncated_and_foreign_annotations_are_named(root, tmp_path, change, rea
 def test_other_errors_name_the_file_and_the_next_step(root, tmp_path):
     with pytest.raises(DataError, match=r"instances_train2014.json is missing; name the folder .*annotations/, or fetch it"):
         find_coco(tmp_path, tmp_path / "masks")
-    with pytest.raises(DataError, match=r"splits=\('test',\) must be some of train, val: COCO's test images"):
+    with pytest.raises(DataError, match=r"splits=\('test',\): choose from train, val, as COCO's test images"):
         find_coco(root, tmp_path / "masks", ("test",))
     annotate(root, "val", {42: []}, CATEGORIES[:2])
     with pytest.raises(DataError, match=r"instances_val2014.json: its categories differ from those of train; take both"):

@@ -209,7 +209,7 @@ def test_classes_json_decides_names_ids_and_order(tmp_path):
         find_folder(root)
     for broken in ("{", '["dog"]', '[{"name": "dog", "id": 3}]'):
         (root / "classes.json").write_text(broken)
-        with pytest.raises(DataError, match="classes.json: a class cannot be used, correct it"):
+        with pytest.raises(DataError, match="classes.json must be a list of {name, mask_id, colour}; correct this: "):
             find_folder(root)
 
 
@@ -354,7 +354,7 @@ def test_other_errors_name_the_folder_and_the_next_step(tmp_path):
     with pytest.raises(DataError, match="absent is no folder; name the one that holds your pictures"):
         find_folder(tmp_path / "absent")
     (tmp_path / "tags.csv").write_bytes("image,tags\na.jpg,Kühe\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"tags.csv is not UTF-8.*position \d+.*save it as CSV UTF-8"):
+    with pytest.raises(DataError, match=r"tags.csv is not UTF-8.*position \d+.*save it so .*CSV UTF-8"):
         find_folder(tmp_path)
     (tmp_path / "tags.csv").write_text('image,tags\na.jpg,"dog\nb.jpg,cat\n')
     with pytest.raises(DataError, match="a quote in it is not closed"):

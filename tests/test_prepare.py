@@ -383,7 +383,7 @@ def test_another_data_set_is_not_replaced(holiday, plain, tmp_path):
     (tmp_path / "out/train.csv").unlink()
     assert prepare(holiday, tmp_path / "out").manifest.checksums() == first.checksums(), "what was removed is written again"
     (tmp_path / "out/classes.json").write_text('[{"name": "cat"}]')
-    with pytest.raises(DataError, match=r"(?s)classes.json is damaged \(.*mask_id.*\); delete it to have it made again"):
+    with pytest.raises(DataError, match=r"(?s)classes.json must be a list of .*; correct this: .*mask_id"):
         prepare(holiday, tmp_path / "out")
 
 

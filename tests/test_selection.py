@@ -43,9 +43,9 @@ def test_a_list_is_read_as_people_write_it(tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"a\nb\na\n", r"a list needs names, each once; 3 were found, 2 of them different"),
-        (b"# nothing\n\n", r"a list needs names, each once; 0 were found"),
-        ("Kühe\n".encode("latin-1"), r"is no UTF-8 text \(.*\); write image names into it, one a line"),
+        (b"a\nb\na\n", r"it has 3 names, 2 of them different; write some, and each one once"),
+        (b"# nothing\n\n", r"it has 0 names"),
+        ("Kühe\n".encode("latin-1"), r"is not UTF-8 at .*; save it so"),
         (None, r"there is no such list; write image names into it, one a line, without their endings"),
     ],
 )
@@ -120,7 +120,7 @@ def test_unlabelled_images_stay(tmp_path):
 
 
 def test_an_unknown_class_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"classes=\['Cat', 'horse'\] are not among the source's: cat, dog, cow"):
+    with pytest.raises(DataError, match=r"classes=\['Cat', 'horse'\] are not among the source's; choose from cat, dog, cow"):
         select_classes(found(tmp_path), ["Cat", "dog", "horse"])
 
 

@@ -8,7 +8,6 @@ numbers compare: every object is painted with its class, larger ones first, so t
 import hashlib
 import json
 import os
-import sys
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -18,17 +17,16 @@ import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image
 from pycocotools.coco import COCO
-from tqdm import tqdm
+from tqdm.utils import CallbackIOWrapper
 
 from ..classes import voc_colour, voc_palette
 from ..downloads import fetch
 from ..runs import atomic_write, require_space
-from .files import DataError, encode
+from .files import DataError, encode, progress
 from .manifest import ClassInfo, Sample
 from .source import Found
 
 PUBLISHED = {"train": "82,783 and 82,081", "val": "40,504 and 40,137"}
-BAR = {"file": sys.stdout, "mininterval": 5, "ncols": 80}
 RULE = "rule 1"  # raise it when masks come to be painted differently
 
 
@@ -73,7 +71,7 @@ def find_coco(root: Path | str, masks: Path | str, splits: tuple[str, ...] = ("t
     """
     classes, found, missing, untagged, notes = None, {}, [], [], []
     if not splits or set(splits) - set(PUBLISHED):
-        raise DataError(f"splits={splits} must be some of {', '.join(PUBLISHED)}: COCO's test images have no annotations")
+        raise DataError(f"splits={splits}: choose from {', '.join(PUBLISHED)}, as COCO's test images have no annotations")
     for split in splits:
         listed = read_instances(Path(root) / "annotations" / f"instances_{split}2014.json")
         if classes not in (None, listed.classes):
@@ -100,9 +98,8 @@ def read_instances(path: Path) -> Instances:
     if not path.is_file():
         raise DataError(f"{path} is missing; name the folder that holds COCO's annotations/, or fetch it with download_coco")
     try:
-        bar = {"total": path.stat().st_size, "desc": path.name, "unit": "B", "unit_scale": True, **BAR}
-        with open(path, "rb") as raw, tqdm.wrapattr(raw, "read", **bar) as file:
-            data = file.read()
+        with progress(None, path.name, path.stat().st_size, unit="B", unit_scale=True) as bar, open(path, "rb") as file:
+            data = CallbackIOWrapper(bar.update, file).read()
         content = json.loads(data)
         categories = sorted(content["categories"], key=itemgetter("id"))
         number = {category["id"]: k for k, category in enumerate(categories, 1)}
@@ -131,7 +128,7 @@ def paint_all(listed: Instances, wanted: list[tuple], home: Path, folder: Path) 
         tags, mask = tuple(k in shown for k in range(1, len(listed.classes) + 1)), folder / f"{Path(name).stem}.png"
         samples.append(Sample(mask.stem, home / name, tags, mask))
         jobs.append((mask, *size, listed.objects[key]))
-    bar = tqdm(jobs, f"{folder.name} masks", **BAR)
+    bar = progress(jobs, f"{folder.name} masks", len(jobs))
     Parallel(n_jobs=-1)(delayed(paint)(*job) for job in bar if not _whole(*job[:3]))
     return samples
 
@@ -177,10 +174,10 @@ def unpack(path: Path, folder: Path, pattern: str) -> None:
     try:
         with ZipFile(path) as archive:
             members = [member for member in archive.infolist() if PurePosixPath(member.filename).match(pattern)]
-            for member in tqdm(members, f"unpack {path.name}", **BAR):
+            for member in progress(members, f"unpack {path.name}", len(members)):
                 target = folder / member.filename
                 if not target.resolve().is_relative_to(folder.resolve()):
-                    raise DataError(f"{path}: its member {member.filename} would lie outside {folder}; this is not COCO's file")
+                    raise DataError(f"{path}: its member {member.filename} would lie outside {folder}; delete it, fetch it again")
                 if target.exists() and target.stat().st_size != member.file_size:
                     raise DataError(f"{target} is not the file in {path.name}, which has {member.file_size} bytes; move it away")
                 if not target.exists():

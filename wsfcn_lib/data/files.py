@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,19 @@ class DataError(ValueError):
 def place(path: Path | str) -> Path:
     """A folder that a user names: from ROOT, or absolute, or in the home folder (~)."""
     return ROOT / Path(path).expanduser()
+
+
+def read_text(path: Path | str) -> str:
+    """A text in UTF-8, with or without its mark; DataError if it is in another coding."""
+    try:
+        return Path(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 at position {error.start}; save it so (spreadsheets call it CSV UTF-8)") from error
+
+
+def progress(items: Iterable | None, name: str, total: int | None = None, least: int = 0, **options) -> tqdm:
+    """A bar that is readable in a notebook, a terminal and a log; none for at most `least` things, done in two seconds."""
+    return tqdm(items, name, total, disable=least > 0 and total <= least, file=sys.stdout, mininterval=5, ncols=80, **options)
 
 
 def open_image(path: Path | str) -> Image.Image:
@@ -92,7 +106,7 @@ def validate(manifest: "Manifest") -> list[str]:
         jobs += [(sample.image, train_masks.get(sample.name) if split == "train" else sample.mask) for sample in samples]
         for image in (sample.image.resolve() for sample in samples):
             if home.setdefault(image, split) != split:
-                faults.append(f"{image}: {TWICE} {home[image]}.csv and {split}.csv; an image may serve one split only")
+                faults.append(f"{image}: {TWICE} {home[image]}.csv and {split}.csv; take it out of one")
 
     def faults_of(job: tuple[Path, Path | None]) -> list[str]:
         found, sizes = [], []
@@ -108,9 +122,9 @@ def validate(manifest: "Manifest") -> list[str]:
             found.append(f"{job[1]}: the mask is {sizes[1]}, its image {job[0]} is {sizes[0]} (width, height): make them equal")
         return found
 
-    bar = {"disable": len(jobs) <= MANY, "file": sys.stdout, "mininterval": 5, "ncols": 80}
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
-        return faults + [fault for found in tqdm(pool.map(faults_of, jobs), "open", len(jobs), **bar) for fault in found]
+        opened = progress(pool.map(faults_of, jobs), "open", len(jobs), MANY)
+        return faults + [fault for found in opened for fault in found]
 
 
 def _decode(path: Path | str) -> Image.Image:

@@ -2,16 +2,17 @@
 
 import csv
 import io
-import json
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from random import Random
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from ..classes import voc_colour
 from ..runs import atomic_write
-from .files import DataError, place
-from .manifest import SPLITS, ClassInfo, Manifest, Sample
+from .files import DataError, place, read_text
+from .manifest import SPLITS, ClassInfo, Manifest, Sample, read_classes
 from .remarks import remarks, twins
 from .source import MASKLESS, Found
 
@@ -98,11 +99,11 @@ def scan(root: Path) -> tuple[list[PurePosixPath], Counter]:
 def _listed(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry], list[str]]:
     """What tags.csv says, and notes on what it leaves out."""
     table, entries = root / "tags.csv", {}
+    text = read_text(table)
     try:
-        text = table.read_text("utf-8-sig")
         list(csv.reader(io.StringIO(text, newline=""), strict=True))  # an open quote would swallow the lines after it
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table} is not UTF-8, or a quote in it is not closed ({error}); save it as CSV UTF-8") from error
+    except csv.Error as error:
+        raise DataError(f"{table}: a quote in it is not closed ({error}); save it as CSV again") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
     reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
     if not {"image", "tags"} <= set(columns):
@@ -123,6 +124,10 @@ def _listed(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry], lis
             raise DataError(f"{where}: split is {split!r}; write one of {', '.join(SPLITS)}, or nothing for train")
         tags = tuple(tag.strip() for tag in cells["tags"].split(";") if tag.strip())
         entries[path] = Entry(path, tags, where, root / mask if mask.parts else None, split)
+    counts = Counter(entry.split or "train" for entry in entries.values())
+    if "val" not in counts and any(entry.split for entry in entries.values()):
+        told = f"{table}: its column split makes {', '.join(f'{n} {split}' for split, n in counts.items())} and no val"
+        raise DataError(f"{told}, which training needs; write val at some pictures, or empty the column to have it drawn")
     known, notes = {root / path for path in entries} | {entry.mask for entry in entries.values()}, []
     if unlisted := [str(path) for path in pictures if root / path not in known]:
         notes.append(f"{len(unlisted)} pictures are not in tags.csv and are left out, first {unlisted[0]}")
@@ -157,11 +162,7 @@ def _names(paths: list[PurePosixPath]) -> dict[PurePosixPath, str]:
 def draw(entries: list[Entry], seed: int, val_fraction: float, test_fraction: float) -> tuple[list[Entry], str]:
     """Give entries their splits, if they have none, and say how; see `find_folder`."""
     if any(entry.split for entry in entries):
-        entries = [entry._replace(split=entry.split or "train") for entry in entries]
-        if "val" not in (counts := Counter(entry.split for entry in entries)):
-            told = f"tags.csv: its column split makes {', '.join(f'{n} {split}' for split, n in counts.items())} and no val"
-            raise DataError(f"{told}, which training needs; write val at some pictures, or empty the column to have it drawn")
-        return entries, "the splits are those of tags.csv"
+        return [entry._replace(split=entry.split or "train") for entry in entries], "the splits are those of tags.csv"
     masked, rest = [entry for entry in entries if entry.mask], val_fraction + test_fraction
     pool, few = masked or [entry for entry in entries if entry.tags], 0 < 2 * len(masked) <= len(entries) and rest > 0
     lots = {entry.path: Random(f"{seed}/{entry.path}").random() * (rest if few else 1) for entry in pool}
@@ -182,9 +183,9 @@ def _classes(root: Path, entries: list[Entry]) -> tuple[ClassInfo, ...]:
     names = sorted(used, key=lambda name: (name.casefold(), name))
     ours = [{"name": name, "mask_id": k, "colour": voc_colour(k)} for k, name in enumerate(names, 1)]
     try:
-        classes = tuple(ClassInfo(**c) for c in (json.loads(path.read_text("utf-8-sig")) if path.is_file() else ours))
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path if path.is_file() else root}: a class cannot be used, correct it: {error}") from error
+        classes = read_classes(path) if path.is_file() else tuple(ClassInfo(**entry) for entry in ours)
+    except ValidationError as error:
+        raise DataError(f"{root}: a class cannot be used, correct it: {error}") from error
     if unknown := sorted(used.keys() - {info.name for info in classes}):
         raise DataError(f"{used[unknown[0]]}: no class is called {unknown[0]!r}; correct it, or add it to {path}")
     return Manifest(root, classes).classes  # which refuses names and ids that occur twice

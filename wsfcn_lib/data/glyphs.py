@@ -5,7 +5,6 @@ Every scene is a pure function of (seed, split, index), so the splits never shar
 
 import colorsys
 import importlib.util
-import io
 import json
 import os
 from functools import cache
@@ -18,7 +17,7 @@ from pydantic import Field
 from ..classes import voc_palette
 from ..config import Settings
 from ..runs import atomic_write
-from .files import DataError
+from .files import DataError, encode
 
 SYMBOLS = {"aeroplane": "✈", "telephone": "☎", "umbrella": "☂", "knight": "♞", "heart": "♥", "star": "★"}
 GLYPH_CLASSES = tuple(SYMBOLS)
@@ -154,10 +153,8 @@ def scene(settings: GlyphSettings, split: str, index: int) -> tuple[np.ndarray, 
 
 def write_whole(image: Image.Image, path: Path, **options) -> None:
     """Save so that `path` either is whole or is not there: an interrupted run leaves no broken picture."""
-    buffer = io.BytesIO()
-    image.save(buffer, {".jpg": "JPEG", ".png": "PNG"}[path.suffix], **options)
     partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_bytes(buffer.getvalue())
+    partial.write_bytes(encode(image, {".jpg": "JPEG", ".png": "PNG"}[path.suffix], **options))
     partial.replace(path)
 
 
@@ -168,11 +165,7 @@ def make_glyphs(root: Path, settings: GlyphSettings | None = None) -> int:
     """
     settings = settings or GlyphSettings()
     base, record = Path(root) / "VOCdevkit" / "VOC2012", Path(root) / "glyphs.json"
-    wanted = settings.model_dump() | {
-        "drawing": DRAWING,
-        "classes": list(GLYPH_CLASSES),
-        "spans": list(map(list, SPANS.values())),
-    }
+    wanted = settings.model_dump() | {"drawing": DRAWING, "classes": list(GLYPH_CLASSES), "spans": [*map(list, SPANS.values())]}
     if record.is_file() and (found := json.loads(record.read_text())) != wanted:
         unequal = [f"{key} {found.get(key)} there, {wanted.get(key)} asked" for key in wanted if found.get(key) != wanted[key]]
         raise DataError(f"{record}: made from other settings ({'; '.join(unequal)}); delete {root} or name another folder")

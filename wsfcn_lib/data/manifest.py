@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from ..classes import BORDER_COLOUR
 from ..config import Settings
 from ..runs import ROOT
-from .files import IGNORE, DataError, read_image, read_mask, validate
+from .files import IGNORE, DataError, read_image, read_mask, read_text, validate
 from .record import checksums, write_lists
 
 __all__ = ["IGNORE", "ClassInfo", "DataError", "Manifest", "Sample", "read_image", "read_mask", "validate", "write_manifest"]
@@ -43,6 +43,14 @@ class ClassInfo(Settings):
         if ";" in name or name != name.strip() or name == "background":
             raise ValueError(f"{name!r} cannot name a class: no ';', no outer blanks, and 'background' is taken")
         return name
+
+
+def read_classes(path: Path) -> tuple[ClassInfo, ...]:
+    """The classes of a file classes.json; DataError where it is damaged."""
+    try:
+        return tuple(ClassInfo(**entry) for entry in json.loads(read_text(path)))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path} must be a list of {{name, mask_id, colour}}; correct this: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -74,10 +82,7 @@ class Manifest:
         path = Path(folder) / "classes.json"
         if not path.is_file():
             raise DataError(f"{path} is missing: no data set was prepared here; run notebooks/01_prepare_data")
-        try:
-            manifest = cls(Path(folder), tuple(ClassInfo(**entry) for entry in json.loads(path.read_text("utf-8"))))
-        except (ValidationError, TypeError, ValueError) as error:
-            raise DataError(f"{path} must be a list of {{name, mask_id, colour}}; correct this: {error}") from error
+        manifest = cls(Path(folder), read_classes(path))
         for split in manifest.splits or ("train",):
             manifest.samples(split)
         manifest.train_masks()
@@ -114,7 +119,8 @@ class Manifest:
         for where, row in self._rows(split):
             names = [name.strip() for name in row["tags"].split(";") if name.strip()]
             if unknown := sorted(set(names) - set(self.names[1:])):
-                raise DataError(f"{where}: no class is called {unknown}; classes.json knows {', '.join(self.names[1:])}")
+                known = ", ".join(self.names[1:])
+                raise DataError(f"{where}: no class is called {unknown}; correct it, or add it to classes.json ({known})")
             if split == "train" and not names:
                 raise DataError(f"{where}: {row['image']} has no tag, so it can teach nothing; tag it or remove the line")
             image, tags = self.folder / row["image"], tuple(name in names for name in self.names[1:])
@@ -136,11 +142,7 @@ class Manifest:
         path, seen = self.folder / f"{split}.csv", {}
         if not path.is_file():
             raise DataError(f"{path} is missing: there is no list of {split!r}; run notebooks/01_prepare_data, or write it")
-        try:
-            text = path.read_text("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as CSV UTF-8") from error
-        with io.StringIO(text, newline="") as file:
+        with io.StringIO(read_text(path), newline="") as file:
             reader = csv.DictReader(file)
             if missing := [name for name in COLUMNS[split] if name not in (reader.fieldnames or ())]:
                 raise DataError(f"{path}: the columns {missing} are missing, found {reader.fieldnames}; name them in line 1")

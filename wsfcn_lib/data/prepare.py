@@ -1,7 +1,7 @@
 """The one door: a source of pictures (built-in scenes, VOC, COCO, a folder of your own) becomes a manifest."""
 
-import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ from .coco import download_coco, find_coco
 from .files import TWICE, DataError, place
 from .folder import find_folder
 from .glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
-from .manifest import ClassInfo, Manifest, write_manifest
+from .manifest import Manifest, read_classes, write_manifest
 from .sbd import convert_sbd, download_sbd, download_voc, sbd_base, trainaug_names, trainaug_notes
 from .selection import copy_pictures, foreign_ids, select_classes, select_images
 from .source import Found
@@ -103,7 +103,7 @@ def find(settings: SourceSettings) -> Found:
         root = download_coco(raw) if settings.download and not settings.root else place(settings.root) if settings.root else raw
         return find_coco(root, raw / "masks")
     if not settings.root:
-        raise DataError("dataset='folder' needs `root`, the folder with your pictures; see the section on your own pictures")
+        raise DataError("dataset='folder' needs `root`, the folder with your pictures: name it, such as ~/holiday")
     return find_folder(place(settings.root), settings.glyphs.seed, settings.val_fraction, settings.test_fraction)
 
 
@@ -131,10 +131,8 @@ def _sbd(settings: SourceSettings, places: list[Path], download: bool) -> Path |
     if settings.sbd_root:
         return sbd_base(place(settings.sbd_root))
     for there in (inner for folder in places for inner in (folder, *folder.parents[:2])):
-        try:
+        with suppress(DataError):
             return sbd_base(there)
-        except DataError:
-            continue
     return download_sbd(places[-1]) if download else None
 
 
@@ -144,11 +142,7 @@ def _check_place(folder: Path, settings: SourceSettings, found: Found) -> None:
     if settings.root and (folder.resolve() == root or inside and folder.resolve().is_relative_to(root)):
         raise DataError(f"{folder} lies among the pictures of {root}, where nothing is written: name another folder as `data`")
     path = folder / "classes.json"
-    try:
-        there = [ClassInfo(**entry) for entry in json.loads(path.read_text("utf-8"))] if path.is_file() else found.classes
-    except (ValueError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({error}); delete it to have it made again") from error
-    if tuple(there) != found.classes:
+    if (there := read_classes(path) if path.is_file() else found.classes) != found.classes:
         listed = ", ".join(info.name for info in there)
         raise DataError(f"{folder} holds another data set ({listed}): name another folder, or delete it")
 

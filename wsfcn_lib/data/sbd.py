@@ -6,7 +6,6 @@ No torch and no pandas at import: pool workers start fast.
 import io
 import os
 import shutil
-import sys
 import tarfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,14 +14,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ..classes import VOC_CLASSES, voc_palette
 from ..runs import atomic_write, require_space
-from .files import IGNORE, DataError, encode
+from .files import IGNORE, DataError, encode, progress, read_text
 from .voc import AUGMENTED, voc_base, voc_names
 
-BAR = {"mininterval": 5, "ncols": 80}
 VOC_BYTES, SBD_BYTES = (2.0e9, 2.1e9), (1.5e9, 2.5e9)  # archive, unpacked; rounded up
 
 
@@ -49,7 +46,7 @@ def sbd_base(root: Path | str) -> Path:
 def trainaug_names(voc: Path | str, sbd: Path | str) -> list[str]:
     """The set rule: (SBD train ∪ SBD val ∪ VOC train) − VOC val, sorted; 10,582 names of the whole data sets."""
     voc, sbd = voc_base(voc), sbd_base(sbd)
-    listed = {name for split in ("train", "val") for name in (sbd / f"{split}.txt").read_text("utf-8-sig").split()}
+    listed = {name for split in ("train", "val") for name in read_text(sbd / f"{split}.txt").split()}
     return sorted((listed | set(voc_names(voc, "train"))) - set(voc_names(voc, "val")))
 
 
@@ -76,7 +73,7 @@ def convert_sbd(sbd: Path | str, voc: Path | str, out: Path | str, processes: in
     sources = [voc / "SegmentationClass" / f"{n}.png" if n in own else sbd / "cls" / f"{n}.mat" for n in names]
     jobs = [(source, target) for source in sources if not (target := out / AUGMENTED / f"{source.stem}.png").is_file()]
     done = Parallel(processes if jobs else 1, return_as="generator")(delayed(_convert)(*job) for job in jobs)
-    faults = [line for line in tqdm(done, "masks of trainaug", len(jobs), file=sys.stdout, **BAR) if line]
+    faults = [line for line in progress(done, "masks of trainaug", len(jobs)) if line]
     atomic_write(out / "trainaug.txt", "".join(f"{name}\n" for name in names))
     return Converted(out, names, faults, trainaug_notes(voc, names))
 
@@ -127,7 +124,7 @@ def _unpack(raw: Path, inner: str, url: str, filename: str, md5: str, sizes: tup
             raise DataError(f"{archive} is damaged or another file: its md5 must be {md5}; remove it, or get it again from {url}")
         with tarfile.open(archive) as tar:
             tar.extraction_filter = getattr(tarfile, "data_filter", None)  # early 3.11 has none
-            for member in tqdm(tar, f"unpack {filename}", unit=" files", file=sys.stdout, **BAR):
+            for member in progress(tar, f"unpack {filename}", unit=" files"):
                 tar.extract(member, part)
         target.parent.mkdir(parents=True, exist_ok=True)
         (part / inner).rename(target)

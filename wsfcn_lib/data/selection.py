@@ -1,7 +1,6 @@
 """Choose from what a source offers: classes, images by lists of names, and a size; copies are made only where needed."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from ..classes import voc_palette
 from ..runs import atomic_write
-from .files import DataError, encode, open_image, open_mask
+from .files import DataError, encode, open_image, open_mask, progress, read_text
 from .manifest import ClassInfo, Sample
 from .source import MASKLESS, Found
 
@@ -22,13 +20,10 @@ def read_list(path: Path | str) -> list[str]:
     """Image names, one a line; blank lines and lines that begin with # are passed over; DataError if missing or with doubles."""
     if not Path(path).is_file():
         raise DataError(f"{path}: there is no such list; write image names into it, one a line, without their endings")
-    try:
-        lines = [line.strip() for line in Path(path).read_text("utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text ({error.reason}); write image names into it, one a line") from error
+    lines = [line.strip() for line in read_text(path).splitlines()]
     names = [line for line in lines if line and not line.startswith("#")]
     if not names or len(set(names)) < len(names):
-        raise DataError(f"{path}: a list needs names, each once; {len(names)} were found, {len(set(names))} of them different")
+        raise DataError(f"{path}: it has {len(names)} names, {len(set(names))} of them different; write some, and each one once")
     return names
 
 
@@ -57,7 +52,7 @@ def select_classes(found: Found, classes: Sequence[str]) -> Found:
     """Keep some classes, in the order of the source. Images that show none of them are left out, and said so."""
     names = [info.name for info in found.classes]
     if unknown := [name for name in classes if name not in names]:
-        raise DataError(f"classes={unknown} are not among the source's: {', '.join(names)}")
+        raise DataError(f"classes={unknown} are not among the source's; choose from {', '.join(names)}")
     kept = [index for index, name in enumerate(names) if name in set(classes)]
     splits, notes = {}, list(found.notes)
     for split, samples in found.splits.items():
@@ -82,7 +77,7 @@ def copy_pictures(found: Found, folder: Path, max_side: int, foreign: Sequence[i
         if target.resolve() in taken:
             raise DataError(f"{target} is where copies go, and the source's own pictures lie there: name another folder")
         target.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(total=len(jobs), desc="copy", file=sys.stdout, mininterval=5, ncols=80)
+    bar = progress(None, "copy", len(jobs))
 
     def copied(job: tuple[str, Sample]) -> tuple[Path | None, Path | None, str]:
         (split, sample), image, mask, fault = job, None, None, ""

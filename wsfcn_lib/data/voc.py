@@ -1,6 +1,5 @@
 """A folder in the VOC layout: its lists, photographs, masks and boxes become samples with tags, whole or in part."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,10 +7,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
-from tqdm import tqdm
 
 from ..classes import VOC_CLASSES, voc_colour
-from .files import DataError, open_mask, read_mask
+from .files import DataError, open_mask, progress, read_mask, read_text
 from .manifest import ClassInfo, Manifest, Sample
 from .source import Found
 
@@ -54,7 +52,7 @@ def voc_names(base: Path, split_list: str, augmented: Path | None = None) -> lis
         there = sorted(other.stem for other in own.parent.glob("*.txt"))
         sbd = "; SBD's folder gives this one" if split_list == "trainaug" else ""
         raise DataError(f"{own} is missing; the lists there are {there}: name one of them, or add the file{sbd}")
-    lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     return [Path(line.split()[0]).stem if "/" in line else line for line in lines]
 
 
@@ -109,8 +107,7 @@ def _mask_folder(base: Path, split_list: str, augmented: Path | None, chosen: st
 def _add(found: Found, split: str, split_list: str, names: list[str], reader: "_Reader") -> None:
     """Read one list into `found`."""
     with ThreadPoolExecutor() as pool:
-        bar = {"disable": len(names) <= MANY, "file": sys.stdout, "mininterval": 5, "ncols": 80}
-        read = list(tqdm(pool.map(reader.sample, names), f"list {split_list}", len(names), **bar))
+        read = list(progress(pool.map(reader.sample, names), f"list {split_list}", len(names), MANY))
     samples, faults = ([entry for entry in read if isinstance(entry, kind)] for kind in (Sample, str))
     found.splits[split] = [sample for sample in samples if split != "train" or any(sample.tags)]
     if not found.splits[split]:
@@ -137,10 +134,8 @@ class _Reader:
 
     def sample(self, name: str) -> Sample | str:
         """One image with its tags, or a line that says which of its files are missing or cannot be read."""
-        image, mask = (
-            next((path for path in paths if path.is_file()), paths[0])
-            for paths in ([f / f"{name}.jpg" for f in self.images], [f / f"{name}.png" for f in self.masks])
-        )
+        places = [f / f"{name}.jpg" for f in self.images], [f / f"{name}.png" for f in self.masks]
+        image, mask = (next((path for path in paths if path.is_file()), paths[0]) for paths in places)
         box = self.boxes and self.boxes / f"{name}.xml"
         unmasked = self.split == "test" or (self.split == "train" and box)
         needed = [image, *([] if unmasked else [mask]), *([box] if box else [])]
