@@ -1,0 +1,111 @@
+"""The shell of an explorer: controls make a state, a pure function draws it, a page shows the drawing.
+
+`widgets.Output` and `interact` stall runs without a browser, so a picture is an `Image`, whose bytes are replaced.
+"""
+
+import html
+import io
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import ipywidgets as widgets
+import numpy as np
+from PIL import Image
+
+from wsfcn_lib.explore.draw import message
+
+Render = Callable[[dict], np.ndarray]
+
+
+def encode(picture: np.ndarray) -> bytes:
+    """A picture (H, W, 3) uint8 as PNG, whose pixels decode to exactly these; little compression, for speed."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "png", compress_level=1)
+    return stream.getvalue()
+
+
+class Explorer:
+    """A picture of a state, with the controls that change it.
+
+    Callbacks may run beside each other and beside a busy cell. One thread draws at a time; whoever comes meanwhile only
+    leaves word, and the newest state is drawn next: dragging a slider piles nothing up. What `render` raises is shown in
+    words in the picture's place.
+
+    Args:
+        render: the state → (H, W, 3) uint8; depends on nothing but the state and files.
+        controls: {key of the state: widget with a `value`}.
+        words: the state → one line of plain text below the picture.
+        panel: how the controls are laid out; default: below each other, beside the picture.
+        fixed: further parts of the state, changed by `set` only.
+    """
+
+    def __init__(
+        self,
+        render: Render,
+        controls: Mapping[str, widgets.Widget],
+        words: Callable[[dict], str] = lambda state: "",
+        panel: widgets.Widget | None = None,
+        **fixed: object,
+    ):
+        self.render, self.words, self.controls, self.fixed = render, words, dict(controls), fixed
+        self.picture: np.ndarray | None = None  # the last one drawn
+        self.error: Exception | None = None  # what the last drawing raised
+        self._lock, self._wanted, self._held = threading.Lock(), False, 0
+        self.image = widgets.Image(
+            format="png", layout=widgets.Layout(max_width="100%", flex="0 0 auto", align_self="flex-start")
+        )
+        self.note = widgets.HTML()
+        self.panel = panel or widgets.VBox(list(self.controls.values()))
+        row = widgets.HBox([self.image, self.panel], layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start"))
+        self.widget = widgets.VBox([row, self.note])
+        for control in self.controls.values():
+            control.observe(self.refresh, names="value")
+        self.refresh()
+
+    @property
+    def state(self) -> dict:
+        """What is drawn: the controls' values and the fixed parts."""
+        return self.fixed | {key: control.value for key, control in self.controls.items()}
+
+    def set(self, **values: object) -> None:
+        """Change parts of the state, by their keys, and redraw once."""
+        if unknown := values.keys() - self.controls.keys() - self.fixed.keys():
+            raise KeyError(f"no part of the state is called {sorted(unknown)}; choose from {', '.join(self.state)}")
+        with self.held():
+            for key, value in values.items():
+                if key in self.controls:
+                    self.controls[key].value = value
+                else:
+                    self.fixed[key] = value
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Redraw once at the end, not at every change within."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+            self.refresh()
+
+    def refresh(self, change: object = None) -> None:
+        """Draw the present state; when a drawing is under way, it is repeated with the newest state instead."""
+        self._wanted = True
+        while self._wanted and not self._held and self._lock.acquire(blocking=False):
+            try:
+                self._wanted = False
+                self._draw(self.state)
+            finally:
+                self._lock.release()
+
+    def _draw(self, state: dict) -> None:
+        try:
+            picture, words, self.error = self.render(state), self.words(state), None
+        except Exception as error:  # a callback's error would vanish in the log of the server
+            picture, words, self.error = message(f"{type(error).__name__}: {error}"), "", error
+        self.picture, self.image.value = picture, encode(picture)
+        self.note.value = html.escape(words)
+
+    def _repr_mimebundle_(self, **options: object) -> object:
+        return self.widget._repr_mimebundle_(**options)
