@@ -25,6 +25,14 @@ def encode(picture: np.ndarray) -> bytes:
     return stream.getvalue()
 
 
+def respond_at_once(widget: widgets.Widget) -> None:
+    """Let a widget and its parts answer while a cell is busy: ipykernel 7.4 would hand them to the busy cell's own loop."""
+    if widget.comm is not None:
+        widget.comm._reply_subshell_for = None
+    for part in getattr(widget, "children", ()):
+        respond_at_once(part)
+
+
 class Explorer:
     """A picture of a state, with the controls that change it.
 
@@ -51,7 +59,7 @@ class Explorer:
         self.render, self.words, self.controls, self.fixed = render, words, dict(controls), fixed
         self.picture: np.ndarray | None = None  # the last one drawn
         self.error: Exception | None = None  # what the last drawing raised
-        self._lock, self._wanted, self._held = threading.Lock(), False, 0
+        self._lock, self._guard, self._wanted, self._held = threading.Lock(), threading.Lock(), False, 0
         self.image = widgets.Image(
             format="png", layout=widgets.Layout(max_width="100%", flex="0 0 auto", align_self="flex-start")
         )
@@ -59,9 +67,13 @@ class Explorer:
         self.panel = panel or widgets.VBox(list(self.controls.values()))
         row = widgets.HBox([self.image, self.panel], layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start"))
         self.widget = widgets.VBox([row, self.note])
+        respond_at_once(self.widget)
         for control in self.controls.values():
-            control.observe(self.refresh, names="value")
+            control.observe(self._changed, names="value")
         self.refresh()
+
+    def adapt(self, key: str) -> None:
+        """Bring other controls in line after the control `key` has changed, before anything is drawn: for subclasses."""
 
     @property
     def state(self) -> dict:
@@ -82,14 +94,20 @@ class Explorer:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Redraw once at the end, not at every change within."""
-        self._held += 1
+        with self._guard:
+            self._held += 1
         try:
             yield
         finally:
-            self._held -= 1
+            with self._guard:
+                self._held -= 1
             self.refresh()
 
-    def refresh(self, change: object = None) -> None:
+    def say(self, words: str) -> None:
+        """Show words below the picture until the next drawing, such as what is being computed."""
+        self.note.value = html.escape(words)
+
+    def refresh(self, *_: object) -> None:
         """Draw the present state; when a drawing is under way, it is repeated with the newest state instead."""
         self._wanted = True
         while self._wanted and not self._held and self._lock.acquire(blocking=False):
@@ -99,13 +117,17 @@ class Explorer:
             finally:
                 self._lock.release()
 
+    def _changed(self, change: dict) -> None:
+        with self.held():
+            self.adapt(next(key for key, control in self.controls.items() if control is change["owner"]))
+
     def _draw(self, state: dict) -> None:
         try:
             picture, words, self.error = self.render(state), self.words(state), None
         except Exception as error:  # a callback's error would vanish in the log of the server
             picture, words, self.error = message(f"{type(error).__name__}: {error}"), "", error
         self.picture, self.image.value = picture, encode(picture)
-        self.note.value = html.escape(words)
+        self.say(words)
 
     def _repr_mimebundle_(self, **options: object) -> object:
         return self.widget._repr_mimebundle_(**options)
