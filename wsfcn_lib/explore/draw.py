@@ -2,13 +2,20 @@
 
 import functools
 import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from wsfcn_lib.pictures import INFERNO
 from wsfcn_lib.plots import FONT
 
-INK, FAINT, PAPER = (33, 37, 41), (92, 102, 112), (255, 255, 255)  # readable in dark and light pages alike
+INK, FAINT, PAPER = (33, 37, 41), (92, 102, 112), (255, 255, 255)  # drawn on own ground: for dark and light pages alike
+GROUND, NOTE = (233, 236, 239), (255, 243, 205)
+# kinds of error: colour and slant of the stripes; slants tell them apart without colour, and from VOC's flat class colours
+ERRORS = {"missed": ((213, 94, 0), 1), "invented": ((86, 180, 233), -1), "confused": ((240, 228, 66), 0)}
+GAINED = (0, 114, 178)
+_HEAT = np.stack([np.interp(np.linspace(0, 11, 256), range(12), INFERNO[:, c]) for c in range(3)], 1).astype(np.float32)
 
 
 @functools.cache
@@ -26,10 +33,142 @@ def write(picture: np.ndarray, place: tuple[int, int], words: str, size: int = 1
     """A copy of the picture with words whose upper left corner is at `place` (x, y)."""
     canvas = Image.fromarray(picture)
     ImageDraw.Draw(canvas).text(place, words, colour, font(size))
-    return np.asarray(canvas)
+    return np.array(canvas)
+
+
+def paragraph(words: str, width: int, size: int = 13, ground: tuple = PAPER) -> np.ndarray:
+    """Words broken into lines, as a picture of this width."""
+    letters = int((width - 16) / (0.6 * size))
+    lines = [line for part in words.split("\n") for line in textwrap.wrap(part, letters) or [""]]
+    return write(blank(8 + int(1.4 * size) * len(lines), width, ground), (8, 4), "\n".join(lines), size)
 
 
 def message(words: str, height: int = 375, width: int = 500) -> np.ndarray:
-    """Words in a picture's place, broken into lines: what is missing, and how to get it."""
-    lines = [line for part in words.split("\n") for line in textwrap.wrap(part, max(10, (width - 48) // 8)) or [""]]
-    return write(blank(max(height, 48 + 20 * len(lines)), width), (24, 24), "\n".join(lines))
+    """Words in a picture's place: what is missing, and how to get it."""
+    return framed(paragraph(words, width - 32, 14), height, width, PAPER)
+
+
+def framed(picture: np.ndarray, height: int, width: int, colour: tuple = GROUND) -> np.ndarray:
+    """The picture in the middle of a ground of at least this size, so that pages do not jump from image to image."""
+    tall, wide = (max(have, least) for have, least in zip(picture.shape[:2], (height, width)))
+    ground = blank(tall, wide, colour)
+    top, left = (tall - picture.shape[0]) // 2, (wide - picture.shape[1]) // 2
+    ground[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return ground
+
+
+def beside(*pictures: np.ndarray) -> np.ndarray:
+    """Pictures from left to right, their upper edges level."""
+    tall = max(picture.shape[0] for picture in pictures)
+    return np.hstack([np.vstack([p, blank(tall - p.shape[0], p.shape[1])]) for p in pictures])
+
+
+def below(*pictures: np.ndarray) -> np.ndarray:
+    """Pictures from top to bottom, their left edges level."""
+    wide = max(picture.shape[1] for picture in pictures)
+    return np.vstack([np.hstack([p, blank(p.shape[0], wide - p.shape[1])]) for p in pictures])
+
+
+def blend(picture: np.ndarray, colours: np.ndarray, opacity: float | np.ndarray) -> np.ndarray:
+    """Colours (..., 3) laid over a picture (H, W, 3) uint8; the opacity may differ by pixel, (H, W, 1)."""
+    return (picture + (np.asarray(colours, np.float32) - picture) * np.float32(opacity) + 0.5).astype(np.uint8)
+
+
+def warm(picture: np.ndarray, values: np.ndarray, opacity: float) -> np.ndarray:
+    """Values (H, W) in [0, 1] over a picture: `pictures.heat` in 256 steps, which is faster."""
+    return blend(picture, _HEAT[(values * 255 + 0.5).clip(0, 255).astype(np.uint8)], opacity)
+
+
+def gains(picture: np.ndarray, change: np.ndarray, opacity: float = 0.9) -> np.ndarray:
+    """A change (H, W) in [-1, 1] over a grey picture: orange where something was lost, blue where gained."""
+    colours = np.where(change[..., None] < 0, np.float32(ERRORS["missed"][0]), np.float32(GAINED))
+    return blend(picture, colours, opacity * np.minimum(1, 2 * np.abs(change))[..., None])
+
+
+def edges(label: np.ndarray) -> np.ndarray:
+    """Where (H, W) one label meets another: a bool line one pixel wide."""
+    found = np.zeros(label.shape, bool)
+    found[:, 1:] |= label[:, 1:] != label[:, :-1]
+    found[1:] |= label[1:] != label[:-1]
+    return found
+
+
+def outline(picture: np.ndarray, label: np.ndarray, opacity: float = 1) -> np.ndarray:
+    """The borders of labels as white lines with a dark rim, seen on any colour."""
+    line = edges(label)
+    rim = line.copy()
+    for axis in (0, 1):
+        rim |= np.roll(line, 1, axis) | np.roll(line, -1, axis)
+    out = blend(picture, INK, (opacity * rim)[..., None])
+    return blend(out, PAPER, (opacity * line)[..., None])
+
+
+def stripes(picture: np.ndarray, where: np.ndarray, colour: tuple, slant: int, opacity: float = 1) -> np.ndarray:
+    """Dark-edged stripes where (H, W) bool: rising (1), falling (-1) or both (0)."""
+    y, x = np.ogrid[: where.shape[0], : where.shape[1]]
+    phases = [(x + s * y) % 9 for s in ((1, -1) if slant == 0 else (slant,))]
+    broad, core = (np.logical_or.reduce([phase < width for phase in phases]) & where for width in (5, 3))
+    out = blend(picture, INK, (opacity * broad)[..., None])
+    return blend(out, colour, (opacity * core)[..., None])
+
+
+def cross(picture: np.ndarray, x: int, y: int) -> np.ndarray:
+    """Hair lines through (x, y) that leave the place itself free."""
+    out = picture.copy()
+    for colour, offsets in ((INK, (-1, 1)), (PAPER, (0,))):
+        for offset in offsets:
+            row, column = np.clip((y + offset, x + offset), 0, (picture.shape[0] - 1, picture.shape[1] - 1))
+            out[row, : max(0, x - 7)] = out[row, x + 8 :] = colour
+            out[: max(0, y - 7), column] = out[y + 8 :, column] = colour
+    return out
+
+
+def bars(
+    values: Sequence[float],
+    names: Sequence[str],
+    colours: Sequence[tuple],
+    title: str,
+    filled: Sequence[bool],
+    cut: float | None = None,
+    ticks: Sequence[float] | None = None,
+    chosen: str = "",
+    width: int = 280,
+) -> np.ndarray:
+    """Values in [0, 1] as bars with their numbers; NaN reads "absent". Hollow where not filled; `cut` a dashed line."""
+    canvas = Image.new("RGB", (width, 34 + 19 * len(names)), PAPER)
+    pen, left, span = ImageDraw.Draw(canvas), 104, width - 104 - 46
+    pen.text((4, 6), title, INK, font(13))
+    for row, (value, name, colour, fill) in enumerate(zip(values, names, colours, filled)):
+        top, known = 30 + 19 * row, value == value
+        short = name if len(name) <= 13 else name[:12] + "…"
+        pen.text((left - 6, top), ("▸ " if name == chosen else "") + short, INK, font(12), anchor="ra")
+        if known:
+            colour = tuple(int(part) for part in colour)
+            box = (left, top + 1, left + max(1, round(span * value)), top + 14)
+            pen.rectangle(box, fill=colour if fill else PAPER, outline=FAINT)
+        pen.text((width - 42, top), f"{value:.2f}" if known else "absent", INK if known else FAINT, font(12))
+        if ticks is not None and ticks[row] == ticks[row]:
+            at = left + round(span * ticks[row])
+            pen.rectangle((at - 2, top - 1, at + 2, top + 16), fill=PAPER)
+            pen.rectangle((at - 1, top - 1, at + 1, top + 16), fill=INK)
+    for y in range(26, canvas.height, 6) if cut is not None else ():
+        pen.line((left + span * cut, y, left + span * cut, y + 3), INK, 1)
+    return np.asarray(canvas)
+
+
+def legend(entries: Mapping[str, tuple | tuple[tuple, int]], width: int) -> np.ndarray:
+    """Patches with names, in rows; an entry is a colour, or a colour and the slant of its stripes."""
+    places, x, y = [], 8, 4
+    for name in entries:
+        wide = 34 + round(font(12).getlength(name))
+        x, y = (8, y + 20) if x + wide > width else (x, y)
+        places.append((x, y))
+        x += wide
+    picture = blank(y + 22 if entries else 0, width)
+    for (x, y), (name, colour) in zip(places, entries.items()):
+        patch = blank(13, 16, FAINT)
+        patch[1:-1, 1:-1] = GROUND if np.ndim(colour[0]) else colour
+        patch = stripes(patch, np.ones((13, 16), bool), *colour) if np.ndim(colour[0]) else patch
+        picture[y + 1 : y + 14, x : x + 16] = patch
+        picture = write(picture, (x + 20, y), name, 12)
+    return picture

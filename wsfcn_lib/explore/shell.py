@@ -33,6 +33,17 @@ def respond_at_once(widget: widgets.Widget) -> None:
         respond_at_once(part)
 
 
+def column(*parts: widgets.Widget) -> widgets.VBox:
+    """Widgets below each other, as wide as they need."""
+    return widgets.VBox(parts, layout=widgets.Layout(flex="0 0 auto", margin="0 12px 8px 0"))
+
+
+def row(*parts: widgets.Widget, wrap: bool = False) -> widgets.HBox:
+    """Widgets beside each other; `wrap`: on further lines where the page is narrow."""
+    flow = {"flex_flow": "row wrap", "align_items": "flex-start", "flex": "1 1 320px"} if wrap else {}
+    return widgets.HBox(parts, layout=widgets.Layout(**flow))
+
+
 class Explorer:
     """A picture of a state, with the controls that change it.
 
@@ -60,13 +71,10 @@ class Explorer:
         self.picture: np.ndarray | None = None  # the last one drawn
         self.error: Exception | None = None  # what the last drawing raised
         self._lock, self._guard, self._wanted, self._held = threading.Lock(), threading.Lock(), False, 0
-        self.image = widgets.Image(
-            format="png", layout=widgets.Layout(max_width="100%", flex="0 0 auto", align_self="flex-start")
-        )
-        self.note = widgets.HTML()
-        self.panel = panel or widgets.VBox(list(self.controls.values()))
-        row = widgets.HBox([self.image, self.panel], layout=widgets.Layout(flex_flow="row wrap", align_items="flex-start"))
-        self.widget = widgets.VBox([row, self.note])
+        still = widgets.Layout(max_width="100%", flex="0 0 auto", align_self="flex-start", margin="0 12px 8px 0")
+        self.image, self.note = widgets.Image(format="png", layout=still), widgets.HTML()
+        self.panel = panel or column(*self.controls.values())
+        self.widget = widgets.VBox([row(self.image, self.panel, wrap=True), self.note])
         respond_at_once(self.widget)
         for control in self.controls.values():
             control.observe(self._changed, names="value")
@@ -123,11 +131,18 @@ class Explorer:
 
     def _draw(self, state: dict) -> None:
         try:
-            picture, words, self.error = self.render(state), self.words(state), None
+            picture, words = self.render(state), self.words(state)
         except Exception as error:  # a callback's error would vanish in the log of the server
-            picture, words, self.error = message(f"{type(error).__name__}: {error}"), "", error
-        self.picture, self.image.value = picture, encode(picture)
+            self.show(error)
+            return
+        self.error, self.picture, self.image.value = None, picture, encode(picture)
         self.say(words)
+
+    def show(self, error: Exception) -> None:
+        """Show an error in words in the picture's place, until the next drawing."""
+        self.error, self.picture = error, message(f"{type(error).__name__}: {error}")
+        self.image.value = encode(self.picture)
+        self.say(str(error))
 
     def _repr_mimebundle_(self, **options: object) -> object:
         return self.widget._repr_mimebundle_(**options)
