@@ -1,8 +1,7 @@
 """Words, bars and marks drawn into arrays by Pillow: some milliseconds where a figure takes hundreds. All on own ground."""
 
 import functools
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -15,6 +14,7 @@ GROUND, NOTE = (233, 236, 239), (255, 243, 205)
 # kinds of error: colour and slant of the stripes; slants tell them apart without colour, and from VOC's flat class colours
 ERRORS = {"missed": ((213, 94, 0), 1), "invented": ((86, 180, 233), -1), "confused": ((240, 228, 66), 0)}
 GAINED = (0, 114, 178)
+RAMP = {f"map {value}": tuple(INFERNO[place]) for value, place in ((0, 0), (0.5, 6), (1, 11))}
 _HEAT = np.stack([np.interp(np.linspace(0, 11, 256), range(12), INFERNO[:, c]) for c in range(3)], 1).astype(np.float32)
 
 
@@ -38,8 +38,15 @@ def write(picture: np.ndarray, place: tuple[int, int], words: str, size: int = 1
 
 def paragraph(words: str, width: int, size: int = 13, ground: tuple = PAPER) -> np.ndarray:
     """Words broken into lines, as a picture of this width."""
-    letters = int((width - 16) / (0.6 * size))
-    lines = [line for part in words.split("\n") for line in textwrap.wrap(part, letters) or [""]]
+    lines, face = [], font(size)
+    for part in words.split("\n"):
+        lines.append("")
+        for word in part.split():
+            longer = f"{lines[-1]} {word}".strip()
+            if face.getlength(longer) <= width - 16 or not lines[-1]:
+                lines[-1] = longer
+            else:
+                lines.append(word)
     return write(blank(8 + int(1.4 * size) * len(lines), width, ground), (8, 4), "\n".join(lines), size)
 
 
@@ -55,6 +62,26 @@ def framed(picture: np.ndarray, height: int, width: int, colour: tuple = GROUND)
     top, left = (tall - picture.shape[0]) // 2, (wide - picture.shape[1]) // 2
     ground[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return ground
+
+
+def fitted(shape: tuple[int, ...], height: int, width: int, shrink: bool = False) -> Callable[[np.ndarray], np.ndarray]:
+    """How arrays of a picture grow to fill a height or a width: photographs and maps smoothly, labels to the nearest pixel.
+
+    `shrink`: larger ones become smaller too.
+    """
+    tall, wide = shape[:2]
+    factor = max(0 if shrink else 1, min(height / tall, width / wide))
+    size = max(1, round(factor * tall)), max(1, round(factor * wide))
+    rows, columns = (np.arange(after) * before // after for after, before in zip(size, (tall, wide)))
+
+    def grow(array: np.ndarray) -> np.ndarray:
+        if size == (tall, wide):
+            return array
+        if array.ndim == 2 and array.dtype.kind != "f":
+            return array[rows[:, None], columns]
+        return np.asarray(Image.fromarray(array).resize(size[::-1], Image.Resampling.BILINEAR))
+
+    return grow
 
 
 def beside(*pictures: np.ndarray) -> np.ndarray:
@@ -112,14 +139,20 @@ def stripes(picture: np.ndarray, where: np.ndarray, colour: tuple, slant: int, o
     return blend(out, colour, (opacity * core)[..., None])
 
 
+def striped(picture: np.ndarray, kind: np.ndarray, opacity: float = 1) -> np.ndarray:
+    """Stripes over errors, (H, W) of 0 for none and else the place in ERRORS, from 1."""
+    for place, style in enumerate(ERRORS.values(), 1):
+        picture = stripes(picture, kind == place, *style, opacity)
+    return picture
+
+
 def cross(picture: np.ndarray, x: int, y: int) -> np.ndarray:
-    """Hair lines through (x, y) that leave the place itself free."""
-    out = picture.copy()
-    for colour, offsets in ((INK, (-1, 1)), (PAPER, (0,))):
-        for offset in offsets:
-            row, column = np.clip((y + offset, x + offset), 0, (picture.shape[0] - 1, picture.shape[1] - 1))
-            out[row, : max(0, x - 7)] = out[row, x + 8 :] = colour
-            out[: max(0, y - 7), column] = out[y + 8 :, column] = colour
+    """A cross-hair at (x, y) that leaves the place itself free."""
+    out, (tall, wide) = picture.copy(), picture.shape[:2]
+    for colour, rim in ((INK, 2), (PAPER, 1)):
+        for low, high in ((-22, -4), (5, 23)):
+            out[max(0, y - rim + 1) : y + rim, max(0, x + low) : max(0, min(wide, x + high))] = colour
+            out[max(0, y + low) : max(0, min(tall, y + high)), max(0, x - rim + 1) : x + rim] = colour
     return out
 
 
@@ -151,8 +184,36 @@ def bars(
             at = left + round(span * ticks[row])
             pen.rectangle((at - 2, top - 1, at + 2, top + 16), fill=PAPER)
             pen.rectangle((at - 1, top - 1, at + 1, top + 16), fill=INK)
-    for y in range(26, canvas.height, 6) if cut is not None else ():
+    for y in range(28, canvas.height, 6) if cut is not None else ():
         pen.line((left + span * cut, y, left + span * cut, y + 3), INK, 1)
+    return np.asarray(canvas)
+
+
+def plot(
+    x: np.ndarray, y: np.ndarray, title: str, marks: Mapping[str, float], at: float, width: int = 280, height: int = 120
+) -> np.ndarray:
+    """A curve with its range in numbers, dashed lines at named places, and a dot at the place `at`."""
+    canvas = Image.new("RGB", (width, height), PAPER)
+    pen, (left, top, right, bottom) = ImageDraw.Draw(canvas), (40, 28, width - 12, height - 22)
+    low, high = float(np.nanmin(y)), max(float(np.nanmax(y)), float(np.nanmin(y)) + 1e-3)
+
+    def place(a: float, b: float) -> tuple[float, float]:
+        return left + (right - left) * (a - x[0]) / (x[-1] - x[0]), bottom - (bottom - top) * (b - low) / (high - low)
+
+    pen.text((4, 6), title, INK, font(13))
+    pen.rectangle((left, top, right, bottom), outline=(206, 212, 218))
+    for value, height in ((low, bottom), (high, top)):
+        pen.text((left - 4, height), f"{value:.2f}", FAINT, font(11), anchor="rm")
+    for value in (x[0], x[-1]):
+        pen.text((place(value, low)[0], bottom + 4), f"{value:.2f}", FAINT, font(11), anchor="ma")
+    for name, value in marks.items():
+        across = place(value, low)[0]
+        for y_dash in range(top, bottom, 6):
+            pen.line((across, y_dash, across, y_dash + 3), INK)
+        pen.text((across, bottom + 4), name, INK, font(11), anchor="ma")
+    pen.line([place(a, b) for a, b in zip(x, y)], GAINED, 2)
+    across, down = place(at, float(np.interp(at, x, y)))
+    pen.ellipse((across - 4, down - 4, across + 4, down + 4), fill=ERRORS["missed"][0], outline=INK)
     return np.asarray(canvas)
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from wsfcn_lib.explore import draw
 from wsfcn_lib.explore.source import Look
+from wsfcn_lib.infer import SCORE_CUT
 from wsfcn_lib.losses import pseudo_labels
 from wsfcn_lib.metrics import ConfusionMatrix
 
@@ -19,7 +20,7 @@ LAYERS = {
     "errors": ("errors", 1.0),
 }
 MAPS, ALL = ("cam", "pamr", "mask"), "all predicted"
-HEIGHT, WIDTH = 375, 500  # pixels, the least ground of a picture; smaller pictures are enlarged by whole factors
+HEIGHT, WIDTH = 375, 500  # pixels; a picture that is smaller is enlarged until it fills one side
 
 
 class Missing(Exception):
@@ -55,11 +56,16 @@ def label_of(look: Look, layer: str, state: dict) -> np.ndarray:
         raise Missing(f"no CRF: {error}") from error
 
 
-def errors_of(look: Look, state: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The prediction (with CRF where that layer is on) and the kinds of its errors by pixel: 1 missed, 2 invented, 3 confused."""
-    truth, label = label_of(look, "truth", state), label_of(look, "crf" if state["crf"] else "label", state)
+def kinds_of(label: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Errors by pixel, (H, W): 0 right or left open, then in the order of draw.ERRORS 1 missed, 2 invented, 3 confused."""
     kind = np.where(label == truth, 0, np.where(label == 0, 1, np.where(truth == 0, 2, 3)))
-    return label, np.where(truth == 255, 0, kind)
+    return np.where(truth == 255, 0, kind)
+
+
+def errors_of(look: Look, state: dict) -> tuple[np.ndarray, np.ndarray]:
+    """The prediction, with CRF where that layer is on, and the kinds of its errors."""
+    truth, label = label_of(look, "truth", state), label_of(look, "crf" if state["crf"] else "label", state)
+    return label, kinds_of(label, truth)
 
 
 def tint(picture: np.ndarray, label: np.ndarray, palette: np.ndarray, opacity: float) -> np.ndarray:
@@ -68,21 +74,21 @@ def tint(picture: np.ndarray, label: np.ndarray, palette: np.ndarray, opacity: f
     return draw.outline(painted, label, opacity)
 
 
-def enlarged(look: Look):
-    """How a picture's arrays (H, W, ...) grow to be shown: each pixel a square."""
-    factor = max(1, min(HEIGHT // look.rgb.shape[0], WIDTH // look.rgb.shape[1]))
-    return lambda array: array.repeat(factor, 0).repeat(factor, 1) if factor > 1 else array
-
-
 def layered(look: Look, state: dict, names: tuple[str, ...], palette: np.ndarray) -> tuple[np.ndarray, dict, list[str]]:
     """The picture under all layers that are on, its legend, and what is missing, in words."""
-    large, classes, missing = enlarged(look), classes_of(look, state, names), []
+    large, classes, missing = draw.fitted(look.rgb.shape, HEIGHT, WIDTH), classes_of(look, state, names), []
     picture, entries = large(look.rgb), {}
+    if not classes:
+        missing.append(f"no class scores above {SCORE_CUT}: nothing is predicted; choose a class to see its map")
+    elif state["target"] != ALL and not look.predicted[classes[0] - 1]:
+        score = look.chances[classes[0] - 1]
+        missing.append(f"{state['target']} scores {score:.2f}, not above {SCORE_CUT}: it has maps, but no prediction")
     for layer in (name for name in LAYERS if state[name]):
         opacity = state[f"{layer}_opacity"]
         try:
             if layer in MAPS:
                 picture = draw.warm(picture, large(map_of(look, layer, state, classes)), opacity)
+                entries |= draw.RAMP
                 continue
             label, kind = errors_of(look, state) if layer == "errors" else (label_of(look, layer, state), None)
             if state["target"] != ALL:
@@ -93,17 +99,19 @@ def layered(look: Look, state: dict, names: tuple[str, ...], palette: np.ndarray
                 entries |= {"teaches nothing": tuple(palette[255])} if (label == 255).any() else {}
                 picture = tint(picture, large(label), palette, opacity)
                 continue
-            for place, (name, style) in enumerate(draw.ERRORS.items(), 1):
-                picture = draw.stripes(picture, large(kind == place), *style, opacity)
-                entries[name] = style
+            picture, entries = draw.striped(picture, large(kind), opacity), entries | draw.ERRORS
         except Missing as error:
             missing.append(str(error))
-    return picture, entries, missing
+    return picture, entries, list(dict.fromkeys(missing))
 
 
 def changed(look: Look, state: dict, names: tuple[str, ...], palette: np.ndarray) -> tuple[np.ndarray, dict, str]:
     """What differs between the layers `before` and `after`, on grey: the picture, its legend, and how much in words."""
-    large, classes, pair = enlarged(look), classes_of(look, state, names), (state["before"], state["after"])
+    large, classes, pair = (
+        draw.fitted(look.rgb.shape, HEIGHT, WIDTH),
+        classes_of(look, state, names),
+        (state["before"], state["after"]),
+    )
     grey = large(draw.blend(look.rgb, look.rgb.mean(2, keepdims=True), 1.0)) // 2 + 110
     told = " → ".join(LAYERS[layer][0] for layer in pair)
     if not set(pair) & set(MAPS):
@@ -123,7 +131,7 @@ def changed(look: Look, state: dict, names: tuple[str, ...], palette: np.ndarray
         for layer in pair
     )
     entries, about = {"lost": draw.ERRORS["missed"][0], "gained": draw.GAINED}, ", ".join(names[c] for c in classes) or "no class"
-    return draw.gains(grey, large(new - old)), entries, f"{told}, {about}: {100 * (new - old).mean():+.1f} % on average"
+    return draw.gains(grey, large(new - old)), entries, f"{told}, {about}: mean {old.mean():.2f} → {new.mean():.2f}"
 
 
 def iou_of(label: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
@@ -142,12 +150,12 @@ def reading(look: Look, state: dict, names: tuple[str, ...]) -> str:
         label = look.label
     here = int(label[y, x])
     asked = names.index(state["target"]) if state["target"] != ALL else here or int(look.masks[1:, y, x].argmax()) + 1
-    words = [f"{names[here]} here"]
+    words = [f"at the cross: {names[here]}"]
     if look.truth is not None:
         true = int(look.truth[y, x])
-        words.append(f"truth {'left open' if true == 255 else names[true]}")
-    words.append(f"{names[asked]}: mask {look.masks[asked, y, x]:.2f} here, score {look.chances[asked - 1]:.2f}")
+        words.append(f"in truth {'left open' if true == 255 else names[true]}")
+    words.append(f"{names[asked]} has mask {look.masks[asked, y, x]:.2f} here and score {look.chances[asked - 1]:.2f}")
     if look.truth is not None:
         iou = iou_of(label, look.truth, len(names))[here]
-        words.append(f"IoU of {names[here]} in this picture {iou:.2f}")
+        words.append(f"IoU of {names[here]} {iou:.2f}")
     return " · ".join(words)

@@ -76,12 +76,13 @@ class Explorer:
         self.panel = panel or column(*self.controls.values())
         self.widget = widgets.VBox([row(self.image, self.panel, wrap=True), self.note])
         respond_at_once(self.widget)
-        for control in self.controls.values():
-            control.observe(self._changed, names="value")
-        self.refresh()
+        with self.held():
+            for key, control in self.controls.items():
+                self.adapt(key)
+                control.observe(self._changed, names="value")
 
     def adapt(self, key: str) -> None:
-        """Bring other controls in line after the control `key` has changed, before anything is drawn: for subclasses."""
+        """Bring other controls in line with the control `key`, at first and when it has changed: for subclasses."""
 
     @property
     def state(self) -> dict:

@@ -2,6 +2,7 @@
 
 import io
 import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -89,6 +90,9 @@ class Source:
         run: a run folder, or SHIPS for the network that ships with the kit.
         images: what `subjects.samples_of` takes; where nothing belongs to a network, matplotlib's sample portrait.
         data: folder with a manifest, for a network without one of its own.
+        snapshot: of the run, see `subjects.open_trained`.
+        scales, flip: of "all views".
+        device: where the network computes.
         uploads: {name: (H, W, 3) uint8}, further pictures; may grow.
         say: is told in words what takes time.
     """
@@ -96,15 +100,16 @@ class Source:
     def __init__(
         self,
         run: str,
-        images="val",
-        data="",
-        scales=(1.0, 1.5, 2.0),
-        flip=True,
-        device="cpu",
-        uploads=None,
-        say=lambda words: None,
+        images: str = "val",
+        data: str = "",
+        snapshot: str = "best",
+        scales: Sequence[float] = (1.0, 1.5, 2.0),
+        flip: bool = True,
+        device: str = "cpu",
+        uploads: Mapping[str, np.ndarray] | None = None,
+        say: Callable[[str], None] = lambda words: None,
     ):
-        self.trained = open_trained("" if run == SHIPS else run, str(SHIPPED) if run == SHIPS else "best", data)
+        self.trained = open_trained("" if run == SHIPS else run, str(SHIPPED) if run == SHIPS else snapshot, data)
         self.manifest, self.recipe = self.trained.manifest, self.trained.protocol["recipe"]
         portrait = Sample("portrait", Path(PORTRAIT), (False,) * len(self.manifest.classes))
         known = bool(self.manifest.splits) or (ROOT / images).exists()
