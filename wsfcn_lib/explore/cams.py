@@ -6,7 +6,7 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 
-from wsfcn_lib.explore import draw
+from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.browse import ANY, WIDE, Browser, dropdown, fraction, image_scores
 from wsfcn_lib.explore.layers import ALL, HEIGHT, LAYERS, WIDTH, Missing, changed, errors_of, iou_of, layered, reading
 from wsfcn_lib.explore.shell import column, row
@@ -104,7 +104,7 @@ class CamExplorer(Browser):
         place = [round(state[key] / 100 * (side - 1)) for key, side in zip(("across", "down"), picture.shape[1::-1])]
         stage = draw.framed(draw.cross(picture, *place), HEIGHT, WIDTH)
         width = stage.shape[1]
-        foot = [draw.paragraph(reading(look, state, names), width), draw.legend(entries, width)]
+        foot = [draw.paragraph(reading(look, state, names), width), charts.legend(entries, width)]
         foot += [draw.paragraph(note, width, ground=draw.NOTE) for note in notes]
         return draw.beside(draw.below(stage, *foot), _sidebar(look, state, names, palette))
 
@@ -126,7 +126,7 @@ def _sidebar(look: Look, state: dict, names: tuple[str, ...], palette: np.ndarra
     filled = [look.tags is None or look.tags[c] for c in best]
     said = f"dashed: present above {SCORE_CUT}" + ("" if look.tags is None else "; filled: in the picture")
     shown = [names[c + 1] for c in best]
-    bars = draw.bars(
+    bars = charts.bars(
         look.chances[best], shown, palette[best + 1], "score of each class", filled, SCORE_CUT, chosen=state["target"]
     )
     parts = [bars, draw.paragraph(said, bars.shape[1], 11)]
@@ -137,7 +137,7 @@ def _sidebar(look: Look, state: dict, names: tuple[str, ...], palette: np.ndarra
     listed = np.flatnonzero(iou == iou)[:ROWS]
     title = "IoU in this picture" + ", with CRF" * state["crf"]
     told = [names[c] for c in listed]
-    return draw.below(*parts, draw.bars(iou[listed], told, palette[listed], title, [True] * len(told), chosen=state["target"]))
+    return draw.below(*parts, charts.bars(iou[listed], told, palette[listed], title, chosen=state["target"]))
 
 
 def _questions() -> dict[str, widgets.Widget]:

@@ -1,7 +1,7 @@
-"""Words, bars and marks drawn into arrays by Pillow: some milliseconds where a figure takes hundreds. All on own ground."""
+"""Words and marks drawn into arrays: some milliseconds where a figure takes hundreds. All on a ground of their own."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -112,22 +112,15 @@ def gains(picture: np.ndarray, change: np.ndarray, opacity: float = 0.9) -> np.n
     return blend(picture, colours, opacity * np.minimum(1, 2 * np.abs(change))[..., None])
 
 
-def edges(label: np.ndarray) -> np.ndarray:
-    """Where (H, W) one label meets another: a bool line one pixel wide."""
-    found = np.zeros(label.shape, bool)
-    found[:, 1:] |= label[:, 1:] != label[:, :-1]
-    found[1:] |= label[1:] != label[:-1]
-    return found
-
-
 def outline(picture: np.ndarray, label: np.ndarray, opacity: float = 1) -> np.ndarray:
-    """The borders of labels as white lines with a dark rim, seen on any colour."""
-    line = edges(label)
+    """The borders of labels (H, W) as white lines with a dark rim, seen on any colour."""
+    line = np.zeros(label.shape, bool)
+    line[:, 1:] |= label[:, 1:] != label[:, :-1]
+    line[1:] |= label[1:] != label[:-1]
     rim = line.copy()
-    for axis in (0, 1):
-        rim |= np.roll(line, 1, axis) | np.roll(line, -1, axis)
-    out = blend(picture, INK, (opacity * rim)[..., None])
-    return blend(out, PAPER, (opacity * line)[..., None])
+    rim[1:], rim[:, 1:] = rim[1:] | line[:-1], rim[:, 1:] | line[:, :-1]
+    rim[:-1], rim[:, :-1] = rim[:-1] | line[1:], rim[:, :-1] | line[:, 1:]
+    return blend(blend(picture, INK, (opacity * rim)[..., None]), PAPER, (opacity * line)[..., None])
 
 
 def stripes(picture: np.ndarray, where: np.ndarray, colour: tuple, slant: int, opacity: float = 1) -> np.ndarray:
@@ -154,82 +147,3 @@ def cross(picture: np.ndarray, x: int, y: int) -> np.ndarray:
             out[max(0, y - rim + 1) : y + rim, max(0, x + low) : max(0, min(wide, x + high))] = colour
             out[max(0, y + low) : max(0, min(tall, y + high)), max(0, x - rim + 1) : x + rim] = colour
     return out
-
-
-def bars(
-    values: Sequence[float],
-    names: Sequence[str],
-    colours: Sequence[tuple],
-    title: str,
-    filled: Sequence[bool],
-    cut: float | None = None,
-    ticks: Sequence[float] | None = None,
-    chosen: str = "",
-    width: int = 280,
-) -> np.ndarray:
-    """Values in [0, 1] as bars with their numbers; NaN reads "absent". Hollow where not filled; `cut` a dashed line."""
-    canvas = Image.new("RGB", (width, 34 + 19 * len(names)), PAPER)
-    pen, left, span = ImageDraw.Draw(canvas), 104, width - 104 - 46
-    pen.text((4, 6), title, INK, font(13))
-    for row, (value, name, colour, fill) in enumerate(zip(values, names, colours, filled)):
-        top, known = 30 + 19 * row, value == value
-        short = name if len(name) <= 13 else name[:12] + "…"
-        pen.text((left - 6, top), ("▸ " if name == chosen else "") + short, INK, font(12), anchor="ra")
-        if known:
-            colour = tuple(int(part) for part in colour)
-            box = (left, top + 1, left + max(1, round(span * value)), top + 14)
-            pen.rectangle(box, fill=colour if fill else PAPER, outline=FAINT)
-        pen.text((width - 42, top), f"{value:.2f}" if known else "absent", INK if known else FAINT, font(12))
-        if ticks is not None and ticks[row] == ticks[row]:
-            at = left + round(span * ticks[row])
-            pen.rectangle((at - 2, top - 1, at + 2, top + 16), fill=PAPER)
-            pen.rectangle((at - 1, top - 1, at + 1, top + 16), fill=INK)
-    for y in range(28, canvas.height, 6) if cut is not None else ():
-        pen.line((left + span * cut, y, left + span * cut, y + 3), INK, 1)
-    return np.asarray(canvas)
-
-
-def plot(
-    x: np.ndarray, y: np.ndarray, title: str, marks: Mapping[str, float], at: float, width: int = 280, height: int = 120
-) -> np.ndarray:
-    """A curve with its range in numbers, dashed lines at named places, and a dot at the place `at`."""
-    canvas = Image.new("RGB", (width, height), PAPER)
-    pen, (left, top, right, bottom) = ImageDraw.Draw(canvas), (40, 28, width - 12, height - 22)
-    low, high = float(np.nanmin(y)), max(float(np.nanmax(y)), float(np.nanmin(y)) + 1e-3)
-
-    def place(a: float, b: float) -> tuple[float, float]:
-        return left + (right - left) * (a - x[0]) / (x[-1] - x[0]), bottom - (bottom - top) * (b - low) / (high - low)
-
-    pen.text((4, 6), title, INK, font(13))
-    pen.rectangle((left, top, right, bottom), outline=(206, 212, 218))
-    for value, height in ((low, bottom), (high, top)):
-        pen.text((left - 4, height), f"{value:.2f}", FAINT, font(11), anchor="rm")
-    for value in (x[0], x[-1]):
-        pen.text((place(value, low)[0], bottom + 4), f"{value:.2f}", FAINT, font(11), anchor="ma")
-    for name, value in marks.items():
-        across = place(value, low)[0]
-        for y_dash in range(top, bottom, 6):
-            pen.line((across, y_dash, across, y_dash + 3), INK)
-        pen.text((across, bottom + 4), name, INK, font(11), anchor="ma")
-    pen.line([place(a, b) for a, b in zip(x, y)], GAINED, 2)
-    across, down = place(at, float(np.interp(at, x, y)))
-    pen.ellipse((across - 4, down - 4, across + 4, down + 4), fill=ERRORS["missed"][0], outline=INK)
-    return np.asarray(canvas)
-
-
-def legend(entries: Mapping[str, tuple | tuple[tuple, int]], width: int) -> np.ndarray:
-    """Patches with names, in rows; an entry is a colour, or a colour and the slant of its stripes."""
-    places, x, y = [], 8, 4
-    for name in entries:
-        wide = 34 + round(font(12).getlength(name))
-        x, y = (8, y + 20) if x + wide > width else (x, y)
-        places.append((x, y))
-        x += wide
-    picture = blank(y + 22 if entries else 0, width)
-    for (x, y), (name, colour) in zip(places, entries.items()):
-        patch = blank(13, 16, FAINT)
-        patch[1:-1, 1:-1] = GROUND if np.ndim(colour[0]) else colour
-        patch = stripes(patch, np.ones((13, 16), bool), *colour) if np.ndim(colour[0]) else patch
-        picture[y + 1 : y + 14, x : x + 16] = patch
-        picture = write(picture, (x + 20, y), name, 12)
-    return picture

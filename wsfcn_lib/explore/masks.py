@@ -9,13 +9,13 @@ import numpy as np
 
 from wsfcn_lib.data.files import read_image, read_mask
 from wsfcn_lib.data.manifest import Manifest
-from wsfcn_lib.explore import draw
+from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.browse import WIDE, WORST, Browser, dropdown, fraction, image_scores
 from wsfcn_lib.explore.layers import HEIGHT, WIDTH, Missing, iou_of, kinds_of, tint
 from wsfcn_lib.explore.shell import column, row
 from wsfcn_lib.explore.source import LONGEST, VIEWS, Source
 from wsfcn_lib.explore.sweep import BACKGROUNDS, SCORE_CUTS, Sweep, recut, sweep
-from wsfcn_lib.infer import SCORE_CUT, at_size, shrink
+from wsfcn_lib.infer import LONG_SIDE, SCORE_CUT, at_size, shrink
 from wsfcn_lib.recipes import BACKGROUND_MASK
 from wsfcn_lib.runs import ROOT
 from wsfcn_lib.subjects import ending_of, label_of, samples_of
@@ -58,7 +58,7 @@ class MaskExplorer(Browser):
     @cached_property
     def source(self) -> Source:
         """A network of the explorer's own, opened when soft masks are first asked for."""
-        return Source(self.run, self.images, say=self.say, **self._settings)
+        return Source(self.run, self.images, say=self.say, **{"long_side": LONG_SIDE} | self._settings)
 
     def adapt(self, key: str) -> None:
         """Filter and order make the list of pictures."""
@@ -105,9 +105,9 @@ class MaskExplorer(Browser):
         panels = [self._panel(state, kind, height, width) for kind in wanted]
         stage = draw.below(draw.beside(*panels[:2]), draw.beside(*panels[2:])) if len(panels) == 4 else panels[0]
         shown = np.unique([c for label in self._read(name)[1].values() for c in np.unique(label)])
-        entries = {names[c]: tuple(self.manifest.palette[c]) for c in shown if 0 < c < 255}
+        entries = {"left open" if c == 255 else names[c]: tuple(self.manifest.palette[c]) for c in shown if c}
         entries |= draw.ERRORS if {FOUR, DIFFERENCE} & {state["show"]} else {}
-        return draw.beside(draw.below(stage, draw.legend(entries, stage.shape[1])), self._sidebar(state))
+        return draw.beside(draw.below(stage, charts.legend(entries, stage.shape[1])), self._sidebar(state))
 
     def _panel(self, state: dict, kind: str, height: int, width: int) -> np.ndarray:
         """One kind of labels over the picture, with its name; words where it is missing."""
@@ -127,8 +127,8 @@ class MaskExplorer(Browser):
         return draw.below(draw.paragraph(title, width, 12), draw.framed(picture, height, width))
 
     def _recut(self, state: dict) -> np.ndarray:
-        look = self.source.look(state["image"], VIEWS[1])
-        return recut(look.masks, look.chances, state["score_cut"], state["background"])
+        look, size = self.source.look(state["image"], VIEWS[1]), self._read(state["image"])[0].shape[:2]
+        return at_size(recut(look.masks, look.chances, state["score_cut"], state["background"]), size)
 
     def _shown(self, state: dict) -> tuple[str, np.ndarray]:
         """The labels whose IoU is told, and what they are called."""
@@ -146,10 +146,12 @@ class MaskExplorer(Browser):
             order = [c for c in np.argsort(-np.nan_to_num(iou, nan=-1), kind="stable") if iou[c] == iou[c]][:ROWS]
             ticks = [np.nan if (value := whole.get(names[c])) is None else value for c in order]
             title = f"IoU, {kind}: mean {np.nanmean(iou):.2f}"
-            parts = [draw.bars(iou[order], names[order], palette[order], title, [True] * len(order), ticks=ticks)]
-            parts += [draw.paragraph(f"bars: this picture; black marks: all of {label_of(self.images)}", 280, 11)] * bool(whole)
+            parts = [charts.bars(iou[order], names[order], palette[order], title, ticks=ticks)]
+            parts += [
+                draw.paragraph(f"bars: this picture; black marks: all of {label_of(self.images)}", charts.WIDTH, 11)
+            ] * bool(whole)
         except Missing as error:
-            parts = [draw.paragraph(f"no IoU: {error}", 280)]
+            parts = [draw.paragraph(f"no IoU: {error}", charts.WIDTH)]
         return draw.below(*parts, *(_curves(state, state["sweep"]) if state["sweep"] else ()))
 
     def words(self, state: dict) -> str:
@@ -172,10 +174,9 @@ def _curves(state: dict, found: Sweep) -> list[np.ndarray]:
         int(np.abs(grid - state[key]).argmin()) for grid, key in ((SCORE_CUTS, "score_cut"), (BACKGROUNDS, "background"))
     )
     recipe = found.mean_iou[np.abs(SCORE_CUTS - SCORE_CUT).argmin(), np.abs(BACKGROUNDS - BACKGROUND_MASK).argmin()]
-    marks = {"score_cut": {str(SCORE_CUT): SCORE_CUT}, "background": {str(BACKGROUND_MASK): BACKGROUND_MASK}}
     return [
-        draw.plot(SCORE_CUTS, found.mean_iou[:, ground], "mIoU over the score cut", marks["score_cut"], state["score_cut"]),
-        draw.plot(BACKGROUNDS, found.mean_iou[cut], "mIoU over the background value", marks["background"], state["background"]),
-        draw.paragraph(f"here {found.mean_iou[cut, ground]:.3f}, with the recipe's values {recipe:.3f}", 280, 12),
-        draw.paragraph(_told(found), 280, 11),
+        charts.plot(SCORE_CUTS, found.mean_iou[:, ground], "mIoU over the score cut", SCORE_CUT, state["score_cut"]),
+        charts.plot(BACKGROUNDS, found.mean_iou[cut], "mIoU over the background value", BACKGROUND_MASK, state["background"]),
+        draw.paragraph(f"here {found.mean_iou[cut, ground]:.3f}, with the recipe's values {recipe:.3f}", charts.WIDTH, 12),
+        draw.paragraph(_told(found), charts.WIDTH, 11),
     ]

@@ -26,7 +26,7 @@ from wsfcn_lib.runs import ROOT
 from wsfcn_lib.subjects import open_trained, samples_of
 
 SHIPS = "the network that ships"
-LONGEST = 500  # pixels, VOC's longest side; larger pictures are looked at, and shown, in this size
+LONGEST = 500  # pixels, VOC's longest side
 STEPS = 10  # PAMR's iterations, all kept
 VIEWS = ("one view, quick", "all views, as evaluated")
 
@@ -92,6 +92,8 @@ class Source:
         data: folder with a manifest, for a network without one of its own.
         snapshot: of the run, see `subjects.open_trained`.
         scales, flip: of "all views".
+        long_side: pixels, larger pictures are shrunk to it; 0: 500, or twice the crop of the training where that is less,
+            for a network knows objects by the size it has seen them in.
         device: where the network computes.
         uploads: {name: (H, W, 3) uint8}, further pictures; may grow.
         say: is told in words what takes time.
@@ -105,6 +107,7 @@ class Source:
         snapshot: str = "best",
         scales: Sequence[float] = (1.0, 1.5, 2.0),
         flip: bool = True,
+        long_side: int = 0,
         device: str = "cpu",
         uploads: Mapping[str, np.ndarray] | None = None,
         say: Callable[[str], None] = lambda words: None,
@@ -115,6 +118,8 @@ class Source:
         known = bool(self.manifest.splits) or (ROOT / images).exists()
         self.samples = {s.name: s for s in (samples_of(images, self.manifest) if known else [portrait])}
         self.scales, self.flip, self.say, self.uploads = scales, flip, say, {} if uploads is None else uploads
+        crop = self.trained.facts.get("crop", self.trained.config.crop)
+        self.long_side = long_side or min(LONGEST, 2 * crop)
         self.device, self._lock = torch.device(device), threading.Lock()
         self._net, self._kept = self.trained.net.to(self.device), lru_cache(4)(self._look)
 
@@ -133,7 +138,7 @@ class Source:
             masks, scores = predict_masks(self._net, quick.rgb, self.scales, self.flip)
             return replace(quick, masks=masks, chances=probabilities(scores))
         self.say(f"the network looks at {name} …")
-        rgb = np.ascontiguousarray(shrink(self.uploads[name] if sample is None else read_image(sample.image), LONGEST))
+        rgb = np.ascontiguousarray(shrink(self.uploads[name] if sample is None else read_image(sample.image), self.long_side))
         if sample is not None and sample.mask is not None:
             truth = at_size(read_mask(sample.mask, self.manifest), rgb.shape[:2])
         tags = np.array(sample.tags, bool) if sample is not None and any(sample.tags) else None
