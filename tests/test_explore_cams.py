@@ -227,8 +227,8 @@ def test_an_upload_is_looked_at_and_a_bad_file_is_told(explorer):
             "content": memoryview(stream.getvalue()),
         },
     )
-    assert explorer.state["image"] == "mine.png" and explorer.error is None and "tags unknown" in explorer.note.value
-    assert explorer.source(explorer.state["run"]).look("mine.png").rgb.shape == (125, 500, 3)
+    assert explorer.state["image"] == "your own 1: mine.png" and explorer.error is None and "tags unknown" in explorer.note.value
+    assert explorer.source(explorer.state["run"]).look("your own 1: mine.png").rgb.shape == (125, 500, 3)
     explorer.upload.value = (
         {
             "name": "bad.png",

@@ -1,7 +1,7 @@
 """A list of pictures to go through: by class, in order, worst first, with buttons for the next and the one before."""
 
 import csv
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
 
@@ -57,28 +57,22 @@ class Browser(Explorer):
         if image.options:
             image.index = ((image.index or 0) + by) % len(image.options)
 
-    def fill(
-        self,
-        samples: Mapping[str, Sample],
-        classes: Sequence[str],
-        scores: Mapping[str, float],
-        own: Collection[str] = (),
-        anew: bool = False,
-    ) -> None:
+    def fill(self, samples: Mapping[str, Sample], names: Sequence[str], scores: Mapping[str, float], own=(), anew=False) -> None:
         """List the pictures that filter and order leave, then one's own; `anew`: begin with the first of them."""
         only, order, image = (self.controls[key] for key in ("only", "order", "image"))
-        old, wanted = image.value, None if only.value == ANY else classes.index(only.value)
-        names = [name for name, sample in samples.items() if wanted is None or sample.tags[wanted]]
+        old, wanted = image.value, None if only.value == ANY else names.index(only.value) - 1
+        found = [name for name, sample in samples.items() if wanted is None or sample.tags[wanted]]
         if order.value != LISTED:
-            names = sorted((name for name in names if name in scores), key=scores.get, reverse=order.value == BEST)
-        options = [(f"{name} · IoU {scores[name]:.2f}" if name in scores else name, name) for name in names[:MOST]]
-        image.options = [*options, *((f"your own: {name}", name) for name in own)]
+            found = sorted((name for name in found if name in scores), key=scores.get, reverse=order.value == BEST)
+        options = [(f"{name} · IoU {scores[name]:.2f}" if name in scores else name, name) for name in found[:MOST]]
+        image.options = [*options, *((name, name) for name in own)]
         values = [value for _, value in image.options]
         image.value = old if old in values and not anew else next(iter(values), None)
 
-    def nothing(self, run: str, images: str, scores: Mapping[str, float]) -> str:
+    @staticmethod
+    def nothing(state: dict, run: str, images: str, scores: Mapping[str, float]) -> str:
         """Why the list is empty, in words."""
-        if self.controls["order"].value != LISTED and not scores:
+        if state["order"] != LISTED and not scores:
             told = f"{run} holds no IoU of single pictures of {images}"
             return f"{told}: run 05_evaluate on it, or choose the order “{LISTED}”"
-        return f"no picture of {images} holds the class {self.controls['only'].value}; choose another, or “{ANY}”"
+        return f"no picture of {images} holds the class {state['only']}; choose another, or “{ANY}”"

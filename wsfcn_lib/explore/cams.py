@@ -31,15 +31,17 @@ class CamExplorer(Browser):
         run: a run folder; empty: the network that ships.
         images: a split, a list or a folder, as `subjects.samples_of` takes it.
         data: folder with a manifest, for the network that ships.
-        scales, flip: of "all views".
-        device: where the explorer's own copy of the network computes.
+        snapshot: of that run; of others the best is taken.
+        source: further arguments of `Source`, such as scales, flip and device.
     """
 
-    def __init__(self, run: str = "", images: str = "val", data: str = "", scales=(1.0, 1.5, 2.0), flip=True, device="cpu"):
-        self.images, self.uploads = images, {}
-        rest = {"scales": tuple(scales), "flip": flip, "device": device, "uploads": self.uploads, "say": self.say}
-        self._open = lru_cache(2)(lambda run, stamped: Source(run, images, data if run == SHIPS else "", **rest))
-        names = list(dict.fromkeys([run or SHIPS, *([SHIPS] if SHIPPED.is_file() else []), *runs_with_network()]))
+    def __init__(self, run: str = "", images: str = "val", data: str = "", snapshot: str = "best", **source: object):
+        self.run, self.images, self.snapshot, self.uploads = run or SHIPS, images, snapshot, {}
+        source |= {"uploads": self.uploads, "say": self.say}
+        self._open = lru_cache(2)(
+            lambda run, stamped: Source(run, images, data if run == SHIPS else "", self._which(run), **source)
+        )
+        names = list(dict.fromkeys([self.run, *([SHIPS] if SHIPPED.is_file() else []), *runs_with_network()]))
         controls = {"run": dropdown("network", names)} | self.browsing() | _questions() | _layers()
         self.upload = widgets.FileUpload(accept="image/*", description="your own picture")
         self.upload.observe(self._uploaded, names="value")
@@ -51,7 +53,10 @@ class CamExplorer(Browser):
 
     def source(self, run: str) -> Source:
         """The network of a run with its pictures; opened anew when its best snapshot has changed."""
-        return self._open(run, stamp(run))
+        return self._open(run, stamp(run, self._which(run)))
+
+    def _which(self, run: str) -> str:
+        return self.snapshot if run == self.run else "best"
 
     def adapt(self, key: str) -> None:
         """Another run brings other classes and cuts; run, filter and order make the list of pictures."""
@@ -72,7 +77,7 @@ class CamExplorer(Browser):
 
     def _list(self, source: Source, anew: bool = False) -> None:
         scores = self._scores(self.controls["run"].value)
-        self.fill(source.samples, source.manifest.names[1:], scores, self.uploads, anew)
+        self.fill(source.samples, source.manifest.names, scores, self.uploads, anew)
 
     def _scores(self, run: str) -> dict[str, float]:
         return image_scores("" if run == SHIPS else run, self.images)
@@ -80,10 +85,11 @@ class CamExplorer(Browser):
     def _uploaded(self, change: dict) -> None:
         try:
             for file in change["new"]:
-                self.uploads[file["name"]] = decode(bytes(file["content"]), file["name"])
+                key = f"your own {len(self.uploads) + 1}: {file['name']}"  # never that of another picture
+                self.uploads[key] = decode(bytes(file["content"]), file["name"])
                 with self.held():
                     self._list(self.source(self.controls["run"].value))
-                    self.controls["image"].value = file["name"]
+                    self.controls["image"].value = key
         except Exception as error:  # an unreadable file, or no network to look at it
             self.show(error)
 
@@ -112,7 +118,7 @@ class CamExplorer(Browser):
         """What is seen, in one line for those who cannot see it."""
         source = self.source(state["run"])
         if state["image"] is None:
-            return self.nothing(state["run"], self.images, self._scores(state["run"]))
+            return self.nothing(state, state["run"], self.images, self._scores(state["run"]))
         look, names = source.look(state["image"], state["view"]), np.array(source.manifest.names[1:])
         tags = "unknown" if look.tags is None else ", ".join(names[look.tags])
         found = ", ".join(f"{names[c]} {look.chances[c]:.2f}" for c in np.flatnonzero(look.predicted)) or "no class"

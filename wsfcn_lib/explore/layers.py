@@ -96,7 +96,8 @@ def layered(look: Look, state: dict, names: tuple[str, ...], palette: np.ndarray
                 label = np.where(label == classes[0], label, 0)
             if layer != "errors":
                 entries |= {names[c]: tuple(palette[c]) for c in np.unique(label) if 0 < c < 255}
-                entries |= {"teaches nothing": tuple(palette[255])} if (label == 255).any() else {}
+                open_ = "left open" if layer == "truth" else "teaches nothing"
+                entries |= {open_: tuple(palette[255])} if (label == 255).any() else {}
                 picture = tint(picture, large(label), palette, opacity)
                 continue
             picture, entries = draw.striped(picture, large(kind), opacity), entries | draw.ERRORS

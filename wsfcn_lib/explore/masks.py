@@ -63,7 +63,7 @@ class MaskExplorer(Browser):
     def adapt(self, key: str) -> None:
         """Filter and order make the list of pictures."""
         if key in ("only", "order"):
-            self.fill(self.samples, self.manifest.names[1:], self.scores, anew=key == "order")
+            self.fill(self.samples, self.manifest.names, self.scores, anew=key == "order")
 
     def sweep(self, count: int = 20) -> None:
         """Compute the mIoU at all cuts on pictures spread over the split, and draw its curves; says what it cannot do."""
@@ -157,7 +157,7 @@ class MaskExplorer(Browser):
     def words(self, state: dict) -> str:
         """What is seen, in one line, for those who cannot see it."""
         if state["image"] is None:
-            return self.nothing(self.run, label_of(self.images), self.scores)
+            return self.nothing(state, self.run, label_of(self.images), self.scores)
         iou = self.scores.get(state["image"])
         said = state["image"] + ("" if iou is None else f": IoU {iou:.2f} without CRF, mean over its classes")
         return said + ("" if state["sweep"] is None else f"; {_told(state['sweep'])}")

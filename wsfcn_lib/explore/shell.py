@@ -145,5 +145,6 @@ class Explorer:
         self.image.value = encode(self.picture)
         self.say(str(error))
 
-    def _repr_mimebundle_(self, **options: object) -> object:
-        return self.widget._repr_mimebundle_(**options)
+    def _repr_mimebundle_(self, **options: object) -> dict:
+        words = "An explorer: run this cell in JupyterLab to use it. The picture that follows shows the same."
+        return self.widget._repr_mimebundle_(**options) | {"text/plain": words}

@@ -155,9 +155,11 @@ class Source:
         return Look(rgb, truth, tags, chances, masks, cams, steps, self.recipe)
 
 
-def stamp(run: str) -> tuple[str, int]:
-    """File and time of a run's best snapshot: they change when the network does."""
-    path = SHIPPED if run == SHIPS else find_snapshot(ROOT / run)
+def stamp(run: str, snapshot: str = "best") -> tuple[str, int]:
+    """File and time of a run's snapshot: they change when the network does."""
+    path = (
+        SHIPPED if run == SHIPS else find_snapshot(ROOT / run, snapshot if snapshot in ("best", "last") else str(ROOT / snapshot))
+    )
     if not path.is_file():
         raise CheckpointError(f"{path.name}, the network that ships with the kit, is missing; bring it back with git")
     return str(path), path.stat().st_mtime_ns
