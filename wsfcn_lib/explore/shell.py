@@ -89,6 +89,11 @@ class Explorer:
         """What is drawn: the controls' values and the fixed parts."""
         return self.fixed | {key: control.value for key, control in self.controls.items()}
 
+    @property
+    def png(self) -> bytes:
+        """The last picture as a file's bytes, to be kept beside the explorer for those who see the page without a kernel."""
+        return bytes(self.image.value)
+
     def set(self, **values: object) -> None:
         """Change parts of the state, by their keys, and redraw once."""
         if unknown := values.keys() - self.controls.keys() - self.fixed.keys():

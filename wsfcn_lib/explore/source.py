@@ -91,9 +91,9 @@ class Source:
         images: what `subjects.samples_of` takes; where nothing belongs to a network, matplotlib's sample portrait.
         data: folder with a manifest, for a network without one of its own.
         snapshot: of the run, see `subjects.open_trained`.
-        scales, flip: of "all views".
-        long_side: pixels, larger pictures are shrunk to it; 0: 500, or twice the crop of the training where that is less,
-            for a network knows objects by the size it has seen them in.
+        scales, flip, canvas: of "all views", as in `predict_masks`; canvas 0: none.
+        long_side: pixels, larger pictures are shrunk to it, 0: never; None: 500, or twice the crop of the training where
+            that is less, for a network knows objects by the size it has seen them in.
         device: where the network computes.
         uploads: {name: (H, W, 3) uint8}, further pictures; may grow.
         say: is told in words what takes time.
@@ -107,7 +107,8 @@ class Source:
         snapshot: str = "best",
         scales: Sequence[float] = (1.0, 1.5, 2.0),
         flip: bool = True,
-        long_side: int = 0,
+        canvas: int = 0,
+        long_side: int | None = None,
         device: str = "cpu",
         uploads: Mapping[str, np.ndarray] | None = None,
         say: Callable[[str], None] = lambda words: None,
@@ -117,9 +118,10 @@ class Source:
         portrait = Sample("portrait", Path(PORTRAIT), (False,) * len(self.manifest.classes))
         known = bool(self.manifest.splits) or (ROOT / images).exists()
         self.samples = {s.name: s for s in (samples_of(images, self.manifest) if known else [portrait])}
-        self.scales, self.flip, self.say, self.uploads = scales, flip, say, {} if uploads is None else uploads
+        self.views = scales, flip, canvas or None
+        self.say, self.uploads = say, {} if uploads is None else uploads
         crop = self.trained.facts.get("crop", self.trained.config.crop)
-        self.long_side = long_side or min(LONGEST, 2 * crop)
+        self.long_side = min(LONGEST, 2 * crop) if long_side is None else long_side
         self.device, self._lock = torch.device(device), threading.Lock()
         self._net, self._kept = self.trained.net.to(self.device), lru_cache(4)(self._look)
 
@@ -134,8 +136,8 @@ class Source:
             raise DataError(f"no picture is called {name!r} here; choose another")
         if view != VIEWS[0]:
             quick = self._kept(name, VIEWS[0])
-            self.say(f"the network looks at {name} at scales {', '.join(map(str, self.scales))} …")
-            masks, scores = predict_masks(self._net, quick.rgb, self.scales, self.flip)
+            self.say(f"the network looks at {name} at scales {', '.join(map(str, self.views[0]))} …")
+            masks, scores = predict_masks(self._net, quick.rgb, *self.views)
             return replace(quick, masks=masks, chances=probabilities(scores))
         self.say(f"the network looks at {name} …")
         rgb = np.ascontiguousarray(shrink(self.uploads[name] if sample is None else read_image(sample.image), self.long_side))
