@@ -50,7 +50,8 @@ def plot(x: np.ndarray, y: np.ndarray, title: str, mark: float, at: float) -> np
     pen.rectangle((left, top, right, bottom), outline=draw.GROUND)
     for value, place in ((0, bottom), (high, top)):
         pen.text((left - 4, place), f"{value:.2f}", FAINT, draw.font(11), anchor="rm")
-    for value, place in ((x[0], left), (mark, dashed[0]), (x[-1], right)):
+    ends = [(value, place) for value, place in ((x[0], left), (x[-1], right)) if abs(place - dashed[0]) > 30]
+    for value, place in (*ends, (mark, dashed[0])):
         pen.text((place, bottom + 4), f"{value:.2f}", INK if value == mark else FAINT, draw.font(11), anchor="ma")
     for dash in range(top, bottom, 6):
         pen.line((dashed[0], dash, dashed[0], dash + 3), INK)

@@ -101,6 +101,13 @@ def blend(picture: np.ndarray, colours: np.ndarray, opacity: float | np.ndarray)
     return (picture + (np.asarray(colours, np.float32) - picture) * np.float32(opacity) + 0.5).astype(np.uint8)
 
 
+def paint(picture: np.ndarray, where: np.ndarray, colour: tuple, opacity: float) -> np.ndarray:
+    """A copy with one colour laid over some pixels, (H, W) bool: faster than `blend` where they are few."""
+    out = picture.copy()
+    out[where] = blend(picture[where], np.array(colour), opacity)
+    return out
+
+
 def warm(picture: np.ndarray, values: np.ndarray, opacity: float) -> np.ndarray:
     """Values (H, W) in [0, 1] over a picture: `pictures.heat` in 256 steps, which is faster."""
     return blend(picture, _HEAT[(values * 255 + 0.5).clip(0, 255).astype(np.uint8)], opacity)
@@ -120,7 +127,7 @@ def outline(picture: np.ndarray, label: np.ndarray, opacity: float = 1) -> np.nd
     rim = line.copy()
     rim[1:], rim[:, 1:] = rim[1:] | line[:-1], rim[:, 1:] | line[:, :-1]
     rim[:-1], rim[:, :-1] = rim[:-1] | line[1:], rim[:, :-1] | line[:, 1:]
-    return blend(blend(picture, INK, (opacity * rim)[..., None]), PAPER, (opacity * line)[..., None])
+    return paint(paint(picture, rim, INK, opacity), line, PAPER, opacity)
 
 
 def stripes(picture: np.ndarray, where: np.ndarray, colour: tuple, slant: int, opacity: float = 1) -> np.ndarray:
@@ -128,8 +135,7 @@ def stripes(picture: np.ndarray, where: np.ndarray, colour: tuple, slant: int, o
     y, x = np.ogrid[: where.shape[0], : where.shape[1]]
     phases = [(x + s * y) % 9 for s in ((1, -1) if slant == 0 else (slant,))]
     broad, core = (np.logical_or.reduce([phase < width for phase in phases]) & where for width in (5, 3))
-    out = blend(picture, INK, (opacity * broad)[..., None])
-    return blend(out, colour, (opacity * core)[..., None])
+    return paint(paint(picture, broad, INK, opacity), core, colour, opacity)
 
 
 def striped(picture: np.ndarray, kind: np.ndarray, opacity: float = 1) -> np.ndarray:
