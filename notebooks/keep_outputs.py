@@ -20,6 +20,7 @@ FIGURES = {
     "ablation": "ablation",
 }
 LIMIT = 1_000_000  # bytes of a notebook
+WIDGET = "application/vnd.jupyter.widget-view+json"
 HASH = "wsfcn_code"  # in the notebook's metadata: code_hash() of library and notebook, defaults included, that made the outputs
 
 
@@ -49,6 +50,7 @@ def cleaned(copy: Path, notebook: Path) -> str:
     for cell, original in zip(book.cells, source.cells):
         cell.id, cell.metadata = original.id, original.metadata
         for output in cell.get("outputs", ()):
+            output.get("data", {}).pop(WIDGET, None)  # without its kernel it would be an error message
             slim(output.get("data", {}), output.get("metadata", {}))
             refuse_paths(f"{notebook.name}, cell In [{cell.execution_count}]", output)
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}

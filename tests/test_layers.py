@@ -12,7 +12,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "wsfcn_lib"
 # A module imports lower levels and, within its own level, only what stands before it here. Packages count as one module.
 LEVELS = (
     ("classes", "config", "provenance", "runs", "downloads", "artefacts", "log", "pictures", "recipes", "crf"),
-    ("depthwise", "backbones", "modules", "pamr", "losses", "network", "metrics", "plots", "data"),
+    ("depthwise", "backbones", "modules", "pamr", "losses", "network", "metrics", "plots", "overview", "data"),
     ("weights", "checkpoints", "released", "objective", "panels", "job", "train", "preflight"),
     ("infer", "subjects", "evaluate", "archives", "export", "quality", "ablation"),
     ("notebook", "report", "explore"),
@@ -75,7 +75,10 @@ def test_the_import_reader_sees_every_form(source, found):
     assert forbidden("network", imports(source, ["wsfcn_lib"])) == found
 
 
-@pytest.mark.parametrize("package, home", [("ipywidgets", {"explore"}), ("matplotlib", {"plots"}), ("papermill", set())])
+HOMES = [("ipywidgets", {"explore"}), ("matplotlib", {"plots", "overview"}), ("papermill", set())]
+
+
+@pytest.mark.parametrize("package, home", HOMES)
 def test_some_packages_have_one_home(package, home):
     users = {module_of(path) for path in FILES if any(name.split(".")[0] == package for name in imports_of(path))}
     assert users <= home

@@ -179,6 +179,13 @@ def test_kept_outputs_carry_the_hash_and_nothing_of_the_machine(notebook):
     assert kept.metadata[keep_outputs.HASH] == code_hash(original)
 
 
+def test_a_widget_is_not_kept_without_its_kernel(notebook):
+    original, copy = notebook
+    executed(copy, new_output("display_data", {keep_outputs.WIDGET: {"model_id": "1"}, "text/plain": "an explorer"}))
+    (output,) = nbformat.reads(keep_outputs.cleaned(copy, original), as_version=4).cells[0].outputs
+    assert output.data == {"text/plain": "an explorer"}
+
+
 def test_a_copy_of_another_version_is_refused(notebook):
     original, copy = notebook
     executed(copy, source="1 + 2")

@@ -35,6 +35,7 @@ STYLE = {
     **dict.fromkeys(("xtick.major.size", "ytick.major.size", "ytick.minor.size"), 0),
     **dict.fromkeys(("figure.constrained_layout.w_pad", "figure.constrained_layout.h_pad"), 0.09),
 }
+FONT, PORTRAIT = (f"{matplotlib.get_data_path()}/{name}" for name in ("fonts/ttf/DejaVuSans.ttf", "sample_data/grace_hopper.jpg"))
 # pyplot's state breaks, and rc settings are the process's, when widget callbacks run beside a busy cell: no pyplot, and a lock
 _STYLE_LOCK = threading.RLock()
 
