@@ -18,6 +18,7 @@ from wsfcn_lib.pictures import colour_labels, heat, overlay, shares
 __all__ = ["ablation", "class_bars", "colour_labels", "confusion", "curves", "heat", "overlay", "tile", "to_png", "to_rgb"]
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#5c6670"  # told apart by all
+SQUARES = {"handlelength": 1.1, "handleheight": 1.1}
 STYLE = {
     "font.size": 9.5,
     "axes.titlesize": 10.5,
@@ -82,15 +83,15 @@ def tile(
             axis.spines[:].set_visible(False)
             if c < len(row) and row[c] is not None:
                 axis.imshow(row[c])
-    size = min((120 * cell * share / max(map(len, [*t.split("\n"), "x"])) for t, share in zip(titles, wide)), default=10.5)
-    for axis, title in zip(axes[0], titles, strict=False):
-        axis.set_title(title, loc="center", fontsize=min(10.5, max(6, size)))  # points: a letter is 0.6 wide
+    size = min((100 * cell * share / max(map(len, [*t.split("\n"), "x"])) for t, share in zip(titles, wide)), default=10.5)
+    for axis, title in zip(axes[0], titles, strict=False):  # points: a bold letter is 0.7 wide
+        axis.set_title(title, loc="center", fontsize=min(10.5, max(6, size)))
     for axis, label, aspect in zip(axes[:, 0], row_labels, tall, strict=False):
-        axis.set_ylabel(textwrap.fill(label, max(9, int(11 * cell * aspect))))  # 11 letters an inch
+        lines = textwrap.wrap(label, max(9, int(11 * cell * aspect)), break_long_words=False) or [""]  # 11 letters an inch
+        axis.set_ylabel("\n".join(lines), fontsize=min(9.5, max(6, 110 * cell * aspect / max(map(len, lines)))))
     if legend:
         patches = [Patch(facecolor=np.array(rgb) / 255, edgecolor=GREY, lw=0.4, label=name) for name, rgb in legend.items()]
-        ncols = -(-len(patches) // legend_rows)
-        figure.legend(handles=patches, loc="outside lower center", ncols=ncols, handlelength=1.1, handleheight=1.1)
+        figure.legend(handles=patches, loc="outside lower center", ncols=-(-len(patches) // legend_rows), **SQUARES)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     return figure
 
@@ -133,8 +134,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     """Confusion matrix (K, K) of pixel counts, rows = truth, as percent of each row; numbers up to 21 classes."""
     matrix, count = np.asarray(matrix, float), len(names)
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = min(9.0, max(4.5, 1.8 + 0.55 * count))
-    figure = Figure((side, 0.93 * side), layout="constrained")
+    figure = Figure(np.array((1, 0.93)) * min(9.0, max(4.5, 1.8 + 0.55 * count)), layout="constrained")
     axis = figure.subplots()
     axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
     for row, column in zip(*np.nonzero(share >= 0.5), strict=True) if count <= 21 else ():
@@ -193,8 +193,8 @@ def ablation(table: pd.DataFrame) -> Figure:
             seeds = mean.index.get_indexer(table.variant)
             axis.plot(table[measure], rows[seeds], "o", ms=3.5, color="white", mec=colour, zorder=3)
     axis.set_yticks(range(len(mean)), mean.index, color="black")
-    note = f"Variants: mean ± standard deviation of up to {most} seeds" if most > 1 else "Variants: one run each"
-    axis.set(title=note, xlabel="mIoU", ylim=(len(mean) - 0.5, -0.5))
+    title = f"Variants: mean ± standard deviation of up to {most} seeds" if most > 1 else "Variants: one run each"
+    axis.set(title=title, xlabel="mIoU", ylim=(len(mean) - 0.5, -0.5))
     if len(measures) > 1:
         figure.legend(loc="outside right upper")
     return figure
