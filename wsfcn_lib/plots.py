@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from PIL import Image
 
 from wsfcn_lib.pictures import colour_labels, heat, overlay, shares
 
-__all__ = ["ablation", "class_bars", "colour_labels", "confusion", "curves", "heat", "overlay", "tile", "to_png", "to_rgb"]
+__all__ = ["ablation", "class_bars", "colour_labels", "confusion", "curves", "heat", "overlay", "tile", "to_png"]
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#5c6670"  # told apart by all
 SQUARES = {"handlelength": 1.1, "handleheight": 1.1}
@@ -58,11 +57,6 @@ def to_png(figure: Figure, dpi: int = 100) -> bytes:
     return stream.getvalue()
 
 
-def to_rgb(figure: Figure, dpi: int = 100) -> np.ndarray:
-    """The figure as pixels (H, W, 3) uint8."""
-    return np.asarray(Image.open(io.BytesIO(to_png(figure, dpi))).convert("RGB"))
-
-
 @_styled
 def tile(
     rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str] = (), row_labels: Sequence[str] = (), legend: Mapping = {}
@@ -86,9 +80,11 @@ def tile(
     size = min((100 * cell * share / max(map(len, [*t.split("\n"), "x"])) for t, share in zip(titles, wide)), default=10.5)
     for axis, title in zip(axes[0], titles, strict=False):  # points: a bold letter is 0.7 wide
         axis.set_title(title, loc="center", fontsize=min(10.5, max(6, size)))
-    for axis, label, aspect in zip(axes[:, 0], row_labels, tall, strict=False):
-        lines = textwrap.wrap(label, max(9, int(11 * cell * aspect)), break_long_words=False) or [""]  # 11 letters an inch
-        axis.set_ylabel("\n".join(lines), fontsize=min(9.5, max(6, 110 * cell * aspect / max(map(len, lines)))))
+    fits = [11 * cell * aspect for aspect in tall]  # letters, of which an inch takes 11
+    folded = [textwrap.wrap(label, max(9, int(fit)), break_long_words=False) or [""] for label, fit in zip(row_labels, fits)]
+    size = min((10 * fit / max(map(len, lines)) for lines, fit in zip(folded, fits)), default=9.5)
+    for axis, lines in zip(axes[:, 0], folded, strict=False):
+        axis.set_ylabel("\n".join(lines), fontsize=min(9.5, max(6, size)))
     if legend:
         patches = [Patch(facecolor=np.array(rgb) / 255, edgecolor=GREY, lw=0.4, label=name) for name, rgb in legend.items()]
         figure.legend(handles=patches, loc="outside lower center", ncols=-(-len(patches) // legend_rows), **SQUARES)
@@ -114,10 +110,10 @@ def curves(log: pd.DataFrame) -> Figure:
     axes["loss"].legend()
     axes["map"].plot(checks.step, checks.val_map, "o-", color=GREEN, ms=3.5)
     axes["map"].set(title="Tags, validation mAP", ylim=(0, 1.03))
-    rates = log.filter(regex="^lr").dropna()
-    for column, colour, width in zip(rates, (BLUE, ORANGE, GREEN, PURPLE), (4, 3, 2, 1), strict=False):
-        name = column.removeprefix("lr_").replace("_", " ")  # thinner and thinner: equal rates stay visible
-        axes["lr"].plot(log.step[rates.index], rates[column], color=colour, lw=width, label=name)
+    rates = log.filter(regex="^lr").dropna(axis=1, how="all").dropna()
+    for column, colour, width in zip(rates, (BLUE, ORANGE, GREEN, PURPLE, GREY), (4, 3, 2, 1, 1)):
+        label = column.removeprefix("lr_").replace("_", " ")  # thinner and thinner: equal rates stay visible
+        axes["lr"].plot(log.step[rates.index], rates[column], color=colour, lw=width, label=label)
     low, high = np.quantile(rates, (0.1, 1))
     axes["lr"].set(title="Learning rate", yscale="log", ylim=(low / 1.6, high * (high / low + 4) ** 0.6))  # legend on top
     axes["lr"].minorticks_off()
@@ -140,9 +136,9 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     for row, column in zip(*np.nonzero(share >= 0.5), strict=True) if count <= 21 else ():
         colour = "white" if share[row, column] > 55 else "#222222"
         axis.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=8.5)
-    size = 9.5 if count <= 21 else 4.5
+    told, size = [n if r.any() else f"({n}: none)" for n, r in zip(names, matrix, strict=True)], 9.5 if count <= 21 else 4.5
     axis.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
-    axis.set_yticks(range(count), [n if r.any() else f"({n}: none)" for n, r in zip(names, matrix, strict=True)], fontsize=size)
+    axis.set_yticks(range(count), told, fontsize=size)
     axis.set(title="Confusion, % of the true pixels", xlabel="predicted", ylabel="true")
     axis.grid(False)
     axis.spines[:].set_visible(False)
