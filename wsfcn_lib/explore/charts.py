@@ -60,6 +60,35 @@ def plot(x: np.ndarray, y: np.ndarray, title: str, mark: float, at: float) -> np
     return np.asarray(canvas)
 
 
+def lines(series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], title: str, end: float, width: int) -> np.ndarray:
+    """Curves above 0 from 0 to `end`: name, colour and points (x, y) of each; earlier ones broader, so that equal ones show.
+
+    What is higher at 0 than ever after is drawn at the upper edge.
+    """
+    canvas, face = Image.new("RGB", (width, 150), PAPER), draw.font(11)
+    pen, (left, top, right, bottom) = ImageDraw.Draw(canvas), (52, 32, width - 14, 128)
+    # the loss of an untrained network would flatten all that follows
+    high = 1.08 * max((y for *_, points in series for x, y in points if x or len(points) == 1), default=0) or 1
+    pen.text((8, 6), title, INK, draw.font(13))
+    pen.rectangle((left, top, right, bottom), outline=draw.GROUND)
+    for value, place in ((0, bottom), (high / 1.08, bottom - (bottom - top) / 1.08)):
+        pen.text((left - 5, place), f"{value:.2g}", FAINT, draw.font(11), anchor="rm")
+    for words, place, anchor in (("0", left, "ma"), (f"step {end:g}", right, "ra")):
+        pen.text((place, bottom + 4), words, FAINT, draw.font(11), anchor=anchor)
+    x = right
+    for name, colour, _ in reversed(series):
+        pen.text((x, 7), name, INK, face, anchor="ra")
+        x -= face.getlength(name) + 14
+        pen.rectangle((x, 11, x + 9, 17), colour)
+        x -= 10
+    for broad, (_, colour, points) in zip(range(len(series) + 1, 0, -1), series):
+        at = [(left + (right - left) * x / end, bottom - (bottom - top) * min(1, y / high)) for x, y in points]
+        pen.line(at, colour, broad)
+        for x, y in at if len(at) <= 40 else ():
+            pen.ellipse((x - 2, y - 2, x + 2, y + 2), colour)
+    return np.asarray(canvas)
+
+
 def legend(entries: Mapping[str, tuple | tuple[tuple, int]], width: int) -> np.ndarray:
     """Patches with names, in rows; an entry is a colour, or a colour and the slant of its stripes."""
     places, x, y = [], 8, 4
