@@ -18,11 +18,7 @@ from wsfcn_lib.runs import ROOT, read_run, stop_requested
 
 BLACK, WIDTH, ROWS = "#000000", 780, 2  # width in pixels; rows of the panel
 CHARTS = {  # title: columns of the log, what they are called and their colours
-    "losses": (
-        ("classification_loss", "classification", BLUE),
-        ("mask_loss", "mask", ORANGE),
-        ("val_loss", "validation, total", BLACK),
-    ),
+    "losses": (("classification_loss", "classification", BLUE), ("mask_loss", "mask", ORANGE), ("val_loss", "validation", BLACK)),
     "tags": (("val_map", "validation mAP", GREEN),),
     "learning rates": tuple(zip(RATES, ("old", "old biases", "new", "new biases"), (BLUE, ORANGE, GREEN, PURPLE))),
     "throughput": (("images_per_second", "images/s", GREY),),
@@ -39,13 +35,12 @@ class TrainingView(Explorer):
 
     def __init__(self, run: Path | str):
         self.run, self.folder = Path(run), ROOT / run
-        epoch = widgets.IntSlider(0, 0, 0, description="panel of epoch", **WIDE)
-        self.button = widgets.Button(description="■ stop the training", layout=WIDE["layout"])
+        epoch, wide = widgets.IntSlider(0, 0, 0, description="panel of epoch", **WIDE), WIDE["layout"]
+        names = "■ stop the training", "read the files again"
+        self.button, self.again = (widgets.Button(description=words, layout=wide) for words in names)
         self.button.on_click(lambda _: self.stop())
-        self.again = widgets.Button(description="read the files again", layout=WIDE["layout"])
         self.again.on_click(lambda _: self.renew())
-        panel = column(epoch, self.button, self.again)
-        super().__init__(self.render, {"epoch": epoch}, self.words, panel, live=False)
+        super().__init__(self.render, {"epoch": epoch}, self.words, column(epoch, self.button, self.again), live=False)
         self.renew()
 
     def follow(self, rows: Iterable[dict]) -> Iterator[dict]:
@@ -92,18 +87,18 @@ class TrainingView(Explorer):
             series = [(name, colour, [(int(r["step"]), float(r[key])) for r in rows if r[key]]) for key, name, colour in columns]
             found.append(charts.lines(series, title, end, WIDTH // 2))
         above = draw.below(draw.beside(*found[:2]), draw.beside(*found[2:]))
-        return draw.below(draw.paragraph(words, WIDTH, 14), above, *self._panel(state["epoch"]))
+        return draw.below(draw.paragraph(words, WIDTH, 14), above, self._panel(state["epoch"]))
 
-    def _panel(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _panel(self, epoch: int) -> np.ndarray:
         """What the network saw after an epoch in the first images, with a title; words where nothing is drawn yet."""
         path = self.folder / "panels" / f"epoch-{epoch:03d}.png"
         if not path.exists():
-            return draw.paragraph("no panel yet: the first is drawn at the end of the first epoch", WIDTH), draw.blank(1, WIDTH)
-        with Image.open(path) as panel:
-            wide = panel.width  # four columns of squares below their titles: so tall are the first rows
-            rows = panel.convert("RGB").crop((0, 0, wide, min(panel.height, round(wide * (0.026 + 0.2437 * ROWS)))))
-        small = draw.fitted((rows.height, wide), rows.height, WIDTH, shrink=True)
-        return draw.paragraph(f"validation images after epoch {epoch}", WIDTH), small(np.asarray(rows))
+            return draw.paragraph("no panel yet: the first is drawn at the end of the first epoch", WIDTH)
+        with Image.open(path) as file:
+            panel = np.asarray(file.convert("RGB"))
+        rows = panel[: round((0.026 + 0.2437 * ROWS) * panel.shape[1])]  # below the titles, four columns of squares
+        small = draw.fitted(rows.shape, len(rows), WIDTH, shrink=True)
+        return draw.below(draw.paragraph(f"validation images after epoch {epoch}", WIDTH), small(rows))
 
     def words(self, state: dict) -> str:
         """How far the training is, in one line."""
@@ -111,7 +106,8 @@ class TrainingView(Explorer):
         if not rows:
             told = "its first row comes soon" if state["live"] else "train it with 02_train"
             return f"{self.run.name} has logged nothing yet: {told}"
-        told = f"{self.run.name}: epoch {rows[-1]['epoch']} of {stage.get('settings', {}).get('epochs', '?')}, step {rows[-1]['step']}"
+        epochs = stage.get("settings", {}).get("epochs", "?")
+        told = f"{self.run.name}: epoch {rows[-1]['epoch']} of {epochs}, step {rows[-1]['step']}"
         if stage.get("finished"):
             return f"{told}; finished in {stage['seconds']:.0f} s"
         if state["live"]:
