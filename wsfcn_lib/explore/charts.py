@@ -40,6 +40,20 @@ def bars(
     return np.asarray(canvas)
 
 
+def differences(values: Sequence[float], names: Sequence[str], title: str) -> np.ndarray:
+    """Values in [-1, 1] as bars around zero with their numbers: blue to the right, orange to the left."""
+    canvas = Image.new("RGB", (WIDTH, 34 + 19 * len(names)), PAPER)
+    pen, zero, span = ImageDraw.Draw(canvas), 166, 58 / max([0.01, *np.abs(values)])
+    pen.text((4, 6), title, INK, draw.font(13))
+    for top, (value, name) in zip(range(30, canvas.height, 19), zip(values, names)):
+        pen.text((98, top), name if len(name) <= 13 else name[:12] + "…", INK, draw.font(12), anchor="ra")
+        ends = sorted((zero, zero + round(span * value)))
+        pen.rectangle((ends[0], top + 1, ends[1], top + 14), draw.GAINED if value > 0 else draw.ERRORS["missed"][0])
+        pen.text((WIDTH - 4, top), f"{value:+.3f}", INK, draw.font(12), anchor="ra")
+    pen.line((zero, 28, zero, canvas.height - 4), INK)
+    return np.asarray(canvas)
+
+
 def plot(x: np.ndarray, y: np.ndarray, title: str, mark: float, at: float) -> np.ndarray:
     """A curve above 0 with its range in numbers, a dashed line at the place `mark`, and a dot at the place `at`."""
     canvas = Image.new("RGB", (WIDTH, 120), PAPER)

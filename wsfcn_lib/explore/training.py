@@ -93,7 +93,7 @@ class TrainingView(Explorer):
         """What the network saw after an epoch in the first images, with a title; words where nothing is drawn yet."""
         path = self.folder / "panels" / f"epoch-{epoch:03d}.png"
         if not path.exists():
-            return draw.paragraph("no panel yet: the first is drawn at the end of the first epoch", WIDTH)
+            return draw.paragraph("no panel here: one is drawn at the end of each epoch", WIDTH)
         with Image.open(path) as file:
             panel = np.asarray(file.convert("RGB"))
         rows = panel[: round((0.026 + 0.2437 * ROWS) * panel.shape[1])]  # below the titles, four columns of squares
