@@ -76,7 +76,7 @@ def test_a_class_filters_the_list(view, runs):
 def test_who_is_right_is_told_by_colour(view):
     view.set(order=LISTED, image="c")
     one, other, truth = (view.sides[k].labels("c", kind) for k, kind in ((0, KINDS[0]), (1, KINDS[0]), (0, KINDS[2])))
-    panel = view._panel(view.state, RIGHT)[-240:]
+    panel = view._panel(view.state, RIGHT)[-240:].astype(int)
     colours = draw.fitted(truth.shape, 240, 320, shrink=True)
     blue, orange = (panel[..., 2] > panel[..., 0] + 60), (panel[..., 0] > panel[..., 2] + 60)
     alone = colours(((other == truth) & (one != truth) & (truth != 255)).astype(np.uint8)) > 0
