@@ -112,10 +112,10 @@ def test_drawing_waits_after_each_drawing(view, monkeypatch):
 
     monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
     view.render = render
-    for _ in view.follow(range(100)):
+    for _ in view.follow(range(200)):
         now[0] += 1
     between = np.diff(drawn[1:-1])
-    assert len(between) >= 2 and (between >= training.SHARE * 0.5).all(), "a drawing takes 1/60 of the time at most"
+    assert len(between) >= 2 and (between >= training.SHARE * 0.5).all(), "a drawing takes a hundredth of the time at most"
 
 
 def test_the_button_stops_a_training_and_what_is_there_goes_on(config, tmp_path):
