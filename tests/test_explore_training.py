@@ -127,7 +127,7 @@ def test_the_button_stops_a_training_and_what_is_there_goes_on(config, tmp_path)
             view.button.click()
             assert "stopping after this step" in view.note.value
     assert (run / "stop").exists() and row["step"] <= 8 and view.state["live"] is False
-    assert "not at its end" in view.note.value and not view.button.disabled
+    assert "; stopped" in view.note.value and not view.button.disabled
     again = TrainingView(run)
     assert (again.picture == view.picture).all(), "an interrupted run is reopened from its files"
     (run / "stop").unlink()
@@ -151,7 +151,7 @@ def test_missing_things_are_said(view, tmp_path):
     (view.folder / "run.json").write_text(json.dumps({"stages": {}}))
     before = view.picture
     again = TrainingView(view.folder)
-    assert again.error is None and again.picture.shape[0] < before.shape[0] and "of ?, step 12" in again.note.value
+    assert again.error is None and again.picture.shape[0] < before.shape[0] and "of ?, step 12; interrupted" in again.note.value
     assert TrainingView(tmp_path / "none").error is None
 
 

@@ -110,6 +110,8 @@ class TrainingView(Explorer):
         told = f"{self.run.name}: epoch {rows[-1]['epoch']} of {epochs}, step {rows[-1]['step']}"
         if stage.get("finished"):
             return f"{told}; finished in {stage['seconds']:.0f} s"
+        asked = stop_requested(self.folder)
         if state["live"]:
-            return f"{told}; " + ("stopping after this step, all is saved" if stop_requested(self.folder) else "in training")
-        return f"{told}; not at its end: under way in another process, or stopped. 02_train goes on where it was saved"
+            return f"{told}; " + ("stopping after this step, all is saved" if asked else "in training")
+        ended = "stopped, or about to" if asked else "interrupted, or under way in another process"
+        return f"{told}; {ended}. 02_train goes on where it was saved"
