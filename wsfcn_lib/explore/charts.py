@@ -86,7 +86,7 @@ def lines(series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], titl
     pen.text((8, 6), title, INK, draw.font(13))
     pen.rectangle((left, top, right, bottom), outline=draw.GROUND)
     for value, place in ((0, bottom), (high / 1.08, bottom - (bottom - top) / 1.08)):
-        pen.text((left - 5, place), f"{value:.2g}", FAINT, draw.font(11), anchor="rm")
+        pen.text((left - 5, place), f"{float(f'{value:.2g}'):g}", FAINT, draw.font(11), anchor="rm")
     for words, place, anchor in (("0", left, "ma"), (f"step {end:g}", right, "ra")):
         pen.text((place, bottom + 4), words, FAINT, draw.font(11), anchor=anchor)
     x = right

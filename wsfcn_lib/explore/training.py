@@ -23,7 +23,7 @@ CHARTS = {  # title: columns of the log, what they are called and their colours
     "learning rates": tuple(zip(RATES, ("old", "old biases", "new", "new biases"), (BLUE, ORANGE, GREEN, PURPLE))),
     "throughput": (("images_per_second", "images/s", GREY),),
 }
-PAUSE, SHARE = 3, 60  # a drawing waits this many seconds after the last one, and this many times as long as that one took
+PAUSE, SHARE = 3, 100  # a drawing waits this many seconds after the last one, and this many times as long as that one took
 
 
 class TrainingView(Explorer):
@@ -44,7 +44,7 @@ class TrainingView(Explorer):
         self.renew()
 
     def follow(self, rows: Iterable[dict]) -> Iterator[dict]:
-        """Pass on the rows of a training, and draw now and then what it has written: less than 2 % of the time."""
+        """Pass on the rows of a training, and draw now and then what it has written, in a hundredth of the time."""
         self.renew(live=True)
         due = 0.0
         try:
@@ -110,6 +110,8 @@ class TrainingView(Explorer):
         told = f"{self.run.name}: epoch {rows[-1]['epoch']} of {epochs}, step {rows[-1]['step']}"
         if stage.get("finished"):
             return f"{told}; finished in {stage['seconds']:.0f} s"
+        asked = stop_requested(self.folder)
         if state["live"]:
-            return f"{told}; " + ("stopping after this step, all is saved" if stop_requested(self.folder) else "in training")
-        return f"{told}; not at its end: under way in another process, or stopped. 02_train goes on where it was saved"
+            return f"{told}; " + ("stopping after this step, all is saved" if asked else "in training")
+        ended = "stopped, or about to" if asked else "interrupted, or under way in another process"
+        return f"{told}; {ended}. 02_train goes on where it was saved"
