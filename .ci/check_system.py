@@ -3,8 +3,8 @@
     python3 .ci/check_system.py [--browser] [--quiet | --packages] [requirements.txt copy.txt]
 
 Prints what is missing and the Debian package that has it (--packages: only the packages); the exit code is 1 when
-something indispensable is. --browser: the browser of `make test-browser` is asked for, too. With two files, the first is copied to the second, without the CRF package where this machine
-cannot compile it.
+something indispensable is. --browser: so is the browser that `make test-browser` drives. With two files, the first is
+copied to the second, without the CRF package where this machine cannot compile it.
 """
 
 from __future__ import print_function

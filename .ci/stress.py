@@ -12,9 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import nbformat
 import yaml
-from papermill.parameterize import parameterize_notebook
 
 from wsfcn_lib.notebook import declared
 from wsfcn_lib.runs import ROOT
@@ -24,28 +22,27 @@ STAGES = ("03_explore", "05_evaluate")
 
 
 def commands(stage: str, home: Path) -> dict[str, list[str]]:
-    """What to call for a pass, by its kind; the notebook with its parameters lies in `home`."""
-    given, path = yaml.safe_load(SMOKE.read_text("utf-8")), home / f"{stage}.ipynb"
+    """What to call for a pass, by its kind; nbval executes again what papermill left in `home`."""
+    given, copy = yaml.safe_load(SMOKE.read_text("utf-8")), str(home / f"{stage}.ipynb")
     known = {name: given[name] for name in declared(f"notebooks/{stage}.ipynb") if name in given}
-    nbformat.write(parameterize_notebook(nbformat.read(ROOT / "notebooks" / path.name, as_version=4), known), path)
-    options = ["--nbval-lax", "--nbval-current-env", "-q", "-p", "no:cacheprovider", "-p", "no:warnings"]
-    ignored = ["--nbval-skip-listed-output"] * 0
+    options = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval.cfg", "-q", "-p", "no:cacheprovider"]
+    papermill = [f"notebooks/{stage}.ipynb", copy, "-y", yaml.safe_dump(known), "--no-progress-bar"]
     return {
-        "papermill": [sys.executable, "-m", "papermill", str(path), str(home / "out.ipynb"), "--no-progress-bar"],
-        "nbval": [sys.executable, "-m", "pytest", *options, *ignored, str(path)],
+        "papermill": [sys.executable, "-m", "papermill", *papermill],
+        "nbval": [sys.executable, "-m", "pytest", *options, copy],
     }
 
 
-def once(command: list[str], limit: float) -> str:
+def once(command: list[str], limit: int) -> str:
     """What went wrong in a pass, in words; empty where nothing did."""
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
-        return f"STALLED, ended after {limit:g} s"
+        return f"STALLED, ended after {limit} s"
     return "" if done.returncode == 0 else f"FAILED\n{(done.stdout + done.stderr)[-1500:]}"
 
 
-def main(passes: int = 20, limit: float = 300) -> int:
+def main(passes: int = 20, limit: int = 300) -> int:
     """Make the run where needed, then all passes; returns the exit code."""
     subprocess.run([sys.executable, str(ROOT / "notebooks" / "run_all.py"), "--params", str(SMOKE)], cwd=ROOT, check=True)
     bad = 0
@@ -62,4 +59,4 @@ def main(passes: int = 20, limit: float = 300) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*map(float if "." in "".join(sys.argv[1:]) else int, sys.argv[1:])))
+    sys.exit(main(*map(int, sys.argv[1:])))

@@ -18,6 +18,7 @@ from pathlib import Path
 import nbformat
 import numpy as np
 from jupyter_client.blocking import BlockingKernelClient
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from PIL import Image
 from playwright.sync_api import Locator, Page, sync_playwright
@@ -117,7 +118,7 @@ class Lab:
 
     def copy(self, stage: str, given: dict) -> str:
         """Put a copy of a notebook with parameters and without outputs before the server; returns its name."""
-        book = nbformat.read(ROOT / "notebooks" / f"{stage}.ipynb", as_version=4)
+        book = load_notebook_node(str(ROOT / "notebooks" / f"{stage}.ipynb"))
         for cell in book.cells:
             if cell.cell_type == "code":
                 cell.outputs, cell.execution_count = [], None
