@@ -8,8 +8,8 @@ import ast
 import sys
 from pathlib import Path
 
-CORE = ("backbones", "modules", "network", "losses", "pamr", "train")
-LIMITS = {"core": 900, "rest": 2500, "data": 1300, "explore": 1000}
+CORE = ("backbones", "modules", "network", "losses", "objective", "pamr", "job", "train")
+LIMITS = {"core": 900, "rest": 2500, "data": 1300, "explore": 1100}
 
 
 def code_lines(path: Path) -> int:
@@ -28,7 +28,7 @@ def code_lines(path: Path) -> int:
 def part_of(path: Path) -> str:
     """The part of the library that a file belongs to: its folder, or core or rest."""
     if len(path.parts) > 2:
-        return path.parts[1]
+        return path.parts[1]  # a new folder wants a limit in LIMITS
     return "core" if path.stem in CORE else "rest"
 
 
@@ -36,11 +36,11 @@ def main() -> int:
     """Count and compare."""
     found, files = dict.fromkeys(LIMITS, 0), sorted(Path("wsfcn_lib").rglob("*.py"))
     for path in files:
-        found[part_of(path)] += code_lines(path)
-    told = ", ".join(f"{part} {count} of at most {LIMITS[part]}" for part, count in found.items())
+        found[part_of(path)] = found.get(part_of(path), 0) + code_lines(path)
+    told = ", ".join(f"{part} {count} of at most {LIMITS.get(part, 0)}" for part, count in found.items())
     raw = sum(len(path.read_text().splitlines()) for path in files)
     print(f"lines of code in wsfcn_lib: {told}; {sum(found.values())} in all ({raw} with blanks and prose)")
-    return any(count > LIMITS[part] for part, count in found.items())
+    return any(count > LIMITS.get(part, 0) for part, count in found.items())
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from wsfcn_lib.pictures import light
 from wsfcn_lib.runs import ROOT, atomic_write, code_hash
 
 FIGURES = {
+    "overview": "overview",
     "cam": "cam-pamr",
     "growth": "growth",
     "result": "best-worst",
@@ -38,8 +39,9 @@ def keep_outputs(executed: Path, notebooks: Iterable[Path]) -> None:
 
 def keep_figures(run: Path) -> None:
     """Copy the pictures that the README shows from a run to figures/."""
-    for name, made in FIGURES.items():
-        atomic_write(ROOT / "figures" / f"{name}.png", (run / "figures" / f"{made}.png").read_bytes())
+    files = {f"{name}.png": f"{made}.png" for name, made in FIGURES.items()} | {"overview.svg": "overview.svg"}
+    for name, made in files.items():
+        atomic_write(ROOT / "figures" / name, (run / "figures" / made).read_bytes())
 
 
 def cleaned(copy: Path, notebook: Path) -> str:

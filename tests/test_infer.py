@@ -8,7 +8,7 @@ from PIL import Image
 from published import fixture, published_network, relative_error
 from wsfcn_lib import WSFCN, NetConfig, infer, segment
 from wsfcn_lib.checkpoints import CheckpointError, save_snapshot
-from wsfcn_lib.infer import SCALES, at_size, label_map, predict_masks, shrink, view
+from wsfcn_lib.infer import OWN_SCALES, at_size, label_map, predict_masks, shrink, view
 
 TINY = NetConfig(backbone="tiny", width=16, dilations=(1, 2, 4, 6), num_classes=4)
 CLASSES = [{"name": n, "mask_id": i, "colour": (9, i, 9)} for i, n in enumerate(("cat", "dog", "cow"), 1)]
@@ -97,7 +97,7 @@ def test_scales_and_recipe_come_with_the_weights(tmp_path):
     assert np.allclose(own.masks, predict_masks(net, image, (0.75, 1.0)).masks, atol=1e-6)
     assert (own.labels == label_map(own.masks, own.tags, "1stage")).all()
     bare = save_snapshot(net, tmp_path / "b.safetensors", CLASSES)
-    assert np.allclose(segment(image, bare).masks, predict_masks(net, image, SCALES).masks, atol=1e-6), "the paper's"
+    assert np.allclose(segment(image, bare).masks, predict_masks(net, image, OWN_SCALES).masks, atol=1e-6)
     assert np.allclose(segment(image, bare, scales=[0.75, 1.0]).masks, own.masks, atol=1e-6)
     assert np.abs(segment(image, bare).masks - own.masks).max() > 1e-3
 

@@ -230,7 +230,9 @@ def test_what_is_missing_is_counted_or_refused(plain, tmp_path):
     (base / "JPEGImages/a.jpg").unlink()
     report = prepare(plain, tmp_path / "out")
     assert [line.split(": ")[:2] for line in report.missing] == [["train", "a"]]
-    with pytest.raises(DataError, match=r"1 listed images cannot be used, first \['train: a: .*complete them, take them out of"):
+    with pytest.raises(
+        DataError, match=r"1 listed images lack a file or cannot be read, first \['train: a: .*complete them, take them out of"
+    ):
         prepare(changed(plain, strict=True), tmp_path / "strict")
     assert not list((tmp_path / "strict").glob("*.csv"))
     shutil.copy(base / "JPEGImages/b.jpg", base / "JPEGImages/a.jpg")
@@ -242,7 +244,7 @@ def test_strict_refuses_what_cannot_be_copied_too(plain, tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     report = prepare(changed(plain, max_side=4), tmp_path / "out")
     assert report.missing[0].startswith(f"train: a: {path}: not a readable picture") and len(report.missing) == 1
-    with pytest.raises(DataError, match="1 listed images cannot be used"):
+    with pytest.raises(DataError, match="1 listed images lack a file or cannot be read"):
         prepare(changed(plain, max_side=4, strict=True), tmp_path / "strict")
 
 
@@ -465,7 +467,7 @@ def test_a_bad_training_mask_does_not_stop_the_copy_of_its_picture(half_masked, 
     assert list(report.manifest.train_masks()) == ["b"]
     assert len(report.missing) == 1 and report.missing[0].startswith(f"train: a: {tmp_path / 'own/masks/a.png'}: not a readable")
     assert report.missing[0].endswith("; it trains without this mask")
-    with pytest.raises(DataError, match="1 listed images cannot be used"):
+    with pytest.raises(DataError, match="1 listed images lack a file or cannot be read"):
         prepare(changed(half_masked, max_side=4, strict=True), tmp_path / "strict")
 
 

@@ -135,9 +135,11 @@ def test_damaged_files_are_said_in_words(run):
     (run / "ablation.csv").write_text("")
     (run / "figures" / "captions.json").write_text("no json")
     (run / "figures" / "a.png").write_bytes(b"")
+    noise = np.random.default_rng(0).integers(0, 256, (260, 260, 3), np.uint8)
+    (run / "figures" / "b.png").write_bytes(to_png(tile([[noise] * 2]), dpi=200)[:-9000])
     text = words(write_report(run))
     assert text.count("Not here yet") == 5
-    assert "a.png is damaged" in text
+    assert "a.png is damaged" in text and "b.png is damaged" in text
 
 
 def test_long_ablation_is_folded(run):

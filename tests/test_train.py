@@ -2,7 +2,9 @@
 
 import csv
 import math
+import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from wsfcn_lib.checkpoints import CheckpointError, Progress, find_snapshot, load
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings
 from wsfcn_lib.data.prepare import SourceSettings, prepare
-from wsfcn_lib.job import TrainingError, build_accelerator, build_optimiser
+from wsfcn_lib.job import THREADS, TrainingError, build_accelerator, build_optimiser
 from wsfcn_lib.log import COLUMNS
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs import RunError, read_run
@@ -206,6 +208,42 @@ def test_optimisers_take_the_groups(data):
     sgd = build_optimiser(net, settings(data, optimiser="sgd"))
     assert isinstance(sgd, torch.optim.SGD) and {g["momentum"] for g in sgd.param_groups} == {0.9}
     assert [g["weight_decay"] for g in sgd.param_groups] == [5e-4, 0, 5e-4, 0]
+
+
+@pytest.mark.parametrize("begin", [0, 5])
+def test_the_time_to_go_is_right(capsys, monkeypatch, begin):
+    """Twelve steps an epoch, four epochs, two seconds a step; logged every five steps and at the end of each epoch."""
+    clock, losses = [0.0], {"classification_loss": 1.0, "mask_loss": 0.0, "images_per_second": 8}
+    monkeypatch.setattr("wsfcn_lib.train.time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def rows():
+        for step in range(begin + 1, 49):
+            clock[0] += 2
+            if step % 5 == 0 or step % 12 == 0:
+                yield {"epoch": (step - 1) // 12, "step": step} | losses
+
+    list(show_progress(rows(), 4, pause=0))
+    told = [line.split(" about ") for line in capsys.readouterr().out.splitlines()]
+    left = {int(re.search(r"step (\d+)", line)[1]): int(rest[0].split()[0]) for line, *rest in told if rest}
+    assert left == {step: 2 * (48 - step) for step in (15, 20, 24, 25, 30, 35, 36, 40, 45, 48)}
+
+
+def test_threads_are_set_for_each_run_anew():
+    own = torch.get_num_threads()
+    try:
+        for changes, expected in (({}, 1), ({"backbone": "resnet50"}, THREADS), ({"threads": 3}, 3), ({}, 1)):
+            build_accelerator(settings("data", **changes))
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(own)
+
+
+def test_a_state_of_another_optimiser_is_refused_by_name(data, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    config = settings(data, optimiser="sgd")
+    net = build_network(config.network(7))
+    with pytest.raises(CheckpointError, match="state-.* is of another network or optimiser.*choose another run name"):
+        Progress.restore(tmp_path / "run" / "checkpoints", net, build_optimiser(net, config))
 
 
 def test_adamw_holds_the_flow_and_sgd_leaves_it_as_published():

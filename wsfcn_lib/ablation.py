@@ -42,7 +42,7 @@ def run_cell(config: TrainConfig, folder: Path | str, settings: EvalSettings = Q
     if not any(sample.mask for sample in manifest.samples(settings.images)):
         text = f"{config.data}: no image of {settings.images} has a mask, and the variants are compared by masks"
         raise DataError(f"{text}; add masks of some, or leave 04_ablations out")
-    with RunFolder.open(folder, config.model_dump(), TRAINING, free=("device", "workers")) as run:
+    with RunFolder.open(folder, config.model_dump(), TRAINING, free=("device", "workers", "threads")) as run:
         stages = read_run(folder)["stages"]
         if not stages[TRAINING].get("finished"):
             for _ in show_progress(train(config, folder), config.epochs):

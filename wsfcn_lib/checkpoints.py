@@ -111,8 +111,12 @@ class Progress:
             except Exception as error:  # a torn file raises any of a dozen kinds; the state before it still serves
                 print(f"{path.name} is damaged ({type(error).__name__}); going back to the state before it")
                 continue
-            net.load_state_dict(state["net"])
-            optimiser.load_state_dict(state["optimiser"])
+            try:
+                net.load_state_dict(state["net"])
+                optimiser.load_state_dict(state["optimiser"])
+            except (RuntimeError, ValueError) as error:
+                told = f"{path} is of another network or optimiser ({str(error).splitlines()[0]})"
+                raise CheckpointError(f"{told}; choose another run name, or delete this run") from error
             set_random_states(state["random"][process % len(state["random"])])
             return cls(**state["progress"])
         return cls()

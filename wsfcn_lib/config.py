@@ -20,7 +20,9 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _paths_as_text(cls, values):
-        return {key: str(value) if isinstance(value, Path) else value for key, value in dict(values).items()}
+        if not isinstance(values, dict):
+            return values  # of which pydantic says what is wrong
+        return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
 class Architecture(Settings):
@@ -74,7 +76,7 @@ class TrainConfig(Architecture):
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     workers: int = Field(2, ge=0, le=64)  # loader processes
-    threads: int = Field(0, ge=0, le=1024)  # of PyTorch on a CPU; 0: one for `tiny`, else one for each core
+    threads: int = Field(0, ge=0, le=1024)  # of PyTorch on a CPU; 0: one for `tiny`, else as PyTorch chose
     validate_every: int = Field(2, ge=1, le=1000)  # epochs
     snapshots_kept: int = Field(10, ge=1, le=1000)
     log_every: int = Field(20, ge=1, le=100000)  # steps

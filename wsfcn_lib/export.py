@@ -17,7 +17,7 @@ from wsfcn_lib.evaluate import EvalSettings, save_mask
 from wsfcn_lib.infer import at_size, predict_masks, probabilities, shrink
 from wsfcn_lib.recipes import label_map
 from wsfcn_lib.runs import RunFolder, atomic_write
-from wsfcn_lib.subjects import samples_of
+from wsfcn_lib.subjects import readable, samples_of
 
 STAGE = "export"
 MASKS = {"true": "pseudo_masks", "predicted": "masks"}  # tags -> folder
@@ -42,7 +42,8 @@ def export(
     masks/<name>.png (pseudo_masks/ under true tags) are palette pictures of mask ids, every pixel labelled by the recipe
     and, with settings.use_crf, the CRF. cams/<name>.npz holds `classes` (n,) uint8, the present ones in 1..K-1, and `cams`
     (n, H, W) float16 in [0, 1], their masks fused over the views, before any background rule. All have the size of their
-    picture, also where the network saw it shrunk to settings.long_side. run.json holds the settings.
+    picture, also where the network saw it shrunk to settings.long_side. run.json holds the settings, and in `left_out` the
+    pictures of a folder that cannot be opened.
 
     Args:
         net: a network in evaluation mode.
@@ -58,13 +59,12 @@ def export(
         raise ValueError(f"tags is {tags!r}; it must be one of {', '.join(map(repr, MASKS))}")
     asked = settings.model_dump(exclude={"images", "snapshot", "processes"})
     asked |= {"tags": tags, "weights": fingerprint(net), "classes": manifest.names[1:]}
-    samples = samples_of(settings.images, manifest)
+    samples = [*readable(settings.images, samples_of(settings.images, manifest), bad := [])]
     if tags == "true" and not any(map(any, (sample.tags for sample in samples))):
         raise DataError(f"no picture of images={settings.images!r} has a tag; tag them, or use tags='predicted'")
     with RunFolder.open(folder, asked, STAGE, str(next(net.parameters()).device)) as run:
-        masks = run.path / MASKS[tags]
+        masks, sizes = run.path / MASKS[tags], {}
         todo = [s for s in samples if not _whole(masks, s, "png") or cams and not _whole(run.path / "cams", s, "npz")]
-        sizes = {}
         jobs = _jobs(net, todo, settings, tags, run.path, cams, sizes)
         if settings.use_crf:
             results = crf_many(jobs, settings.processes)
@@ -72,7 +72,7 @@ def export(
             results = ((name, label_map(maps, present, recipe)) for name, _, maps, present, recipe in jobs)
         for name, labels in results:
             save_mask(masks / f"{name}.png", at_size(labels, sizes.pop(name)), manifest)
-        run.record(STAGE, finished=True)
+        run.record(STAGE, finished=True, left_out=bad)
     return len(todo)
 
 

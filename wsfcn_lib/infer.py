@@ -21,6 +21,7 @@ from wsfcn_lib.runs import ROOT
 SHIPPED = ROOT / "data" / "voc_animals_mobilenet.safetensors"  # a small network for six animals, see data/README.md
 LONG_SIDE = 640  # pixels; VOC's pictures have at most 500, COCO's 640
 SCALES = (1.0, 0.5, 1.5, 2.0)
+OWN_SCALES = (1.0, 1.5, 2.0)  # of networks trained here that name none: the built-in scenes gain by enlarging
 SCORE_CUT = 0.1  # a class is present where its probability exceeds this
 
 
@@ -140,6 +141,12 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-np.clip(scores, -60, 60)))
 
 
+def protocol_of(facts: dict) -> dict:
+    """How a network is evaluated where nobody asks for another way: recipe, scales and canvas, from the facts of its file."""
+    own = {"recipe": "wsfcn", "scales": SCALES if "published" in facts else OWN_SCALES, "canvas": 0}
+    return own | {name: facts[name] for name in own if name in facts}
+
+
 def segment(
     image,
     checkpoint: Path | str | None = None,
@@ -158,7 +165,7 @@ def segment(
         use_crf: refine by the dense CRF.
         long_side: network and CRF see a larger picture shrunk to so many pixels on its longer side; the answer comes at the
             picture's own size, masks enlarged bilinearly, labels to the nearest pixel. None: all as it is.
-        scales: of the views; empty: those that belong to the weights, else the paper's.
+        scales: of the views; empty: those that belong to the weights, see `protocol_of`.
     """
     path = SHIPPED if checkpoint is None else Path(checkpoint)
     if checkpoint is None and not path.is_file():
@@ -168,8 +175,8 @@ def segment(
     if isinstance(image, str | Path):
         image = read_image(image)
     image = np.asarray(ImageOps.exif_transpose(image).convert("RGB") if isinstance(image, Image.Image) else image)
-    small, size, recipe = shrink(image, long_side), image.shape[:2], recipe or facts.get("recipe", "wsfcn")
-    masks, scores = predict_masks(net, small, scales or facts.get("scales", SCALES))
+    small, size, recipe = shrink(image, long_side), image.shape[:2], recipe or protocol_of(facts)["recipe"]
+    masks, scores = predict_masks(net, small, scales or protocol_of(facts)["scales"])
     chances = probabilities(scores)
     tags = chances > SCORE_CUT
     labels = crf(small, masks, tags, recipe) if use_crf else label_map(masks, tags, recipe)

@@ -23,6 +23,7 @@ from wsfcn_lib.runs import ROOT, RunFolder, peak_memory_mb, read_run, stop_reque
 from wsfcn_lib.weights import initial_weights, load_published
 
 STAGE = "02_train"
+THREADS = torch.get_num_threads()  # as PyTorch or its environment chose
 FLOW_RATE = 0.01  # of SF2's flow under AdamW, over that of other new weights
 
 
@@ -123,7 +124,7 @@ def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object)
     """The run's folder, locked for training; TrainingError where its training began on other lists of images."""
     settings = config.model_dump()
     begun = any((run / "checkpoints").glob("*"))  # a start that failed before its first state binds nobody to its settings
-    folder = RunFolder.open(run, settings, STAGE, str(device), free=("device", "workers") if begun else settings)
+    folder = RunFolder.open(run, settings, STAGE, str(device), free=("device", "workers", "threads") if begun else settings)
     known, now = read_run(run)["stages"][STAGE].get("data", {}), manifest.checksums()
     changed = [name for name in ("classes.json", "train.csv", "val.csv") if known and known.get(name) != now.get(name)]
     if changed and begun:
@@ -140,8 +141,7 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     if not found[config.device]:
         raise TrainingError(f"device={config.device!r}, but PyTorch finds none on this machine; use device='auto'")
     # `tiny`'s operations are too small to share: a second thread takes a core from the loaders and gains 13 %
-    if threads := config.threads or config.backbone == "tiny":
-        torch.set_num_threads(int(threads))
+    torch.set_num_threads(config.threads or (1 if config.backbone == "tiny" else THREADS))
     # unused parameters: FCA keeps norms that the published checkpoints hold and no forward pass calls
     parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
     # bf16 is ours to switch, by `precision`: a launcher's mixed precision must not change what run.json records
@@ -165,10 +165,10 @@ def check_sizes(config: TrainConfig, train_images: int, val_images: int, process
 
 
 def build_optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9 as published, or AdamW, over the four parameter groups.
+    """SGD with momentum 0.9 over the four parameter groups, as published; or AdamW, over five where there is SF2.
 
     AdamW takes steps of one size however small the gradient, and nothing in the losses holds SF2's flow in place: at its full
-    rate the flow grew to a sixth of the map, which displaced every mask. So there it forms a fifth group, at FLOW_RATE.
+    rate it grew until the masks lay beside the objects. So there the flow forms a fifth group, at FLOW_RATE.
     """
     groups = net.parameter_groups(config.lr, config.weight_decay, config.lr_multipliers)
     if config.optimiser == "adamw":

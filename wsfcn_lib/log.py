@@ -4,7 +4,7 @@ import csv
 import os
 from pathlib import Path
 
-RATES = ("lr_old_weights", "lr_old_biases", "lr_new_weights", "lr_new_biases")
+RATES = ("lr_old_weights", "lr_old_biases", "lr_new_weights", "lr_new_biases", "lr_flow")  # the flow's: with AdamW
 COLUMNS = ("epoch", "step", "classification_loss", "mask_loss", *RATES, "images_per_second", "stall", "val_loss", "val_map")
 
 

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from PIL import Image
 
 from wsfcn_lib.pictures import colour_labels, heat, overlay, shares
 
-__all__ = ["ablation", "class_bars", "colour_labels", "confusion", "curves", "heat", "overlay", "tile", "to_png", "to_rgb"]
+__all__ = ["ablation", "class_bars", "colour_labels", "confusion", "curves", "heat", "overlay", "tile", "to_png"]
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#5c6670"  # told apart by all
+SQUARES = {"handlelength": 1.1, "handleheight": 1.1}
 STYLE = {
     "font.size": 9.5,
     "axes.titlesize": 10.5,
@@ -57,11 +57,6 @@ def to_png(figure: Figure, dpi: int = 100) -> bytes:
     return stream.getvalue()
 
 
-def to_rgb(figure: Figure, dpi: int = 100) -> np.ndarray:
-    """The figure as pixels (H, W, 3) uint8."""
-    return np.asarray(Image.open(io.BytesIO(to_png(figure, dpi))).convert("RGB"))
-
-
 @_styled
 def tile(
     rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str] = (), row_labels: Sequence[str] = (), legend: Mapping = {}
@@ -82,15 +77,17 @@ def tile(
             axis.spines[:].set_visible(False)
             if c < len(row) and row[c] is not None:
                 axis.imshow(row[c])
-    size = min((120 * cell * share / max(map(len, [*t.split("\n"), "x"])) for t, share in zip(titles, wide)), default=10.5)
-    for axis, title in zip(axes[0], titles, strict=False):
-        axis.set_title(title, loc="center", fontsize=min(10.5, max(6, size)))  # points: a letter is 0.6 wide
-    for axis, label, aspect in zip(axes[:, 0], row_labels, tall, strict=False):
-        axis.set_ylabel(textwrap.fill(label, max(9, int(11 * cell * aspect))))  # 11 letters an inch
+    size = min((100 * cell * share / max(map(len, [*t.split("\n"), "x"])) for t, share in zip(titles, wide)), default=10.5)
+    for axis, title in zip(axes[0], titles, strict=False):  # points: a bold letter is 0.7 wide
+        axis.set_title(title, loc="center", fontsize=min(10.5, max(6, size)))
+    fits = [11 * cell * aspect for aspect in tall]  # letters, of which an inch takes 11
+    folded = [textwrap.wrap(label, max(9, int(fit)), break_long_words=False) or [""] for label, fit in zip(row_labels, fits)]
+    size = min((10 * fit / max(map(len, lines)) for lines, fit in zip(folded, fits)), default=9.5)
+    for axis, lines in zip(axes[:, 0], folded, strict=False):
+        axis.set_ylabel("\n".join(lines), fontsize=min(9.5, max(6, size)))
     if legend:
         patches = [Patch(facecolor=np.array(rgb) / 255, edgecolor=GREY, lw=0.4, label=name) for name, rgb in legend.items()]
-        ncols = -(-len(patches) // legend_rows)
-        figure.legend(handles=patches, loc="outside lower center", ncols=ncols, handlelength=1.1, handleheight=1.1)
+        figure.legend(handles=patches, loc="outside lower center", ncols=-(-len(patches) // legend_rows), **SQUARES)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     return figure
 
@@ -113,10 +110,10 @@ def curves(log: pd.DataFrame) -> Figure:
     axes["loss"].legend()
     axes["map"].plot(checks.step, checks.val_map, "o-", color=GREEN, ms=3.5)
     axes["map"].set(title="Tags, validation mAP", ylim=(0, 1.03))
-    rates = log.filter(regex="^lr").dropna()
-    for column, colour, width in zip(rates, (BLUE, ORANGE, GREEN, PURPLE), (4, 3, 2, 1), strict=False):
-        name = column.removeprefix("lr_").replace("_", " ")  # thinner and thinner: equal rates stay visible
-        axes["lr"].plot(log.step[rates.index], rates[column], color=colour, lw=width, label=name)
+    rates = log.filter(regex="^lr").dropna(axis=1, how="all").dropna()
+    for column, colour, width in zip(rates, (BLUE, ORANGE, GREEN, PURPLE, GREY), (4, 3, 2, 1, 1)):
+        label = column.removeprefix("lr_").replace("_", " ")  # thinner and thinner: equal rates stay visible
+        axes["lr"].plot(log.step[rates.index], rates[column], color=colour, lw=width, label=label)
     low, high = np.quantile(rates, (0.1, 1))
     axes["lr"].set(title="Learning rate", yscale="log", ylim=(low / 1.6, high * (high / low + 4) ** 0.6))  # legend on top
     axes["lr"].minorticks_off()
@@ -133,16 +130,15 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     """Confusion matrix (K, K) of pixel counts, rows = truth, as percent of each row; numbers up to 21 classes."""
     matrix, count = np.asarray(matrix, float), len(names)
     share = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = min(9.0, max(4.5, 1.8 + 0.55 * count))
-    figure = Figure((side, 0.93 * side), layout="constrained")
+    figure = Figure(np.array((1, 0.93)) * min(9.0, max(4.5, 1.8 + 0.55 * count)), layout="constrained")
     axis = figure.subplots()
     axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
     for row, column in zip(*np.nonzero(share >= 0.5), strict=True) if count <= 21 else ():
         colour = "white" if share[row, column] > 55 else "#222222"
         axis.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=8.5)
-    size = 9.5 if count <= 21 else 4.5
+    told, size = [n if r.any() else f"({n}: none)" for n, r in zip(names, matrix, strict=True)], 9.5 if count <= 21 else 4.5
     axis.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
-    axis.set_yticks(range(count), [n if r.any() else f"({n}: none)" for n, r in zip(names, matrix, strict=True)], fontsize=size)
+    axis.set_yticks(range(count), told, fontsize=size)
     axis.set(title="Confusion, % of the true pixels", xlabel="predicted", ylabel="true")
     axis.grid(False)
     axis.spines[:].set_visible(False)
@@ -193,8 +189,8 @@ def ablation(table: pd.DataFrame) -> Figure:
             seeds = mean.index.get_indexer(table.variant)
             axis.plot(table[measure], rows[seeds], "o", ms=3.5, color="white", mec=colour, zorder=3)
     axis.set_yticks(range(len(mean)), mean.index, color="black")
-    note = f"Variants: mean ± standard deviation of up to {most} seeds" if most > 1 else "Variants: one run each"
-    axis.set(title=note, xlabel="mIoU", ylim=(len(mean) - 0.5, -0.5))
+    title = f"Variants: mean ± standard deviation of up to {most} seeds" if most > 1 else "Variants: one run each"
+    axis.set(title=title, xlabel="mIoU", ylim=(len(mean) - 0.5, -0.5))
     if len(measures) > 1:
         figure.legend(loc="outside right upper")
     return figure

@@ -45,8 +45,8 @@ def write_report(run: Path | str) -> Path:
     metrics, record = _json(run / "metrics.json"), _json(run / "run.json")
     sections = {
         "Result": _result(metrics) or _missing("metrics.json", "05_evaluate measures the network"),
-        "Classes": _classes(metrics) or _missing("per_class_iou in metrics.json", "05_evaluate measures the network"),
-        "Ablation": _ablation(run / "ablation.csv") or _missing("ablation.csv", "04_ablations compares the variants"),
+        "Classes": _classes(metrics) or _missing("per_class_iou in metrics.json", "05_evaluate makes it, by masks"),
+        "Ablation": _ablation(run / "ablation.csv") or _missing("ablation.csv", "04_ablations makes it, by validation masks"),
         "Pictures": "".join(_figures(run / "figures")) or _missing("figures/*.png", "each notebook saves its own"),
         "Growth of the maps": "".join(_growth(run / "panels")) or _missing("panels/*.png", "02_train draws one per epoch"),
         "Stages": _stages(record.get("stages")) or _missing("run.json", "each notebook writes its part"),
@@ -80,7 +80,7 @@ def _result(metrics: dict) -> str:
 
 def _other_recipe(metrics: dict, heads: list[str]) -> str:
     """What the recipe that was not chosen would have given, folded."""
-    found = [v for v in metrics.get("variants", ()) if v["recipe"] != metrics.get("recipe")]
+    found = [v for v in metrics.get("variants", ()) if v["recipe"] != metrics.get("recipe", v["recipe"])]
     mean = {(v["recipe"], v["tags"], v["crf"]): v["mean_iou"] for v in found}
     keys = dict.fromkeys((v["recipe"], v["tags"]) for v in found)
     rows = [[f"recipe {r}, {tags} tags", mean.get((r, tags, False)), mean.get((r, tags, True))] for r, tags in keys]
@@ -95,10 +95,8 @@ def _classes(metrics: dict) -> str:
 
 
 def _ablation(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        heads, *rows = list(csv.reader(file)) or [[]]
+    text = path.read_text("utf-8", "replace") if path.is_file() else ""
+    heads, *rows = list(csv.reader(text.splitlines())) or [[]]
     if not rows:
         return ""
     table = _table([_name(head) for head in heads], [[_rounded(cell) for cell in row] for row in rows], "")
@@ -159,9 +157,12 @@ def _table(heads: list[str], rows: list[list], kind: str) -> str:
 def _picture(file: Path, title: str, caption: str) -> str:
     data = file.read_bytes()
     words = f"<figcaption><b>{escape(title)}</b> {escape(caption)}</figcaption>"
-    if not data.startswith(b"\x89PNG"):
-        return f'<figure>{words}</figure><p class="missing">{escape(file.name)} is damaged: it is no PNG file.</p>'
-    kind, data = light(data)
+    try:
+        kind, data = light(data) if data.startswith(b"\x89PNG") else ("", data)
+    except OSError:  # truncated
+        kind = ""
+    if not kind:
+        return f'<figure>{words}</figure><p class="missing">{escape(file.name)} is damaged: it is no whole PNG file.</p>'
     image = f'<img alt="{escape(title)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
     return f"<figure>{words}{image}</figure>"
 

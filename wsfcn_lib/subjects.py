@@ -16,7 +16,7 @@ from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.folder import PICTURES
 from wsfcn_lib.data.manifest import SPLITS, ClassInfo, DataError, Manifest, Sample, read_image
 from wsfcn_lib.data.selection import read_list
-from wsfcn_lib.infer import SCALES
+from wsfcn_lib.infer import protocol_of
 from wsfcn_lib.released import load_network
 from wsfcn_lib.runs import ROOT, RunError, read_run
 
@@ -59,9 +59,7 @@ def open_trained(run: Path | str, snapshot: str = "best", data: str = "", device
     if [entry["name"] for entry in classes] != list(manifest.names[1:]):
         raise DataError(f"{path.name} knows other classes than {data}: prepare the data of its training with 01_prepare_data")
     settings = training or net.config.model_dump(exclude={"num_classes"}) | ({"data": data} if data else {})
-    protocol = {"recipe": "wsfcn", "scales": SCALES if "canvas" in facts else (1.0, 1.5, 2.0), "canvas": 0}
-    protocol |= {name: facts[name] for name in protocol if name in facts}
-    return Trained(net, manifest, TrainConfig(**settings | {"device": device}), path, facts, protocol)
+    return Trained(net, manifest, TrainConfig(**settings | {"device": device}), path, facts, protocol_of(facts))
 
 
 def _same(folder: str, other: str) -> bool:

@@ -93,25 +93,26 @@ def train(config: TrainConfig, run: Path | str) -> Iterator[dict]:
 def show_progress(rows: Iterable[dict], epochs: int, pause: float = 30) -> Iterator[dict]:
     """Pass rows on and print them as lines, one an epoch and one every `pause` seconds; readable in a notebook and a log file."""
     began = told = time.perf_counter()
-    first = epoch = turn = None
+    first = epoch = last = turn = None
     for row in rows:
         yield row
-        now = time.perf_counter()
+        now, first = time.perf_counter(), first or (row["step"], time.perf_counter())
         if "val_loss" in row:
             line = f"validation: loss {row['val_loss']:.4f}, mAP {row['val_map']:.3f}"
         elif row["epoch"] != epoch or now - told >= pause:
-            if row["epoch"] != epoch:
-                epoch, turn = row["epoch"], now
-            first, told = epoch if first is None else first, now
-            line = f"step {row['step']}: classification {row['classification_loss']:.4f}, mask {row['mask_loss']:.4f}"
+            if row["epoch"] != epoch:  # the row before ended an epoch, unless this is the first
+                epoch, turn = row["epoch"], epoch is not None and last
+            line, told = f"step {row['step']}: classification {row['classification_loss']:.4f}, mask {row['mask_loss']:.4f}", now
             line += f"  ({row['images_per_second']:.0f} images/s, {now - began:.0f} s so far"
-            if epoch > first:  # whole epochs tell what the rest will take; those of the warm-up are quicker
-                rest = (turn - began) / (epoch - first) * (epochs - first) - (now - began)
-                line += f", about {max(0, rest):.0f} s to go"
+            if turn:
+                rest = (now - first[1]) / (row["step"] - first[0]) * (turn / epoch * epochs - row["step"])
+                line += f", about {rest:.0f} s to go"
             line += ")"
         else:
-            continue
-        print(f"epoch {row['epoch']:3d}/{epochs}  {line}", flush=True)
+            line = ""
+        last = row["step"]
+        if line:
+            print(f"epoch {row['epoch']:3d}/{epochs}  {line}", flush=True)
 
 
 def main() -> None:

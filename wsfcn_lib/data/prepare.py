@@ -72,7 +72,7 @@ def prepare(settings: SourceSettings, folder: Path | str) -> Report:
     if settings.max_side or foreign or renamed:
         found = copy_pictures(found, Path(folder), settings.max_side, foreign)
     if found.missing and settings.strict:
-        first = f"{len(found.missing)} listed images cannot be used, first {found.missing[:3]}"
+        first = f"{len(found.missing)} listed images lack a file or cannot be read, first {found.missing[:3]}"
         raise DataError(f"{first}; complete them, take them out of the lists, or set strict to False")
     for split in dict.fromkeys(("train", "val", *found.splits)):  # without the first two there is no training
         if not found.splits.get(split):
@@ -111,7 +111,7 @@ def _voc(settings: SourceSettings, raw: Path) -> Found:
     named = settings.root or os.environ.get("WSFCN_VOC_ROOT", "")
     root = place(named) if named else download_voc(raw) if settings.download else raw
     base, augmented, photographs, notes = voc_base(root), None, None, []
-    own = (base / AUGMENTED).is_dir()
+    own = any((base / AUGMENTED).glob("*.png"))
     if "trainaug" in settings.lists.values():
         sbd = _sbd(settings, [root, base, raw], settings.download and not own)
         if sbd and not own:

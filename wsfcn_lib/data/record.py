@@ -25,11 +25,14 @@ def write_lists(folder: Path, lists: dict[str, str], names: Iterable[str]) -> No
     """
     record, there = folder / RECORD, checksums(folder, names)
     new = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in lists.items()}
-    ours = json.loads(record.read_text("utf-8")) if record.is_file() else {}
+    try:
+        ours = dict(json.loads(record.read_text("utf-8"))) if record.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{record} is damaged ({error}); delete it: all lists beside it then count as yours") from error
     theirs = [name for name, checksum in there.items() if checksum not in ours.get(name, ())]
     for name in theirs:
         if there[name] != new.get(name):
-            rule = "was written or changed by hand, and is not replaced"
+            rule = "was written or changed by hand, or before records were kept, and is not replaced"
             raise DataError(f"{folder / name} {rule}: name another folder as `data`, or move this file away")
     # old and new: when the writing is interrupted half way, it can be begun again
     names = sorted({*there, *new}.difference(theirs))

@@ -38,6 +38,8 @@ def fraction(words: str, value: float, least: float = 0, most: float = 1, step: 
 class Browser(Explorer):
     """An explorer whose state has an `image` out of a list, a class in `only` to filter it, and an `order`."""
 
+    TOLD = "IoU {:.2f}"  # how a picture's score is told in the list
+
     @staticmethod
     def browsing(classes: Sequence[str] = (), order: str = LISTED) -> dict[str, widgets.Widget]:
         """The controls of a list, by their keys."""
@@ -64,7 +66,7 @@ class Browser(Explorer):
         found = [name for name, sample in samples.items() if wanted is None or sample.tags[wanted]]
         if order.value != LISTED:
             found = sorted((name for name in found if name in scores), key=scores.get, reverse=order.value == BEST)
-        options = [(f"{name} · IoU {scores[name]:.2f}" if name in scores else name, name) for name in found[:MOST]]
+        options = [(f"{name} · {self.TOLD.format(scores[name])}" if name in scores else name, name) for name in found[:MOST]]
         image.options = [*options, *((name, name) for name in own)]
         values = [value for _, value in image.options]
         image.value = old if old in values and not anew else next(iter(values), None)

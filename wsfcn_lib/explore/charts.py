@@ -40,6 +40,20 @@ def bars(
     return np.asarray(canvas)
 
 
+def differences(values: Sequence[float], names: Sequence[str], title: str) -> np.ndarray:
+    """Values in [-1, 1] as bars around zero with their numbers: blue to the right, orange to the left."""
+    canvas = Image.new("RGB", (WIDTH, 34 + 19 * len(names)), PAPER)
+    pen, zero, span = ImageDraw.Draw(canvas), 166, 58 / max([0.01, *np.abs(values)])
+    pen.text((4, 6), title, INK, draw.font(13))
+    for top, (value, name) in zip(range(30, canvas.height, 19), zip(values, names)):
+        pen.text((98, top), name if len(name) <= 13 else name[:12] + "…", INK, draw.font(12), anchor="ra")
+        ends = sorted((zero, zero + round(span * value)))
+        pen.rectangle((ends[0], top + 1, ends[1], top + 14), draw.GAINED if value > 0 else draw.ERRORS["missed"][0])
+        pen.text((WIDTH - 4, top), f"{value:+.3f}", INK, draw.font(12), anchor="ra")
+    pen.line((zero, 28, zero, canvas.height - 4), INK)
+    return np.asarray(canvas)
+
+
 def plot(x: np.ndarray, y: np.ndarray, title: str, mark: float, at: float) -> np.ndarray:
     """A curve above 0 with its range in numbers, a dashed line at the place `mark`, and a dot at the place `at`."""
     canvas = Image.new("RGB", (WIDTH, 120), PAPER)
@@ -57,6 +71,35 @@ def plot(x: np.ndarray, y: np.ndarray, title: str, mark: float, at: float) -> np
         pen.line((dashed[0], dash, dashed[0], dash + 3), INK)
     pen.line(points, draw.GAINED, 2)
     pen.ellipse((across - 4, down - 4, across + 4, down + 4), draw.ERRORS["missed"][0], INK)
+    return np.asarray(canvas)
+
+
+def lines(series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], title: str, end: float, width: int) -> np.ndarray:
+    """Curves above 0 from 0 to `end`: name, colour and points (x, y) of each; earlier ones broader, so that equal ones show.
+
+    What is higher at 0 than ever after is drawn at the upper edge.
+    """
+    canvas, face = Image.new("RGB", (width, 150), PAPER), draw.font(11)
+    pen, (left, top, right, bottom) = ImageDraw.Draw(canvas), (52, 32, width - 14, 128)
+    # the loss of an untrained network would flatten all that follows
+    high = 1.08 * max((y for *_, points in series for x, y in points if x or len(points) == 1), default=0) or 1
+    pen.text((8, 6), title, INK, draw.font(13))
+    pen.rectangle((left, top, right, bottom), outline=draw.GROUND)
+    for value, place in ((0, bottom), (high / 1.08, bottom - (bottom - top) / 1.08)):
+        pen.text((left - 5, place), f"{float(f'{value:.2g}'):g}", FAINT, draw.font(11), anchor="rm")
+    for words, place, anchor in (("0", left, "ma"), (f"step {end:g}", right, "ra")):
+        pen.text((place, bottom + 4), words, FAINT, draw.font(11), anchor=anchor)
+    x = right
+    for name, colour, _ in reversed(series):
+        pen.text((x, 7), name, INK, face, anchor="ra")
+        x -= face.getlength(name) + 14
+        pen.rectangle((x, 11, x + 9, 17), colour)
+        x -= 10
+    for broad, (_, colour, points) in zip(range(len(series) + 1, 0, -1), series):
+        at = [(left + (right - left) * x / end, bottom - (bottom - top) * min(1, y / high)) for x, y in points]
+        pen.line(at, colour, broad)
+        for x, y in at if len(at) <= 40 else ():
+            pen.ellipse((x - 2, y - 2, x + 2, y + 2), colour)
     return np.asarray(canvas)
 
 

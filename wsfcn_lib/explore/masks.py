@@ -1,26 +1,23 @@
 """The mask explorer: what an evaluation painted, picture by picture, from the files of its run; and what its cuts do."""
 
-import json
 import threading
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import ipywidgets as widgets
 import numpy as np
 
-from wsfcn_lib.data.files import read_image, read_mask
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.explore import charts, draw
-from wsfcn_lib.explore.browse import WIDE, WORST, Browser, dropdown, fraction, image_scores
+from wsfcn_lib.explore.browse import WIDE, WORST, Browser, dropdown, fraction
+from wsfcn_lib.explore.evaluated import KINDS, Evaluated
 from wsfcn_lib.explore.layers import HEIGHT, WIDTH, Missing, iou_of, kinds_of, tint
 from wsfcn_lib.explore.shell import column, row
-from wsfcn_lib.explore.source import LONGEST, VIEWS, Source
+from wsfcn_lib.explore.source import VIEWS, Source
 from wsfcn_lib.explore.sweep import BACKGROUNDS, SCORE_CUTS, Sweep, recut, sweep
-from wsfcn_lib.infer import LONG_SIDE, SCORE_CUT, at_size, shrink
+from wsfcn_lib.infer import LONG_SIDE, SCORE_CUT, at_size
 from wsfcn_lib.recipes import BACKGROUND_MASK
-from wsfcn_lib.runs import ROOT
-from wsfcn_lib.subjects import ending_of, label_of, samples_of
+from wsfcn_lib.subjects import label_of
 
-KINDS = ("prediction", "with CRF", "ground truth")
 FOUR, DIFFERENCE, RECUT = "all four", "difference", "cut by the sliders"
 ROWS = 12  # bars at most
 
@@ -37,11 +34,9 @@ class MaskExplorer(Browser):
 
     def __init__(self, run: str, manifest: Manifest, images: str = "test", **source: object):
         self.run, self.manifest, self.images = run, manifest, images
-        self.samples = {sample.name: sample for sample in samples_of(images, manifest)}
-        self.scores, self._settings, self._busy = image_scores(run, images), source, threading.Lock()
-        path = ROOT / run / f"metrics{ending_of(images)}.json"
-        self.metrics = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        self._read = lru_cache(4)(self._open)
+        self.files, self._settings, self._busy = Evaluated(run, manifest, images), source, threading.Lock()
+        self.samples, self.scores, self.metrics = self.files.samples, self.files.scores, self.files.metrics
+        self.labels, self._read = self.files.labels, self.files.read
         controls = self.browsing(manifest.names[1:], WORST if self.scores else None)
         controls |= {"show": dropdown("show", (FOUR, *KINDS, DIFFERENCE, RECUT))}
         pairs = [(f"{a} / {b}", (a, b)) for a, b in ((KINDS[0], KINDS[2]), (KINDS[1], KINDS[2]), (KINDS[0], KINDS[1]))]
@@ -77,23 +72,6 @@ class MaskExplorer(Browser):
             self.show(error)
         finally:
             self._busy.release()
-
-    def labels(self, name: str, kind: str) -> np.ndarray:
-        """A picture's labels of one kind, (H, W) uint8; Missing where the run has none."""
-        found = self._read(name)[1]
-        if kind not in found:
-            told = {KINDS[1]: f"no masks with CRF in {self.run}: 05_evaluate makes them where pydensecrf2 is installed"}
-            told |= {KINDS[2]: "no ground truth: this picture has no mask"}
-            raise Missing(told.get(kind, f"no masks of {label_of(self.images)} in {self.run}: run 05_evaluate on it"))
-        return found[kind]
-
-    def _open(self, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        sample, places = self.samples[name], ROOT / self.run / "masks"
-        files = {kind: places / f"{label_of(self.images)}{end}" / f"{name}.png" for kind, end in zip(KINDS, ("", "_crf"))}
-        files = {kind: path for kind, path in files.items() if path.is_file()}
-        files |= {KINDS[2]: sample.mask} if sample.mask else {}
-        rgb = np.ascontiguousarray(shrink(read_image(sample.image), LONGEST))
-        return rgb, {kind: at_size(read_mask(path, self.manifest), rgb.shape[:2]) for kind, path in files.items()}
 
     def render(self, state: dict) -> np.ndarray:
         """The masks of a picture, its IoU per class, and the sweep where one was made."""
