@@ -8,7 +8,14 @@ demo: .venv/installed  ## install if needed, run the five notebooks on the built
 	.venv/bin/python notebooks/run_all.py --run-name demo
 
 test: .venv/installed  ## unit, parity and notebook tests
-	.venv/bin/python -m pytest tests
+	.venv/bin/python -m pytest tests -m "not browser"
+
+test-browser: .venv/installed  ## the explorers in JupyterLab in chromium; screenshots in tests/artefacts
+	$(PYTHON) .ci/check_system.py --browser
+	.venv/bin/python -m pytest tests/browser
+
+stress: .venv/installed  ## notebooks 03 and 05 twenty times through papermill and nbval, looking for stalls; takes half an hour
+	.venv/bin/python .ci/stress.py
 
 lab: .venv/installed  ## open the notebooks in JupyterLab
 	cd notebooks && ../.venv/bin/jupyter lab
@@ -35,4 +42,4 @@ lock:  ## resolve pyproject.toml's ranges again into requirements.txt (needs uv)
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test lab notebooks lint lock .venv
+.PHONY: help demo test test-browser stress lab notebooks lint lock .venv

@@ -1,10 +1,10 @@
 """Check that this machine can install the kit, before anything is installed; runs on any Python, imports no package.
 
-    python3 .ci/check_system.py [--quiet | --packages] [requirements.txt copy.txt]
+    python3 .ci/check_system.py [--browser] [--quiet | --packages] [requirements.txt copy.txt]
 
 Prints what is missing and the Debian package that has it (--packages: only the packages); the exit code is 1 when
-something indispensable is. With two files, the first is copied to the second, without the CRF package where this machine
-cannot compile it.
+something indispensable is. --browser: so is the browser that `make test-browser` drives. With two files, the first is
+copied to the second, without the CRF package where this machine cannot compile it.
 """
 
 from __future__ import print_function
@@ -19,6 +19,7 @@ OLDEST, NEWEST = (3, 11), (3, 12)  # the lock's and pyproject's; tests/test_envi
 ROOM = {"linux": (8, 3)}  # GB for the environment (6.4 measured) and for the wheels while they unpack (2.9), CUDA included
 ROOM_ELSEWHERE = (3, 1)
 CRF = "pydensecrf2"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # any of these is one
 
 
 def package(name):
@@ -76,6 +77,13 @@ def crf_problem():
     return text % " and ".join(sentences), packages
 
 
+def browser_problem():
+    """The browser that `make test-browser` drives."""
+    if any(shutil.which(name) for name in BROWSERS):
+        return None
+    return "chromium, the browser of make test-browser, is not installed: install the package chromium", ["chromium"]
+
+
 def free_gb(folder):
     """Free space of the disk below a folder, in GB."""
     return shutil.disk_usage(folder).free / 1e9
@@ -110,6 +118,7 @@ def copy_lock(source, target, with_crf):
 def main(arguments):
     """Report; returns the exit code."""
     errors, warnings = problems()
+    errors += [item for item in [browser_problem()] if item and "--browser" in arguments]
     if "--packages" in arguments:
         print(" ".join(name for _, packages in errors + warnings for name in packages))
     elif "--quiet" not in arguments:

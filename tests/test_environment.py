@@ -94,7 +94,8 @@ def test_make_installs_the_lock():
 def test_every_import_is_declared():
     declared = {canonicalize_name(requirement.name) for requirement in DECLARED}
     homes = packages_distributions()
-    files = [*(ROOT / "wsfcn_lib").rglob("*.py"), *(ROOT / "tests").glob("*.py"), *(ROOT / "notebooks").glob("*.py")]
+    files = [*(ROOT / "wsfcn_lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")]
+    files += [*(ROOT / "tests").glob("*.py"), *(ROOT / "tests" / "browser").glob("*.py"), *(ROOT / ".ci").glob("*.py")]
     own = {"wsfcn_lib", *(path.stem for path in files)}
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -155,6 +156,17 @@ def test_missing_tools_are_named_with_their_packages(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ensurepip", None)
     sentence, packages = check.venv_problem()
     assert packages == ["python3-venv"] and "install the package python3-venv" in sentence
+
+
+def test_only_the_browser_test_asks_for_a_browser(monkeypatch, capsys):
+    check = load_check()
+    monkeypatch.setattr(shutil, "which", lambda name: "here" if name not in check.BROWSERS else None)
+    monkeypatch.setattr(check, "free_gb", lambda folder: 1000)
+    check.main(["--packages"])
+    assert "chromium" not in capsys.readouterr().out.split()
+    assert check.main(["--packages", "--browser"]) == 1 and "chromium" in capsys.readouterr().out.split()
+    makefile, steps = (ROOT / "Makefile").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert "check_system.py --browser\n" in makefile and "check_system.py --packages --browser " in steps
 
 
 def test_a_full_disk_is_named():

@@ -1,0 +1,124 @@
+"""Each explorer in JupyterLab in chromium: after every control the page shows other pixels, and those of `render(state)`."""
+
+import numpy as np
+import pytest
+from lab import LIMIT, Book
+from PIL import Image
+
+from wsfcn_lib.log import read_rows
+from wsfcn_lib.notebook import declared
+from wsfcn_lib.runs import ROOT, read_run
+
+pytestmark = pytest.mark.browser
+
+
+def opened(lab, page, stage, settings, name, **given):
+    """A notebook with those of the settings that it declares."""
+    own = declared(f"notebooks/{stage}.ipynb")
+    return Book(lab, page, lab.copy(stage, {key: value for key, value in (settings | given).items() if key in own}), name)
+
+
+def walk(book, actions):
+    """Use one control after the other; every picture differs from the one before and is `render(state)`."""
+    shown = book.settled()
+    for words, act in actions.items():
+        act()
+        try:
+            shown = book.settled(shown)
+        except AssertionError as error:
+            raise AssertionError(f"{words}: {error}") from None
+
+
+def test_cam_explorer(lab, page, settings, keep, tmp_path):
+    book = opened(lab, page, "03_explore", settings, "explorer")
+    book.run()
+    book.ended()
+    keep(book, "cams")
+    noise = np.random.default_rng(0).integers(0, 256, (50, 80, 3), np.uint8)
+    Image.fromarray(noise).resize((320, 200)).save(tmp_path / "own.png")
+    walk(
+        book,
+        {
+            "CAM on": lambda: book.press("activation map (CAM)"),
+            "its opacity": lambda: book.slide("opacity of activation map (CAM)", "ArrowLeft", 4),
+            "PAMR steps": lambda: book.slide("PAMR steps", "ArrowLeft", 5),
+            "PAMR off": lambda: book.press("refined by PAMR"),
+            "truth on": lambda: book.press("ground truth"),
+            "pseudo label on": lambda: book.press("pseudo label"),
+            "class cut": lambda: book.slide("class cut", "ArrowRight", 20),
+            "cross-hair": lambda: book.slide("cross across, %", "ArrowRight", 10),
+            "class": lambda: book.choose("class", list(read_names(settings))[0]),
+            "next": lambda: book.press("next"),
+            "previous": lambda: book.press("previous"),
+            "all views": lambda: book.choose("seen in", "all views, as evaluated"),
+            "what changed": lambda: book.choose("show", "what changed"),
+        },
+    )
+    keep(book, "cams-changed")
+    walk(book, {"layers": lambda: book.choose("show", "layers"), "upload": lambda: book.upload("your own", tmp_path / "own.png")})
+    keep(book, "cams-own")
+
+
+def read_names(settings):
+    """The classes' names."""
+    from wsfcn_lib.data.manifest import Manifest
+
+    return Manifest.load(ROOT / settings["data"]).names[1:]
+
+
+def test_mask_explorer(lab, page, settings, keep):
+    book = opened(lab, page, "05_evaluate", settings, "explorer")
+    book.run()
+    book.ended()
+    keep(book, "masks")
+    walk(
+        book,
+        {
+            "best first": lambda: book.choose("order", "best first"),
+            "next": lambda: book.press("next"),
+            "difference": lambda: book.choose("show", "difference"),
+            "other pair": lambda: book.choose("difference", "prediction / with CRF"),
+            "with CRF": lambda: book.choose("show", "with CRF"),
+            "opacity": lambda: book.slide("opacity", "ArrowLeft", 4),
+            "sweep": lambda: book.press("sweep"),
+            "its place": lambda: book.slide("background", "ArrowRight", 4),
+            "cut by the sliders": lambda: book.choose("show", "cut by the sliders"),
+            "score cut": lambda: book.slide("score cut", "ArrowRight", 8),
+        },
+    )
+    keep(book, "masks-cut")
+
+
+def test_training_is_stopped_by_its_button(lab, page, settings, keep, tmp_path):
+    if "TrainingView" not in (ROOT / "notebooks/02_train.ipynb").read_text("utf-8"):
+        pytest.skip("02_train has no training view yet")
+    run = tmp_path / "run"
+    book = opened(lab, page, "02_train", settings, "view", run=str(run), epochs=1000)
+    book.run()
+    page.wait_for_function("document.querySelector('img.widget-image')?.src")
+    first = book.image.get_attribute("src")
+    page.wait_for_function("old => document.querySelector('img.widget-image').src != old", arg=first)
+    assert page.locator(".jp-InputPrompt", has_text="*").count(), "the picture grew while a cell was busy"
+    keep(book, "training")
+    book.press("stop")
+    book.ended()
+    book.settled()
+    keep(book, "training-stopped")
+    rows = read_rows(run / "log.csv")
+    assert 0 < int(rows[-1]["epoch"]) < 1000 and not read_run(run)["stages"]["02_train"].get("finished")
+    assert page.get_by_text("stopped before its end").count()
+    assert (run / "checkpoints" / "last.safetensors").exists() or list((run / "checkpoints").glob("state-*.pt"))
+
+
+@pytest.mark.parametrize("theme", ["JupyterLab Dark"])
+def test_dark_theme(lab, page, settings, keep, theme):
+    lab.configure("apputils-extension/themes", theme=theme)
+    try:
+        book = opened(lab, page, "03_explore", settings, "explorer", count=1, sampled=1)
+        book.run()
+        book.ended()
+        page.wait_for_selector(f'body[data-jp-theme-name="{theme}"]', timeout=1000 * LIMIT)
+        book.settled()
+        keep(book, "cams-dark")
+    finally:
+        lab.configure("apputils-extension/themes", theme="JupyterLab Light")
