@@ -14,6 +14,7 @@ from wsfcn_lib.runs import ROOT, atomic_write, code_hash
 FIGURES = {
     "overview": "overview",
     "cam": "cam-pamr",
+    "explorer": "explorer",
     "growth": "growth",
     "result": "best-worst",
     "shipped": "shipped",
