@@ -77,6 +77,7 @@ def test_mask_explorer(lab, page, settings, keep):
             "difference": lambda: book.choose("show", "difference"),
             "other pair": lambda: book.choose("difference", "prediction / with CRF"),
             "with CRF": lambda: book.choose("show", "with CRF"),
+            "ground truth": lambda: book.choose("show", "ground truth"),
             "opacity": lambda: book.slide("opacity", "ArrowLeft", 4),
             "no sweep": lambda: book.tell("explorer.set(sweep=None)"),  # the notebook made the same one already
             "sweep": lambda: book.press("sweep"),
