@@ -25,7 +25,7 @@ from playwright.sync_api import Locator, Page, sync_playwright
 
 from wsfcn_lib.runs import ROOT
 
-LIMIT = 60  # seconds that anything may take before it counts as stalled
+LIMIT = 120  # seconds that anything may take before it counts as stalled
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--disable-quic", "--disable-sync", "--force-color-profile=srgb"]
 SETTINGS = {  # all cells stay in the page, and no question is asked
