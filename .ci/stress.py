@@ -2,7 +2,7 @@
 
     .venv/bin/python .ci/stress.py [passes, default 20] [seconds each may take, default 300]
 
-Widgets stall rarely, so one quiet pass proves little. The run is that of smoke.yaml, made where it is missing. Exit code: 1
+Widgets stall rarely, so one quiet pass proves little. The run, data/runs/stress, has the settings of smoke.yaml. Exit code: 1
 where a pass failed or stalled.
 """
 
@@ -23,7 +23,7 @@ STAGES = ("03_explore", "05_evaluate")
 
 def commands(stage: str, home: Path) -> dict[str, list[str]]:
     """What to call for a pass, by its kind; nbval executes again what papermill left in `home`."""
-    given, copy = yaml.safe_load(SMOKE.read_text("utf-8")), str(home / f"{stage}.ipynb")
+    given, copy = yaml.safe_load(SMOKE.read_text("utf-8")) | {"run": "data/runs/stress"}, str(home / f"{stage}.ipynb")
     known = {name: given[name] for name in declared(f"notebooks/{stage}.ipynb") if name in given}
     options = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval.cfg", "-q", "-p", "no:cacheprovider"]
     papermill = [f"notebooks/{stage}.ipynb", copy, "-y", yaml.safe_dump(known), "--no-progress-bar"]
@@ -44,7 +44,8 @@ def once(command: list[str], limit: int) -> str:
 
 def main(passes: int = 20, limit: int = 300) -> int:
     """Make the run where needed, then all passes; returns the exit code."""
-    subprocess.run([sys.executable, str(ROOT / "notebooks" / "run_all.py"), "--params", str(SMOKE)], cwd=ROOT, check=True)
+    make = [sys.executable, "notebooks/run_all.py", "--params", str(SMOKE), "--run-name", "stress", "--fresh"]
+    subprocess.run(make, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     bad = 0
     with tempfile.TemporaryDirectory() as home:
         ways = {(stage, kind): command for stage in STAGES for kind, command in commands(stage, Path(home)).items()}

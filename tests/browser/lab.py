@@ -33,7 +33,7 @@ SETTINGS = {  # all cells stay in the page, and no question is asked
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 PIXELS = """async image => {
-    await image.decode();
+    try { await image.decode(); } catch { return null; }  // another picture took its place meanwhile
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
     canvas.getContext("2d").drawImage(image, 0, 0);
@@ -44,6 +44,9 @@ RAN = """() => {
     return prompts.some(text => /\\d/.test(text)) && !prompts.some(text => text.includes("*"))
         && document.querySelector('.jp-Notebook-ExecutionIndicator[data-status="idle"]');
 }"""
+
+TALL = """() => [...document.querySelectorAll(".jp-OutputArea .widget-box")].filter(
+    box => box.scrollHeight > box.clientHeight + 1).map(box => `${box.className}: ${box.scrollHeight} in ${box.clientHeight}`)"""
 
 
 def chromium() -> str:
@@ -74,7 +77,7 @@ class Lab:
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
         command += [f"--port={self.url.split(':')[-1]}", "--ServerApp.port_retries=0", "--IdentityProvider.token="]
-        command += [f"--ServerApp.root_dir={self.books}", "--LabApp.news_url=None"]
+        command += [f"--ServerApp.root_dir={self.books}", "--LabApp.news_url=None", "--ServerApp.disable_check_xsrf=True"]
         environment = os.environ | kinds | {"IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": path}
         with (home / "lab.log").open("w") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -157,6 +160,10 @@ class Book:
         failed = self.page.locator('[data-mime-type="application/vnd.jupyter.error"]')
         assert failed.count() == 0, failed.first.inner_text()
 
+    def hidden(self) -> list[str]:
+        """Boxes of widgets whose content is taller than themselves, so that one would have to scroll inside the output."""
+        return self.page.evaluate(TALL)
+
     @property
     def image(self) -> Locator:
         """The explorer's picture in the page."""
@@ -164,23 +171,28 @@ class Book:
 
     def shown(self) -> np.ndarray:
         """The pixels that the browser decoded, (H, W, 3) uint8."""
-        return decode(self.image.evaluate(PIXELS).split(",")[1])
+        while not (found := self.image.evaluate(PIXELS)):
+            self.page.wait_for_timeout(50)
+        return decode(found.split(",")[1])
 
-    def drawn(self) -> np.ndarray:
-        """`render(state)`, computed now by the notebook's kernel, past the widgets."""
+    def tell(self, code: str = "", expression: str = "None") -> object:
+        """Execute code in the notebook's kernel, past the page, and return the value of a literal expression."""
         (kernel,) = self.lab.ask("kernels")
         client = BlockingKernelClient(connection_file=str(self.lab.home / "runtime" / f"kernel-{kernel['id']}.json"))
         client.load_connection_file()
         client.start_channels()
         try:
-            modules = '__import__("base64").b64encode(__import__("wsfcn_lib.explore.shell").explore.shell.encode('
-            asked = {"picture": f"{modules}{self.name}.render({self.name}.state))).decode()"}
-            reply = client.execute("", silent=True, user_expressions=asked, reply=True, timeout=LIMIT)
+            asked = {"value": expression}
+            reply = client.execute(code, silent=True, user_expressions=asked, reply=True, timeout=LIMIT)["content"]
         finally:
             client.stop_channels()
-        answer = reply["content"]["user_expressions"]["picture"]
-        assert answer["status"] == "ok", answer
-        return decode(ast.literal_eval(answer["data"]["text/plain"]))
+        assert reply["status"] == "ok" and reply["user_expressions"]["value"]["status"] == "ok", reply
+        return ast.literal_eval(reply["user_expressions"]["value"]["data"]["text/plain"])
+
+    def drawn(self) -> np.ndarray:
+        """`render(state)`, computed now by the notebook's kernel."""
+        encode = '__import__("base64").b64encode(__import__("wsfcn_lib.explore.shell").explore.shell.encode'
+        return decode(self.tell(expression=f"{encode}({self.name}.render({self.name}.state))).decode()"))
 
     def settled(self, before: np.ndarray | None = None) -> np.ndarray:
         """Wait until the page shows `render(state)` and something other than `before`; returns that picture."""
@@ -195,8 +207,9 @@ class Book:
 
     def slide(self, words: str, key: str = "ArrowRight", times: int = 1) -> None:
         """Move a slider by the keyboard; `words`: its label, or its tooltip."""
-        labelled = self.page.locator(".widget-slider", has=self.page.get_by_text(words, exact=True))
-        handle = labelled.or_(self.page.locator(f'.widget-slider[title="{words}"]')).locator(".noUi-handle")
+        slider = self.page.locator(".widget-slider")
+        named = slider.filter(has=self.page.get_by_text(words, exact=True))
+        handle = named.or_(slider.filter(has=self.page.locator(f'label[title="{words}"]'))).locator(".noUi-handle")
         handle.focus()
         for _ in range(times):
             self.page.keyboard.press(key)
@@ -207,9 +220,7 @@ class Book:
 
     def choose(self, words: str, option: str) -> None:
         """Choose from a list; `words`: its label."""
-        self.page.locator(".widget-dropdown", has=self.page.get_by_text(words, exact=True)).locator("select").select_option(
-            option
-        )
+        self.page.locator(".jp-OutputArea").get_by_label(words, exact=True).select_option(option)
 
     def upload(self, words: str, path: Path) -> None:
         """Give a file to an upload button."""

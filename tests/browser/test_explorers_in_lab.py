@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from lab import LIMIT, Book
+from lab import Book
 from PIL import Image
 
+from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.log import read_rows
 from wsfcn_lib.notebook import declared
 from wsfcn_lib.runs import ROOT, read_run
@@ -21,6 +22,7 @@ def opened(lab, page, stage, settings, name, **given):
 def walk(book, actions):
     """Use one control after the other; every picture differs from the one before and is `render(state)`."""
     shown = book.settled()
+    assert not book.hidden()
     for words, act in actions.items():
         act()
         try:
@@ -43,11 +45,14 @@ def test_cam_explorer(lab, page, settings, keep, tmp_path):
             "its opacity": lambda: book.slide("opacity of activation map (CAM)", "ArrowLeft", 4),
             "PAMR steps": lambda: book.slide("PAMR steps", "ArrowLeft", 5),
             "PAMR off": lambda: book.press("refined by PAMR"),
+            "softmax mask on": lambda: book.press("softmax mask"),
+            "pseudo label with low cuts": lambda: (
+                [book.slide(cut, "Home") for cut in ("class cut", "least cut")] + [book.press("pseudo label")]
+            ),
+            "class cut": lambda: book.slide("class cut", "End"),
             "truth on": lambda: book.press("ground truth"),
-            "pseudo label on": lambda: book.press("pseudo label"),
-            "class cut": lambda: book.slide("class cut", "ArrowRight", 20),
             "cross-hair": lambda: book.slide("cross across, %", "ArrowRight", 10),
-            "class": lambda: book.choose("class", list(read_names(settings))[0]),
+            "class": lambda: book.choose("class", Manifest.load(ROOT / settings["data"]).names[1]),
             "next": lambda: book.press("next"),
             "previous": lambda: book.press("previous"),
             "all views": lambda: book.choose("seen in", "all views, as evaluated"),
@@ -57,13 +62,6 @@ def test_cam_explorer(lab, page, settings, keep, tmp_path):
     keep(book, "cams-changed")
     walk(book, {"layers": lambda: book.choose("show", "layers"), "upload": lambda: book.upload("your own", tmp_path / "own.png")})
     keep(book, "cams-own")
-
-
-def read_names(settings):
-    """The classes' names."""
-    from wsfcn_lib.data.manifest import Manifest
-
-    return Manifest.load(ROOT / settings["data"]).names[1:]
 
 
 def test_mask_explorer(lab, page, settings, keep):
@@ -79,7 +77,9 @@ def test_mask_explorer(lab, page, settings, keep):
             "difference": lambda: book.choose("show", "difference"),
             "other pair": lambda: book.choose("difference", "prediction / with CRF"),
             "with CRF": lambda: book.choose("show", "with CRF"),
+            "ground truth": lambda: book.choose("show", "ground truth"),
             "opacity": lambda: book.slide("opacity", "ArrowLeft", 4),
+            "no sweep": lambda: book.tell("explorer.set(sweep=None)"),  # the notebook made the same one already
             "sweep": lambda: book.press("sweep"),
             "its place": lambda: book.slide("background", "ArrowRight", 4),
             "cut by the sliders": lambda: book.choose("show", "cut by the sliders"),
@@ -93,7 +93,7 @@ def test_training_is_stopped_by_its_button(lab, page, settings, keep, tmp_path):
     if "TrainingView" not in (ROOT / "notebooks/02_train.ipynb").read_text("utf-8"):
         pytest.skip("02_train has no training view yet")
     run = tmp_path / "run"
-    book = opened(lab, page, "02_train", settings, "view", run=str(run), epochs=1000)
+    book = opened(lab, page, "02_train", settings, "view", run=str(run), epochs=999)
     book.run()
     page.wait_for_function("document.querySelector('img.widget-image')?.src")
     first = book.image.get_attribute("src")
@@ -105,19 +105,18 @@ def test_training_is_stopped_by_its_button(lab, page, settings, keep, tmp_path):
     book.settled()
     keep(book, "training-stopped")
     rows = read_rows(run / "log.csv")
-    assert 0 < int(rows[-1]["epoch"]) < 1000 and not read_run(run)["stages"]["02_train"].get("finished")
+    assert 0 < int(rows[-1]["epoch"]) < 999 and not read_run(run)["stages"]["02_train"].get("finished")
     assert page.get_by_text("stopped before its end").count()
     assert (run / "checkpoints" / "last.safetensors").exists() or list((run / "checkpoints").glob("state-*.pt"))
 
 
-@pytest.mark.parametrize("theme", ["JupyterLab Dark"])
-def test_dark_theme(lab, page, settings, keep, theme):
-    lab.configure("apputils-extension/themes", theme=theme)
+def test_dark_theme(lab, page, settings, keep):
+    lab.configure("apputils-extension/themes", theme="JupyterLab Dark")
     try:
         book = opened(lab, page, "03_explore", settings, "explorer", count=1, sampled=1)
         book.run()
         book.ended()
-        page.wait_for_selector(f'body[data-jp-theme-name="{theme}"]', timeout=1000 * LIMIT)
+        page.wait_for_selector('body[data-jp-theme-light="false"]', state="attached")
         book.settled()
         keep(book, "cams-dark")
     finally:
