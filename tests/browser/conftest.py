@@ -6,7 +6,8 @@ import sys
 
 import pytest
 import yaml
-from lab import Lab, browser
+from book import browser
+from lab import Lab
 
 from wsfcn_lib.runs import ROOT, RUNS
 

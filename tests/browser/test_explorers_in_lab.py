@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from lab import Book
+from book import Book
 from PIL import Image
 
 from wsfcn_lib.data.manifest import Manifest
