@@ -13,7 +13,7 @@ from wsfcn_lib import crf as crf_module
 from wsfcn_lib.checkpoints import load_snapshot
 from wsfcn_lib.data.transforms import denormalise, normalise
 from wsfcn_lib.explore import layers
-from wsfcn_lib.explore.browse import ANY, BEST, WORST
+from wsfcn_lib.explore.browse import ANY, BEST, WORST, image_scores
 from wsfcn_lib.explore.cams import CUTS, MODES, CamExplorer
 from wsfcn_lib.explore.layers import ALL, LAYERS, Missing, changed, label_of, layered, map_of
 from wsfcn_lib.explore.source import SHIPS, VIEWS, Look, Source
@@ -248,10 +248,33 @@ def test_no_scores_and_no_pictures_are_said(tmp_path):
     assert explorer.state["image"] is None and "run 05_evaluate on it" in explorer.note.value and explorer.error is None
     (manifest.folder / "val.csv").write_text("image,tags,mask\n")
     empty = CamExplorer(str(run), "val")
-    assert empty.state["image"] is None and "no picture of val" in empty.note.value
+    assert empty.state["image"] is None and "val holds no picture" in empty.note.value
     (run / "checkpoints" / "last.safetensors").unlink()
     explorer.refresh()
     assert "train the run with 02_train first" in explorer.note.value and explorer.picture.shape[2] == 3
+
+
+def test_the_scores_of_another_split_are_not_taken(tmp_path):
+    run, _ = make_run(tmp_path)
+    assert image_scores(str(run), "val").keys() == set("abcde")
+    (run / "metrics.json").write_text((run / "metrics.json").read_text().replace('"split": "val"', '"split": "test"'))
+    assert image_scores(str(run), "val") == {}
+
+
+def test_a_picture_beyond_the_list_joins_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("wsfcn_lib.explore.browse.MOST", 2)
+    explorer = CamExplorer(str(make_run(tmp_path, evaluated=False)[0]), "val")
+    assert [value for _, value in explorer.controls["image"].options] == ["a", "b"]
+    explorer.set(image="d", cam=False)
+    assert explorer.state["image"] == "d" and explorer.state["cam"] is False and explorer.error is None
+
+
+def test_changes_between_labels_are_those_of_the_chosen_class(tmp_path):
+    explorer = CamExplorer(str(make_run(tmp_path, evaluated=False)[0]), "val")
+    explorer.set(image="c", mode=MODES[1], before="label", after="truth", target="cat")
+    cat = explorer.picture
+    explorer.set(target="dog")
+    assert explorer.error is None and (cat != explorer.picture).any()
 
 
 def test_a_new_snapshot_is_seen(tmp_path):

@@ -98,7 +98,7 @@ def test_a_sweep_tells_what_it_was_computed_on(explorer, run):
     at = list(SCORE_CUTS).index(SCORE_CUT), list(BACKGROUNDS).index(BACKGROUND_MASK)
     assert found.mean_iou[at] == pytest.approx(metrics) and (found.images, found.split) == (5, "val")
     assert before.shape != explorer.picture.shape or (before != explorer.picture).any()
-    assert "5 pictures of val" in explorer.note.value and "not tuned on these" in explorer.note.value
+    assert "5 pictures of val" in explorer.note.value and "tuned on val" in explorer.note.value
     here = explorer.picture
     explorer.set(background=0.9)
     assert (here != explorer.picture).any(), "the dot moves"

@@ -117,7 +117,7 @@ def test_a_folder_of_pictures(tmp_path, run):
         sizes = {path.name: Image.open(path).size for path in (run / "masks" / folder).iterdir()}
         assert sizes == {"beach.png": (40, 30), "dog.png": (60, 90)}
     figures = {path.name for path in (run / "figures").glob("*.png")}
-    assert figures == {f"{name}_holiday.png" for name in ("best-worst", "segment", "shipped")}
+    assert figures == {f"{name}_holiday.png" for name in ("best-worst", "explorer-masks", "segment", "shipped")}
     assert (run / "per_image_holiday.csv").exists() and (run / "scores_holiday.csv").exists()
 
 

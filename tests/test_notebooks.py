@@ -148,7 +148,7 @@ def test_a_failure_names_notebook_cell_error_and_copy(tmp_path):
 def test_too_long_a_notebook_is_ended(tmp_path, smoke):
     _, params, _ = smoke
     slow = tmp_path / "slow.yaml"
-    slow.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"epochs": 1000, "run": str(tmp_path / "run")}))
+    slow.write_text(yaml.safe_dump(yaml.safe_load(params.read_text()) | {"epochs": 999, "run": str(tmp_path / "run")}))
     done = command("--params", slow, "--only", "02", "--timeout", 4)
     assert done.returncode == 1 and "FAILED  02_train" in done.stderr and "it took more than 4 s" in done.stderr
 

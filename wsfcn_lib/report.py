@@ -181,7 +181,8 @@ def _json(path: Path) -> dict:
 
 
 def _name(key: str) -> str:
-    return key.replace("mean_iou", "mIoU").replace("mean_ap", "image-level mAP").replace("_", " ").replace("iou", "IoU")
+    words = {"mean_iou": "mIoU", "mean_ap": "image-level mAP", "iou": "IoU", "crf": "CRF", "_": " "}
+    return re.sub("|".join(words), lambda found: words[found[0]], key)
 
 
 def _percent(value: float | None) -> str:
@@ -195,4 +196,4 @@ def _text(value: object) -> str:
 
 
 def _rounded(cell: str) -> str:
-    return f"{float(cell):.3f}" if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", cell) else cell
+    return f"{float(cell):.{3 if float(cell) < 10 else 0}f}" if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", cell) else cell

@@ -89,9 +89,15 @@ def test_mask_explorer(lab, page, settings, keep):
     keep(book, "masks-cut")
 
 
+def test_run_comparison(lab, page, settings, keep):
+    book = opened(lab, page, "04_ablations", settings, "explorer")
+    book.run()
+    book.ended()
+    walk(book, {"next": lambda: book.press("next"), "previous": lambda: book.press("previous")})
+    keep(book, "runs")
+
+
 def test_training_is_stopped_by_its_button(lab, page, settings, keep, tmp_path):
-    if "TrainingView" not in (ROOT / "notebooks/02_train.ipynb").read_text("utf-8"):
-        pytest.skip("02_train has no training view yet")
     run = tmp_path / "run"
     book = opened(lab, page, "02_train", settings, "view", run=str(run), epochs=999)
     book.run()

@@ -1,11 +1,12 @@
 """A list of pictures to go through: by class, in order, worst first, with buttons for the next and the one before."""
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
 
-from wsfcn_lib.data.manifest import Sample
+from wsfcn_lib.data.manifest import SPLITS, Sample
 from wsfcn_lib.explore.shell import Explorer, row
 from wsfcn_lib.runs import ROOT
 from wsfcn_lib.subjects import ending_of
@@ -16,9 +17,11 @@ WIDE = {"layout": widgets.Layout(width="310px"), "style": {"description_width": 
 
 
 def image_scores(run: str, images: str) -> dict[str, float]:
-    """IoU of each evaluated picture by name; empty where 05_evaluate has measured none of them."""
-    path = ROOT / run / f"per_image{ending_of(images)}.csv"
+    """IoU of each evaluated picture by name; empty where 05_evaluate has measured none, or another split after these."""
+    path, whole = ROOT / run / f"per_image{ending_of(images)}.csv", ROOT / run / "metrics.json"
     if not run or not path.is_file():
+        return {}
+    if images in SPLITS and not (whole.is_file() and json.loads(whole.read_text("utf-8")).get("split") == images):
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         return {line["image"]: float(line["iou"]) for line in csv.DictReader(file) if line.get("iou")}
@@ -59,6 +62,16 @@ class Browser(Explorer):
         if image.options:
             image.index = ((image.index or 0) + by) % len(image.options)
 
+    def set(self, **values: object) -> None:
+        """As every explorer's; a picture beyond the first MOST joins the list."""
+        image, name = self.controls["image"], values.get("image")
+        with self.held():
+            super().set(**{key: value for key, value in values.items() if key != "image"})
+            if name is not None and name not in (value for _, value in image.options):
+                image.options = [*image.options, (name, name)]
+            if "image" in values:
+                super().set(image=name)
+
     def fill(self, samples: Mapping[str, Sample], names: Sequence[str], scores: Mapping[str, float], own=(), anew=False) -> None:
         """List the pictures that filter and order leave, then one's own; `anew`: begin with the first of them."""
         only, order, image = (self.controls[key] for key in ("only", "order", "image"))
@@ -77,4 +90,6 @@ class Browser(Explorer):
         if state["order"] != LISTED and not scores:
             told = f"{run} holds no IoU of single pictures of {images}"
             return f"{told}: run 05_evaluate on it, or choose the order “{LISTED}”"
+        if state["only"] == ANY:
+            return f"{images} holds no picture that can be shown"
         return f"no picture of {images} holds the class {state['only']}; choose another, or “{ANY}”"

@@ -43,7 +43,7 @@ class CamExplorer(Browser):
         )
         names = list(dict.fromkeys([self.run, *([SHIPS] if SHIPPED.is_file() else []), *runs_with_network()]))
         controls = {"run": dropdown("network", names)} | self.browsing() | _questions() | _layers()
-        self.upload = widgets.FileUpload(accept="image/*", description="your own picture")
+        self.upload = widgets.FileUpload(accept="image/*", description="your own picture", layout={"width": "310px"})
         self.upload.observe(self._uploaded, names="value")
         pick = column(*(controls[key] for key in ("run", "only", "order", "image")), self.buttons(), self.upload)
         ask = column(*(controls[key] for key in ("target", "view", "across", "down", "mode", "before", "after")))
@@ -72,6 +72,7 @@ class CamExplorer(Browser):
                 self.controls[name].value = old if old in source.manifest.names else first
             for name in CUTS:
                 self.controls[name].value = getattr(source.trained.config, name)
+            self.controls["iterations"].value = min(STEPS, source.trained.config.pamr_iterations)
         if key in ("run", "only", "order"):
             self._list(source, anew=key == "order")
 
@@ -87,7 +88,7 @@ class CamExplorer(Browser):
             for file in change["new"]:
                 key = f"your own {len(self.uploads) + 1}: {file['name']}"  # never that of another picture
                 self.uploads[key] = decode(bytes(file["content"]), file["name"])
-                with self.held():
+                with self.held(), self.adapting:
                     self._list(self.source(self.controls["run"].value))
                     self.controls["image"].value = key
         except Exception as error:  # an unreadable file, or no network to look at it
@@ -128,7 +129,9 @@ class CamExplorer(Browser):
 
 def _sidebar(look: Look, state: dict, names: tuple[str, ...], palette: np.ndarray) -> np.ndarray:
     """The classes' scores, and the prediction's IoU in this picture where there is truth."""
-    best = np.argsort(-look.chances, kind="stable")[:ROWS]
+    asked = (np.array(names[1:]) == state["target"]) | (False if look.tags is None else look.tags)
+    best = np.argsort(-(look.chances + asked), kind="stable")[:ROWS]  # what is asked about has a bar, however low
+    best = best[np.argsort(-look.chances[best], kind="stable")]
     filled = [look.tags is None or look.tags[c] for c in best]
     said = f"dashed: present above {SCORE_CUT}" + ("" if look.tags is None else "; filled: in the picture")
     shown = [names[c + 1] for c in best]
@@ -136,12 +139,15 @@ def _sidebar(look: Look, state: dict, names: tuple[str, ...], palette: np.ndarra
         look.chances[best], shown, palette[best + 1], "score of each class", filled, SCORE_CUT, chosen=state["target"]
     )
     parts = [bars, draw.paragraph(said, bars.shape[1], 11)]
-    try:
-        iou = iou_of(errors_of(look, state)[0], look.truth, len(names))
-    except Missing:
+    if look.truth is None:
         return draw.below(*parts)
+    try:
+        label, end = errors_of(look, state)[0], ", with CRF" * state["crf"]
+    except Missing:  # no CRF here
+        label, end = look.label, ""
+    iou = iou_of(label, look.truth, len(names))
     listed = np.flatnonzero(iou == iou)[:ROWS]
-    title = "IoU in this picture" + ", with CRF" * state["crf"]
+    title = "IoU in this picture" + end
     told = [names[c] for c in listed]
     return draw.below(*parts, charts.bars(iou[listed], told, palette[listed], title, chosen=state["target"]))
 
@@ -156,7 +162,8 @@ def _questions() -> dict[str, widgets.Widget]:
 def _layers() -> dict[str, widgets.Widget]:
     found = {}
     for layer, (name, opacity) in LAYERS.items():
-        found[layer] = widgets.ToggleButton(layer == "cam", description=name, layout={"width": "170px"})
+        look = {"tooltip": f"{name}: on or off", "button_style": "info", "layout": {"width": "170px"}}
+        found[layer] = widgets.ToggleButton(layer == "cam", description=name, **look)
         slim = {"layout": {"width": "135px"}, "readout": False, "tooltip": f"opacity of {name}"}
         found[f"{layer}_opacity"] = widgets.FloatSlider(opacity, min=0, max=1, step=0.05, **slim)
     found["iterations"] = widgets.IntSlider(STEPS, 0, STEPS, description="PAMR steps", **WIDE)

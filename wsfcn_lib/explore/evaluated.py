@@ -30,7 +30,8 @@ class Evaluated:
         self.run, self.manifest, self.images = run, manifest, images
         self.samples = {sample.name: sample for sample in samples_of(images, manifest)}
         self.scores, path = image_scores(run, images), ROOT / run / f"metrics{ending_of(images)}.json"
-        self.metrics = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        self.metrics = found if found.get("split") == label_of(images) else {}  # it is of what was evaluated last
         self.read = lru_cache(4)(self._open)  # name → picture (H, W, 3) uint8, and {kind: labels (H, W) uint8}
 
     def labels(self, name: str, kind: str) -> np.ndarray:

@@ -117,7 +117,10 @@ def changed(look: Look, state: dict, names: tuple[str, ...], palette: np.ndarray
     told = " → ".join(LAYERS[layer][0] for layer in pair)
     if not set(pair) & set(MAPS):
         old, new = (label_of(look, layer, state) for layer in pair)
-        moved = old != new
+        if state["target"] != ALL:
+            old, new = (np.where(label == classes[0], label, 0).astype(np.uint8) for label in (old, new))
+            told += f", {state['target']}"
+        moved = (old != new) & ((old != 255) & (new != 255) | ("truth" not in pair))  # what truth leaves open is no change
         shown = np.where(moved, np.where(new == 0, len(palette) - 2, new), 0)
         colours = palette.copy()
         colours[len(palette) - 2] = draw.INK  # what became background

@@ -40,7 +40,7 @@ def column(*parts: widgets.Widget) -> widgets.VBox:
 
 def row(*parts: widgets.Widget, wrap: bool = False) -> widgets.HBox:
     """Widgets beside each other; `wrap`: on further lines where the page is narrow."""
-    flow = {"flex_flow": "row wrap", "align_items": "flex-start", "flex": "1 1 320px"} if wrap else {}
+    flow = {"flex_flow": "row wrap", "align_items": "flex-start", "flex": "0 0 auto"} if wrap else {}
     return widgets.HBox(parts, layout=widgets.Layout(**flow))
 
 
@@ -71,9 +71,11 @@ class Explorer:
         self.picture: np.ndarray | None = None  # the last one drawn
         self.error: Exception | None = None  # what the last drawing raised
         self._lock, self._guard, self._wanted, self._held = threading.Lock(), threading.Lock(), False, 0
+        self.adapting = threading.RLock()  # one callback at a time brings the controls in line
         still = widgets.Layout(max_width="100%", flex="0 0 auto", align_self="flex-start", margin="0 12px 8px 0")
         self.image, self.note = widgets.Image(format="png", layout=still), widgets.HTML()
         self.panel = panel or column(*self.controls.values())
+        self.panel.layout.flex = "1 1 320px"  # wide: beside the picture where that leaves so much, else below it
         self.widget = widgets.VBox([row(self.image, self.panel, wrap=True), self.note])
         respond_at_once(self.widget)
         with self.held():
@@ -98,7 +100,7 @@ class Explorer:
         """Change parts of the state, by their keys, and redraw once."""
         if unknown := values.keys() - self.controls.keys() - self.fixed.keys():
             raise KeyError(f"no part of the state is called {sorted(unknown)}; choose from {', '.join(self.state)}")
-        with self.held():
+        with self.held(), self.adapting:
             for key, value in values.items():
                 if key in self.controls:
                     self.controls[key].value = value
@@ -132,7 +134,7 @@ class Explorer:
                 self._lock.release()
 
     def _changed(self, change: dict) -> None:
-        with self.held():
+        with self.held(), self.adapting:
             self.adapt(next(key for key, control in self.controls.items() if control is change["owner"]))
 
     def _draw(self, state: dict) -> None:

@@ -15,7 +15,7 @@ from torch.nn.functional import relu
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
 from wsfcn_lib.crf import crf
 from wsfcn_lib.data.files import DataError, read_image, read_mask
-from wsfcn_lib.data.manifest import Sample
+from wsfcn_lib.data.manifest import SPLITS, Sample
 from wsfcn_lib.data.transforms import denormalise, normalise
 from wsfcn_lib.infer import SCORE_CUT, SHIPPED, at_size, predict_masks, probabilities, shrink
 from wsfcn_lib.modules import resize
@@ -116,7 +116,7 @@ class Source:
         self.trained = open_trained("" if run == SHIPS else run, str(SHIPPED) if run == SHIPS else snapshot, data)
         self.manifest, self.recipe = self.trained.manifest, self.trained.protocol["recipe"]
         portrait = Sample("portrait", Path(PORTRAIT), (False,) * len(self.manifest.classes))
-        known = bool(self.manifest.splits) or (ROOT / images).exists()
+        known = bool(self.manifest.splits) or images not in SPLITS
         self.samples = {s.name: s for s in (samples_of(images, self.manifest) if known else [portrait])}
         self.views = scales, flip, canvas or None
         self.say, self.uploads = say, {} if uploads is None else uploads

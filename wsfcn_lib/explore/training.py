@@ -20,7 +20,7 @@ BLACK, WIDTH, ROWS = "#000000", 780, 2  # width in pixels; rows of the panel
 CHARTS = {  # title: columns of the log, what they are called and their colours
     "losses": (("classification_loss", "classification", BLUE), ("mask_loss", "mask", ORANGE), ("val_loss", "validation", BLACK)),
     "tags": (("val_map", "validation mAP", GREEN),),
-    "learning rates": tuple(zip(RATES, ("old", "old biases", "new", "new biases"), (BLUE, ORANGE, GREEN, PURPLE))),
+    "rates": tuple(zip(RATES, ("old", "old biases", "new", "new biases", "flow"), (BLUE, ORANGE, GREEN, PURPLE, GREY))),
     "throughput": (("images_per_second", "images/s", GREY),),
 }
 PAUSE, SHARE = 3, 100  # a drawing waits this many seconds after the last one, and this many times as long as that one took
@@ -84,7 +84,8 @@ class TrainingView(Explorer):
             return draw.message(words, 120, WIDTH)
         end, found = max(1, int(rows[-1]["step"])), []
         for title, columns in CHARTS.items():
-            series = [(name, colour, [(int(r["step"]), float(r[key])) for r in rows if r[key]]) for key, name, colour in columns]
+            points = {key: [(int(row["step"]), float(row[key])) for row in rows if row.get(key)] for key, *_ in columns}
+            series = [(name, colour, points[key]) for key, name, colour in columns]
             found.append(charts.lines(series, title, end, WIDTH // 2))
         above = draw.below(draw.beside(*found[:2]), draw.beside(*found[2:]))
         return draw.below(draw.paragraph(words, WIDTH, 14), above, self._panel(state["epoch"]))
@@ -98,7 +99,7 @@ class TrainingView(Explorer):
             panel = np.asarray(file.convert("RGB"))
         rows = panel[: round((0.026 + 0.2437 * ROWS) * panel.shape[1])]  # below the titles, four columns of squares
         small = draw.fitted(rows.shape, len(rows), WIDTH, shrink=True)
-        return draw.below(draw.paragraph(f"validation images after epoch {epoch}", WIDTH), small(rows))
+        return draw.below(draw.paragraph(f"validation images after {epoch + 1} epochs", WIDTH), small(rows))
 
     def words(self, state: dict) -> str:
         """How far the training is, in one line."""
