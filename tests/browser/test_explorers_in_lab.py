@@ -99,7 +99,7 @@ def test_run_comparison(lab, page, settings, keep):
 
 def test_training_is_stopped_by_its_button(lab, page, settings, keep, tmp_path):
     run = tmp_path / "run"
-    book = opened(lab, page, "02_train", settings, "view", run=str(run), epochs=999)
+    book = opened(lab, page, "02_train", settings, "view", run=str(run), epochs=999, log_every=1)
     book.run()
     page.wait_for_function("document.querySelector('img.widget-image')?.src")
     first = book.image.get_attribute("src")
@@ -111,7 +111,8 @@ def test_training_is_stopped_by_its_button(lab, page, settings, keep, tmp_path):
     book.settled()
     keep(book, "training-stopped")
     rows = read_rows(run / "log.csv")
-    assert 0 < int(rows[-1]["epoch"]) < 999 and not read_run(run)["stages"]["02_train"].get("finished")
+    assert int(rows[-1]["step"]) > 0 and int(rows[-1]["epoch"]) < 999, "it had begun, and was far from its end"
+    assert not read_run(run)["stages"]["02_train"].get("finished")
     assert page.get_by_text("stopped before its end").count()
     assert (run / "checkpoints" / "last.safetensors").exists() or list((run / "checkpoints").glob("state-*.pt"))
 
