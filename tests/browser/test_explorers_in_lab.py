@@ -101,7 +101,7 @@ def test_training_is_stopped_by_its_button(lab, page, settings, keep, tmp_path):
     run = tmp_path / "run"
     book = opened(lab, page, "02_train", settings, "view", run=str(run), epochs=999, log_every=1)
     book.run()
-    page.wait_for_function("document.querySelector('img.widget-image')?.src")
+    page.get_by_text("; in training").first.wait_for()  # its first row is logged: before that, a training takes the file away
     first = book.image.get_attribute("src")
     page.wait_for_function("old => document.querySelector('img.widget-image').src != old", arg=first)
     assert page.locator(".jp-InputPrompt", has_text="*").count(), "the picture grew while a cell was busy"
