@@ -14,6 +14,7 @@ from jupyter_client.blocking import BlockingKernelClient
 from lab import LIMIT, Lab
 from PIL import Image
 from playwright.sync_api import Locator, Page, sync_playwright
+from playwright.sync_api import TimeoutError as TooLate
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
 FLAGS += ["--disable-quic", "--disable-sync", "--force-color-profile=srgb"]
@@ -24,6 +25,7 @@ PIXELS = """async image => {
     canvas.getContext("2d").drawImage(image, 0, 0);
     return canvas.toDataURL("image/png");
 }"""
+BEGUN = "[...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(prompt => /[*0-9]/.test(prompt.innerText))"
 RAN = """() => {
     const prompts = [...document.querySelectorAll(".jp-Notebook .jp-InputPrompt")].map(part => part.innerText);
     return prompts.some(text => /\\d/.test(text)) && !prompts.some(text => text.includes("*"))
@@ -67,9 +69,16 @@ class Book:
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
 
     def run(self) -> None:
-        """Run all cells, by the menu."""
-        for words in ("Run", "Run All Cells"):
-            self.page.get_by_role("menuitem", name=words, exact=True).click()
+        """Run all cells, by the menu; again where JupyterLab, not yet done with opening, let the click pass."""
+        for _ in range(5):
+            for words in ("Run", "Run All Cells"):
+                self.page.get_by_role("menuitem", name=words, exact=True).click()
+            try:
+                self.page.wait_for_function(BEGUN, timeout=15_000)
+            except TooLate:
+                continue
+            return
+        raise AssertionError("Run All Cells started no cell")
 
     def ended(self) -> None:
         """Wait for the last cell; none may have failed."""
