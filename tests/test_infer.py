@@ -5,10 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
+import oracles
 from published import fixture, published_network, relative_error
 from wsfcn_lib import WSFCN, NetConfig, infer, segment
 from wsfcn_lib.checkpoints import CheckpointError, save_snapshot
-from wsfcn_lib.infer import OWN_SCALES, at_size, label_map, predict_masks, shrink, view
+from wsfcn_lib.infer import OWN_SCALES, SCALES, at_size, label_map, predict_masks, shrink, view
 
 TINY = NetConfig(backbone="tiny", width=16, dilations=(1, 2, 4, 6), num_classes=4)
 CLASSES = [{"name": n, "mask_id": i, "colour": (9, i, 9)} for i, n in enumerate(("cat", "dog", "cow"), 1)]
@@ -47,6 +48,13 @@ def test_view_protocol_on_the_canvas(backbone):
     assert relative_error(torch.from_numpy(out.scores), data[f"{backbone}.scores"]) < 1e-3
     own = predict_masks(net, data["image"].numpy())
     assert np.abs(own.masks - out.masks).max() > 1e-3, "the canvas must make a difference"
+
+
+def test_views_of_their_own_size_equal_the_direct_loop():
+    net = WSFCN(TINY).eval()
+    image = np.random.default_rng(1).integers(0, 256, (47, 62, 3), dtype=np.uint8)
+    found, (masks, scores) = predict_masks(net, image), oracles.predict_masks(net, image, SCALES)
+    assert np.abs(found.masks - masks).max() < 1e-4 and np.abs(found.scores - scores).max() < 1e-4
 
 
 def test_mirrored_image_gives_mirrored_masks():

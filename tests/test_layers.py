@@ -12,9 +12,9 @@ LIBRARY = Path(__file__).resolve().parents[1] / "wsfcn_lib"
 # A module imports lower levels and, within its own level, only what stands before it here. Packages count as one module.
 LEVELS = (
     ("classes", "config", "provenance", "runs", "downloads", "artefacts", "log", "pictures", "recipes", "crf"),
-    ("depthwise", "backbones", "modules", "pamr", "losses", "network", "metrics", "plots", "overview", "data"),
+    ("depthwise", "dilated", "backbones", "modules", "pamr", "losses", "network", "metrics", "plots", "overview", "data"),
     ("weights", "checkpoints", "released", "objective", "panels", "job", "train", "preflight"),
-    ("infer", "subjects", "evaluate", "archives", "export", "quality", "ablation"),
+    ("tiles", "views", "infer", "subjects", "evaluate", "archives", "export", "quality", "ablation"),
     ("notebook", "report", "explore"),
 )
 ORDER = {name: (level, place) for level, names in enumerate(LEVELS) for place, name in enumerate(names)}

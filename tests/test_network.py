@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+import oracles
 from wsfcn_lib import WSFCN, BaselineCAM, NetConfig
-from wsfcn_lib.modules import stochastic_gate
+from wsfcn_lib.dilated import DilatedConv2d
+from wsfcn_lib.modules import ASPP, FCA, stochastic_gate
 from wsfcn_lib.network import build_network, unreachable_taps
 
 SMALL = {"width": 16, "dilations": (1, 2, 4, 6), "num_classes": 4}
@@ -107,3 +110,32 @@ def test_dropout_rates():
     with torch.device("meta"):
         backbone = WSFCN(NetConfig(backbone="resnet38", context="aspp")).backbone
     assert [block.dropout.p for block in (*backbone.stage5, *backbone.stage6, *backbone.stage7)] == [0, 0, 0, 0.3, 0.5]
+
+
+@pytest.mark.parametrize("size", [(41, 41), (20, 33), (7, 50), (1, 1)])
+@pytest.mark.parametrize("kernel, dilation", [((3, 3), 12), ((7, 1), 36), ((1, 5), 24), ((3, 3), 1)])
+def test_skipped_taps_change_nothing(size, kernel, dilation):
+    torch.manual_seed(0)
+    pad = [dilation * (k // 2) for k in kernel]
+    fast = DilatedConv2d(3, 4, kernel, padding=pad, dilation=dilation)
+    plain = torch.nn.Conv2d(3, 4, kernel, padding=pad, dilation=dilation)
+    plain.load_state_dict(fast.state_dict())
+    x = torch.randn(2, 3, *size, requires_grad=True)
+    (fast(x).square().sum()).backward()
+    y = x.detach().requires_grad_()
+    (plain(y).square().sum()).backward()
+    assert torch.allclose(fast(x), plain(y), atol=1e-5)
+    assert torch.allclose(x.grad, y.grad, atol=1e-4) and torch.allclose(fast.weight.grad, plain.weight.grad, atol=1e-3)
+
+
+@pytest.mark.parametrize("module", [FCA, ASPP])
+def test_context_modules_compute_only_taps_that_see_the_map(module):
+    torch.manual_seed(0)
+    net = module(8, 16, (1, 12, 24, 36)).eval()
+    x = torch.randn(1, 8, 20, 20)
+    with FlopCounterMode(display=False) as fast:
+        few = net(x)
+    with oracles.all_taps(), FlopCounterMode(display=False) as direct:
+        every = net(x)
+    assert torch.allclose(few, every, atol=1e-6)
+    assert fast.get_total_flops() < 0.7 * direct.get_total_flops()

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from wsfcn_lib.pamr import _neighbours, _sparse, pamr
+import oracles
+from wsfcn_lib.pamr import pamr
 
 
 def slow_pamr(image, masks, dilations, iterations):
@@ -29,6 +30,15 @@ def slow_pamr(image, masks, dilations, iterations):
             [torch.stack([around(masks, y, x)[:, ring] @ weights[y, x] for x in range(width)], 1) for y in range(height)], 1
         )
     return masks
+
+
+@pytest.mark.parametrize("size", [(40, 52), (81, 81)])
+def test_equals_the_direct_formulation(size):
+    torch.manual_seed(0)
+    images = interpolate(torch.rand(2, 3, 9, 9), size, mode="bicubic").clamp(0, 1)
+    images[:, :, :20, :20] = 0.5  # flat, where the deviation is 0
+    masks = torch.rand(2, 5, *size).softmax(1)
+    assert (pamr(images, masks) - oracles.pamr(images, masks)).abs().max() < 1e-5
 
 
 @pytest.fixture
@@ -67,6 +77,7 @@ def test_absent_classes_stay_at_zero_and_the_others_as_they_are(scene):
     whole = pamr(images, masks, (1, 2), 3)
     some = pamr(images, masks, (1, 2), 3, present)
     assert torch.allclose(some, whole * present[:, :, None, None], atol=1e-6) and not some[~present].any()
+    assert not pamr(images, masks, (1, 2), 3, torch.zeros_like(present)).any()
 
 
 def test_a_mask_spreads_within_its_colour_only():
@@ -101,14 +112,3 @@ def test_no_gradient_and_no_giant_tensor():
 def test_unequal_batches_are_refused():
     with pytest.raises(ValueError, match="2 images and 3 sets of masks"):
         pamr(torch.rand(2, 3, 8, 8), torch.rand(3, 2, 8, 8))
-
-
-def test_merged_matrix_gives_the_same_product():
-    """The form for CUDA, whose sparse product wants each place once, equals the CPU's."""
-    torch.manual_seed(0)
-    neighbours = _neighbours(7, 9, (1, 2, 8), torch.device("cpu"))
-    rows = torch.arange(0, neighbours.numel() + 1, neighbours.shape[1])
-    values, state = torch.rand(neighbours.numel()), torch.rand(63, 4)
-    plain, merged = (_sparse(rows, neighbours.flatten(), values, merge) for merge in (False, True))
-    assert merged.values().numel() < plain.values().numel(), "the border repeats neighbours"
-    assert torch.allclose(plain @ state, merged @ state, atol=1e-5)

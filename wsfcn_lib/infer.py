@@ -1,4 +1,4 @@
-"""Inference (paper, section IV): several scales and a flip, fused into masks and scores; one picture or a whole folder."""
+"""Inference (paper, section IV) from a file of weights to the label map of a picture; `views` looks at it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,33 +7,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
 from wsfcn_lib.crf import crf, crf_many
 from wsfcn_lib.data.files import read_image
-from wsfcn_lib.data.transforms import normalise
 from wsfcn_lib.recipes import label_map
 from wsfcn_lib.released import load_network
 from wsfcn_lib.runs import ROOT
+from wsfcn_lib.views import SCALES, Prediction, check_image, predict_masks, view
 
 SHIPPED = ROOT / "data" / "voc_animals_mobilenet.safetensors"  # a small network for six animals, see data/README.md
 LONG_SIDE = 640  # pixels; VOC's pictures have at most 500, COCO's 640
-SCALES = (1.0, 0.5, 1.5, 2.0)
 OWN_SCALES = (1.0, 1.5, 2.0)  # of networks trained here that name none: the built-in scenes gain by enlarging
 SCORE_CUT = 0.1  # a class is present where its probability exceeds this
-
-
-class Prediction(NamedTuple):
-    """What the network says of one picture.
-
-    masks: (K, H, W) float32 in [0, 1], fused over the views, no class zeroed.
-    scores: (K-1,) float32 image scores, the maximum over the views; `probabilities` maps them to [0, 1].
-    """
-
-    masks: np.ndarray
-    scores: np.ndarray
 
 
 class Segmentation(NamedTuple):
@@ -63,77 +50,6 @@ def at_size(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if maps.ndim == 2:
         return np.asarray(Image.fromarray(maps).resize(size[::-1], Image.Resampling.NEAREST))
     return interpolate(torch.from_numpy(maps)[:, None], size, mode="bilinear", align_corners=False)[:, 0].numpy()
-
-
-def check_image(image: np.ndarray) -> None:
-    """Raise ValueError for anything but (H, W, 3) uint8."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H, W, 3) uint8 RGB, as data.files.read_image gives")
-
-
-def view(image: np.ndarray, scale: float, flip: bool) -> Tensor:
-    """One view of an image (H, W, 3) uint8: resized (bicubic) to int(round(scale * side)), normalised, (1, 3, h, w)."""
-    height, width = image.shape[:2]
-    size = max(1, int(round(scale * width))), max(1, int(round(scale * height)))
-    resized = Image.fromarray(image) if scale == 1 else Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
-    tensor = normalise(np.asarray(resized))[None]
-    return tensor.flip(-1) if flip else tensor
-
-
-def pad_to(tensor: Tensor, canvas: int) -> tuple[Tensor, slice, slice]:
-    """Centre a view on a square canvas of zeros, as published; also returns where it lies."""
-    height, width = tensor.shape[-2:]
-    if max(height, width) > canvas:
-        raise ValueError(f"a view of {width}x{height} exceeds canvas={canvas}; raise canvas, lower scales or long_side")
-    top, left = (canvas - height) // 2, (canvas - width) // 2
-    rows, columns = slice(top, top + height), slice(left, left + width)
-    padded = tensor.new_zeros((1, 3, canvas, canvas))
-    padded[..., rows, columns] = tensor
-    return padded, rows, columns
-
-
-@torch.no_grad()
-def predict_view(net: nn.Module, tensor: Tensor, canvas: int | None, bf16: bool) -> tuple[Tensor, Tensor]:
-    """Masks (1, K, h, w) at the view's own size and scores (1, K-1) of one view."""
-    rows = columns = slice(None)
-    if canvas:
-        tensor, rows, columns = pad_to(tensor, canvas)
-    device = next(net.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        out = net(tensor.to(device))
-    masks = out.masks.float()
-    if masks.shape[-2:] != tensor.shape[-2:]:
-        masks = interpolate(masks, tensor.shape[-2:], mode="bilinear", align_corners=True)
-    return masks[..., rows, columns], out.scores
-
-
-def predict_masks(
-    net: nn.Module, image: np.ndarray, scales=SCALES, flip: bool = True, canvas: int | None = None, bf16: bool = False
-) -> Prediction:
-    """Fuse the views of one image: the mean of their masks at image size, the maximum of their scores.
-
-    Args:
-        net: a network in evaluation mode.
-        image: (H, W, 3) uint8.
-        scales: of the views, relative to the image.
-        flip: whether each view is also seen mirrored.
-        canvas: None runs each view at its own size; 1024 is the published protocol, whose padding the scores see.
-        bf16: run the network in bfloat16.
-    """
-    check_image(image)
-    if net.training:
-        raise ValueError("the network is in training mode, where dropout and the gate draw at random; call net.eval() first")
-    height, width = image.shape[:2]
-    total, scores = 0.0, []
-    flips = (False, True) if flip else (False,)
-    for scale in scales:
-        for mirrored in flips:
-            masks, view_scores = predict_view(net, view(image, scale, mirrored), canvas, bf16)
-            masks = interpolate(masks, (height, width), mode="bilinear", align_corners=False)
-            total = total + (masks.flip(-1) if mirrored else masks)[0]
-            scores.append(view_scores[0])
-    fused = (total / (len(scales) * len(flips))).cpu().numpy()
-    return Prediction(fused, torch.stack(scores).amax(0).float().cpu().numpy())
 
 
 def probabilities(scores: np.ndarray) -> np.ndarray:
@@ -184,4 +100,15 @@ def segment(
     return Segmentation(at_size(masks, size), chances, tags, at_size(labels, size), names)
 
 
-__all__ = ["Prediction", "Segmentation", "crf", "crf_many", "label_map", "predict_masks", "probabilities", "segment"]
+__all__ = [
+    "SCALES",
+    "Prediction",
+    "Segmentation",
+    "crf",
+    "crf_many",
+    "label_map",
+    "predict_masks",
+    "probabilities",
+    "segment",
+    "view",
+]

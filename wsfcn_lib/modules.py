@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample, interpolate, relu
 
 from wsfcn_lib.backbones import StoredNorm
+from wsfcn_lib.dilated import DilatedConv2d
 
 
 def conv_norm_relu(inputs: int, outputs: int, kernel: int, bias: bool = False, norm=nn.BatchNorm2d, dilation: int = 1):
     """Convolution that keeps the size, BatchNorm, ReLU."""
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=bias)
+    conv = DilatedConv2d(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=bias)
     return nn.Sequential(conv, norm(outputs), nn.ReLU(inplace=True))
 
 
@@ -41,8 +42,8 @@ class GlobalConvolution(nn.Module):
         pad = dilation * (kernel - 1) // 2
         tall = {"kernel_size": (kernel, 1), "padding": (pad, 0), "dilation": dilation, "bias": False}
         wide = {"kernel_size": (1, kernel), "padding": (0, pad), "dilation": dilation, "bias": False}
-        self.tall_wide = nn.Sequential(nn.Conv2d(inputs, width, **tall), nn.Conv2d(width, width, **wide))
-        self.wide_tall = nn.Sequential(nn.Conv2d(inputs, width, **wide), nn.Conv2d(width, width, **tall))
+        self.tall_wide = nn.Sequential(DilatedConv2d(inputs, width, **tall), DilatedConv2d(width, width, **wide))
+        self.wide_tall = nn.Sequential(DilatedConv2d(inputs, width, **wide), DilatedConv2d(width, width, **tall))
         self.unused_norm = StoredNorm(width)  # the published checkpoints hold it, their forward pass never calls it
 
     def forward(self, x: Tensor) -> Tensor:

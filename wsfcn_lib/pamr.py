@@ -1,47 +1,41 @@
 """Pixel-adaptive mask refinement (1-stage-wseg, section 3.2): masks flow between neighbours of similar colour."""
 
-import warnings
 from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import embedding_bag, interpolate, pad
 
-warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # a plain product is all that is asked of it
 RING = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
+
+
+def _shifts(dilations) -> list[tuple[int, int]]:
+    """The (dy, dx) of each of a pixel's 8*D neighbours."""
+    return [(dilation * dy, dilation * dx) for dilation in dilations for dy, dx in RING]
 
 
 @lru_cache(maxsize=16)
 def _neighbours(height: int, width: int, dilations: tuple[int, ...], device: torch.device) -> Tensor:
     """Flat indices (H*W, 8*D) of each pixel's neighbours, clamped to the image (replicate padding)."""
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
-    shifts = [(dilation * dy, dilation * dx) for dilation in dilations for dy, dx in RING]
-    flat = [(y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in shifts]
-    return torch.stack(flat, -1).reshape(height * width, -1)
+    flat = [(y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in _shifts(dilations)]
+    return torch.stack(flat, -1).reshape(height * width, -1).int()
 
 
-def _affinity(image: Tensor, neighbours: Tensor, copies: int) -> Tensor:
-    """Softmax affinities (H*W, N) of one image (3, H*W): colour distance in units of the local deviation."""
-    around = image[:, neighbours]  # (3, H*W, N)
-    centre = image[:, :, None]
-    count = neighbours.shape[1] + copies  # the centre counts once per dilation
-    mean = (around.sum(2, keepdim=True) + copies * centre) / count
-    variance = ((around - mean).square().sum(2, keepdim=True) + copies * (centre - mean).square()) / (count - 1)
-    distance = (around - centre).abs() / (1e-8 + 0.1 * variance.sqrt())
-    return (-distance.mean(0)).softmax(1)
-
-
-def _sparse(rows: Tensor, columns: Tensor, values: Tensor, merge: bool) -> Tensor:
-    """The affinities as a CSR matrix.
-
-    At the border a clamped neighbour occurs more than once in a row. The CPU's product adds such entries up; for CUDA's
-    they have to be sorted and merged (`merge`).
-    """
-    pixels = len(rows) - 1
-    if not merge:
-        return torch.sparse_csr_tensor(rows, columns, values, (pixels, pixels), check_invariants=False)
-    places = torch.stack((torch.arange(pixels, device=rows.device).repeat_interleave(rows.diff()), columns))
-    return torch.sparse_coo_tensor(places, values, (pixels, pixels)).coalesce().to_sparse_csr()
+def _affinity(image: Tensor, dilations) -> Tensor:
+    """Softmax affinities (H*W, 8*D) of one image (3, H, W): colour distance in units of the local deviation."""
+    (height, width), reach, shifts = image.shape[1:], max(dilations), _shifts(dilations)
+    count = len(shifts) + len(dilations)  # in the deviation the centre counts once per dilation
+    total = image.new_zeros(len(shifts), height, width)
+    for centre in image:
+        wide = pad(centre[None], [reach] * 4, mode="replicate")[0]
+        rows, columns = ([reach + shift[axis] for shift in shifts] for axis in (0, 1))
+        around = torch.stack([wide[y : y + height, x : x + width] for y, x in zip(rows, columns)])
+        around -= centre  # as differences from the centre, flat regions deviate by exactly 0
+        squares = around.square().sum(0) - around.sum(0).square() / count
+        deviation = (squares.clamp_min(0) / (count - 1)).sqrt()
+        total -= around.abs_() / (1e-8 + 0.1 * deviation)
+    return (total / len(image)).softmax(0).flatten(1).T.contiguous()
 
 
 @torch.no_grad()
@@ -50,7 +44,7 @@ def pamr(
 ) -> Tensor:
     """Refine masks by the image's colours; no gradient passes.
 
-    The affinities form one sparse (H*W, H*W) matrix per image and an iteration is one product with it, so nothing of
+    An iteration is a weighted sum of rows of the (H*W, K) masks, as PyTorch computes for bags of embeddings, so nothing of
     size B*K*48*H*W is ever built. Classes do not interact, so absent ones need no work.
 
     Args:
@@ -65,22 +59,19 @@ def pamr(
     """
     if images.shape[0] != masks.shape[0]:
         raise ValueError(f"pamr got {images.shape[0]} images and {masks.shape[0]} sets of masks; give one set per image")
-    if images.device.type == "mps":  # PyTorch has no sparse product there
+    if images.device.type == "mps":  # not every PyTorch has bags of embeddings there
         present = present if present is None else present.cpu()
         return pamr(images.cpu(), masks.cpu(), dilations, iterations, present).to(images.device)
     height, width = images.shape[-2:]
     masks = interpolate(masks.float(), (height, width), mode="bilinear", align_corners=True)
     neighbours = _neighbours(height, width, tuple(dilations), images.device)
-    pixels, count = neighbours.shape
-    rows = torch.arange(0, pixels * count + 1, count, device=images.device)
     present = masks.new_ones(masks.shape[:2], dtype=torch.bool) if present is None else present
     refined = torch.zeros_like(masks)
     with torch.autocast(images.device.type, enabled=False):
-        for b, image in enumerate(images.float().flatten(2)):
-            values = _affinity(image, neighbours, len(dilations)).flatten()
-            matrix = _sparse(rows, neighbours.flatten(), values, merge=images.is_cuda)
+        for b, image in enumerate(images.float()):
+            weights = _affinity(image, dilations)
             state = masks[b, present[b]].flatten(1).T.contiguous()
             for _ in range(iterations):
-                state = matrix @ state
+                state = embedding_bag(neighbours, state, per_sample_weights=weights, mode="sum")
             refined[b, present[b]] = state.T.reshape(-1, height, width)
     return refined
