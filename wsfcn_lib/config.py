@@ -58,7 +58,9 @@ class TrainConfig(Architecture):
     seed: int = Field(0, ge=0, lt=2**31)
     epochs: int = Field(31, ge=1, le=999)
     warmup_epochs: int = Field(7, ge=0, le=1000)  # epochs without the mask loss
-    batch_size: int = Field(16, ge=1, le=4096)
+    batch_size: int = Field(16, ge=1, le=4096)  # images of one update, over all processes
+    accumulate: int = Field(1, ge=1, le=4096)  # parts that each process computes its share in, one after the other
+    batch_norm: Literal["process", "synchronised"] = "process"  # statistics of a part: of each process, or over all of them
     crop: int = Field(321, ge=32, le=2048)  # pixels
     optimiser: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(1e-3, gt=0, le=10)

@@ -20,6 +20,7 @@ from wsfcn_lib.network import build_network, unreachable_taps
 from wsfcn_lib.objective import autocast, losses
 from wsfcn_lib.panels import write_panel
 from wsfcn_lib.runs import ROOT, RunFolder, peak_memory_mb, read_run, stop_requested
+from wsfcn_lib.syncnorm import synchronise
 from wsfcn_lib.weights import initial_weights, load_published
 
 STAGE = "02_train"
@@ -55,6 +56,8 @@ class Job:
             load_published(self.net, initial_weights(config.initial_weights))
         if self.lead and (taps := unreachable_taps(self.net, config.crop)):
             print(f"WARNING: taps (kernel, dilation, offsets) {taps} see only padding; lower the dilations or raise the crop")
+        if config.batch_norm == "synchronised":
+            synchronise(self.net, self.accelerator)
         self.net.to(self.device, memory_format=torch.channels_last).train()
         self.optimiser = build_optimiser(self.net, config)
         torch.manual_seed(config.seed + 1000 * self.accelerator.process_index)  # dropout and gate: a stream per process
@@ -160,8 +163,9 @@ def check_sizes(config: TrainConfig, train_images: int, val_images: int, process
         )
     if config.batch_size > train_images:
         raise TrainingError(f"batch_size={config.batch_size} is more than the {train_images} training images; lower it")
-    if config.batch_size % processes:
-        raise TrainingError(f"batch_size={config.batch_size} does not split evenly over {processes} processes; use a multiple")
+    if config.batch_size % (processes * config.accumulate):
+        parts = f"{processes} processes with accumulate={config.accumulate} parts each"
+        raise TrainingError(f"batch_size={config.batch_size} does not split evenly over {parts}; use a multiple")
 
 
 def build_optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

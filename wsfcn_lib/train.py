@@ -42,16 +42,23 @@ def step_loader(data: TrainSet, config: TrainConfig, accelerator: Accelerator, s
 
 
 def train_step(model, optimiser, images, tags, config: TrainConfig, factor: float, with_masks: bool, backward) -> list[float]:
-    """One update of the weights; returns classification and mask loss of this process's share of the batch."""
+    """One update of the weights; returns classification and mask loss of this process's share of the batch.
+
+    The share is computed in `config.accumulate` parts of equal size, whose gradients are averaged. Norms that train take
+    their statistics from a part.
+    """
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * factor
-    with autocast(config, images.device):
-        out = model(images)
-    parts = losses(out, images, tags, config, with_masks)
     optimiser.zero_grad(set_to_none=True)
-    backward(sum(parts))
+    means, count = [0.0, 0.0], config.accumulate
+    for part, part_tags in zip(images.chunk(count), tags.chunk(count)):
+        with autocast(config, images.device):
+            out = model(part)
+        found = losses(out, part, part_tags, config, with_masks)
+        backward(sum(found) / count)
+        means = [mean + loss.item() / count for mean, loss in zip(means, found)]
     optimiser.step()
-    return [part.item() for part in parts]
+    return means
 
 
 def train(config: TrainConfig, run: Path | str) -> Iterator[dict]:
