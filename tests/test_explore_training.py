@@ -126,14 +126,31 @@ def test_the_button_stops_a_training_and_what_is_there_goes_on(config, tmp_path)
             assert not view.button.disabled
             view.button.click()
             assert "stopping after this step" in view.note.value
-    assert (run / "stop").exists() and row["step"] <= 8 and view.state["live"] is False
-    assert "; stopped" in view.note.value and not view.button.disabled
+    assert not (run / "stop").exists() and row["step"] <= 8 and view.state["live"] is False
+    assert f"; stopped after step {view.stage['stopped_at']}. " in view.note.value and not view.button.disabled
     again = TrainingView(run)
     assert (again.picture == view.picture).all(), "an interrupted run is reopened from its files"
-    (run / "stop").unlink()
     for _ in again.follow(train(config, run)):
         pass
     assert len(read_rows(run / "log.csv")) > 6 and "finished" in again.note.value
+
+
+def test_stopped_is_told_from_interrupted_and_from_asked_to_stop(config, tmp_path):
+    run = tmp_path / "run"
+    view, rows = TrainingView(run), train(config, run)
+    for row in rows:
+        if row["step"] == 6:
+            break
+    rows.close()
+    view.renew()
+    assert "; interrupted, or under way in another process. 02_train goes on" in view.note.value
+    view.button.click()  # before the next start
+    assert "; asked to stop: a training ends after its next step. 02_train goes on" in view.note.value
+    for _ in view.follow(train(config, run)):
+        pass
+    assert "; stopped after step 5. 02_train goes on" in view.note.value, "an epoch of four steps was saved, one more was done"
+    next(view.follow(train(config, run)))
+    assert view.stage["stopped_at"] is None
 
 
 def test_an_error_ends_the_following_and_is_passed_on(view):

@@ -111,8 +111,9 @@ class TrainingView(Explorer):
         told = f"{self.run.name}: epoch {rows[-1]['epoch']} of {epochs}, step {rows[-1]['step']}"
         if stage.get("finished"):
             return f"{told}; finished in {stage['seconds']:.0f} s"
-        asked = stop_requested(self.folder)
+        asked, at = stop_requested(self.folder), stage.get("stopped_at")
         if state["live"]:
             return f"{told}; " + ("stopping after this step, all is saved" if asked else "in training")
-        ended = "stopped, or about to" if asked else "interrupted, or under way in another process"
+        ended = "interrupted, or under way in another process" if at is None else f"stopped after step {at}"
+        ended = "asked to stop: a training ends after its next step" if asked else ended
         return f"{told}; {ended}. 02_train goes on where it was saved"
