@@ -47,7 +47,7 @@ def test_cam_explorer(lab, page, settings, keep, tmp_path):
             "PAMR off": lambda: book.press("refined by PAMR"),
             "softmax mask on": lambda: book.press("softmax mask"),
             "pseudo label with low cuts": lambda: (
-                [book.slide(cut, "Home") for cut in ("class cut", "least cut")] + [book.press("pseudo label")]
+                [book.press("pseudo label")] + [book.slide(cut, "Home") for cut in ("class cut", "least cut")]
             ),
             "class cut": lambda: book.slide("class cut", "End"),
             "truth on": lambda: book.press("ground truth"),
