@@ -82,6 +82,13 @@ def test_a_control_that_changes_nothing_cannot_be_moved(explorer, state):
     assert len(idle) > 5
 
 
+def test_a_layer_that_is_on_has_a_coloured_button(explorer):
+    explorer.set(cam=False, pamr=True)
+    assert [layer for layer in LAYERS if explorer.controls[layer].button_style] == ["pamr"]
+    explorer.controls["cam"].value = True
+    assert [layer for layer in LAYERS if explorer.controls[layer].button_style] == ["cam", "pamr"]
+
+
 def test_a_state_is_always_drawn_the_same(explorer):
     explorer.set(image="b", pseudo=True, errors=True)
     state, first = explorer.state, explorer.picture

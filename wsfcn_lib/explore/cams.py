@@ -83,6 +83,8 @@ class CamExplorer(Browser):
         heeded = {layer: layered or layer == "crf" for layer in LAYERS}  # IoU is told with CRF in either view
         heeded |= {f"{layer}_opacity": layered and layer in seen for layer in LAYERS} | dict.fromkeys(CUTS, "pseudo" in seen)
         self.enable(before=not layered, after=not layered, iterations=bool(seen & {"pamr", "pseudo"}), **heeded)
+        for layer in LAYERS:  # on: coloured, off: grey; two shades of one colour do not tell which is which
+            self.controls[layer].button_style = "info" if state[layer] else ""
 
     def _list(self, source: Source, anew: bool = False) -> None:
         scores = self._scores(self.controls["run"].value)
@@ -170,9 +172,9 @@ def _questions() -> dict[str, widgets.Widget]:
 def _layers() -> dict[str, widgets.Widget]:
     found = {}
     for layer, (name, opacity) in LAYERS.items():
-        look = {"tooltip": f"{name}: on or off", "button_style": "info", "layout": {"width": "158px"}}
+        look = {"tooltip": f"{name}: on or off", "layout": {"width": "170px"}}
         found[layer] = widgets.ToggleButton(layer == "cam", description=name, **look)
-        slim = {"layout": {"width": "150px"}, "style": {"description_width": "50px"}, "tooltip": f"opacity of {name}"}
+        slim = {"layout": {"width": "144px"}, "style": {"description_width": "50px"}, "tooltip": f"opacity of {name}"}
         found[f"{layer}_opacity"] = widgets.FloatSlider(
             opacity, min=0, max=1, step=0.05, description="opacity", readout=False, **slim
         )
