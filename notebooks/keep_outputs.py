@@ -12,7 +12,7 @@ from wsfcn_lib.pictures import light
 from wsfcn_lib.runs import ROOT, atomic_write, code_hash
 
 FIGURES = {
-    "overview": "overview",
+    "overview": "published",
     "cam": "cam-pamr",
     "explorer": "explorer",
     "growth": "growth",
@@ -40,7 +40,7 @@ def keep_outputs(executed: Path, notebooks: Iterable[Path]) -> None:
 
 def keep_figures(run: Path) -> None:
     """Copy the pictures that the README shows from a run to figures/."""
-    files = {f"{name}.png": f"{made}.png" for name, made in FIGURES.items()} | {"overview.svg": "overview.svg"}
+    files = {f"{name}.png": f"{made}.png" for name, made in FIGURES.items()} | {"overview.svg": "published.svg"}
     for name, made in files.items():
         atomic_write(ROOT / "figures" / name, (run / "figures" / made).read_bytes())
 

@@ -60,10 +60,33 @@ def test_every_control_changes_the_picture(explorer, key):
         pytest.skip("pydensecrf2 is not installed")
     explorer.set(**{"image": "c"} | NEEDS.get(key, {}))
     before = explorer.picture
+    assert not explorer.controls[key].disabled
     explorer.controls[key].value = moved(explorer.controls[key])
     assert explorer.error is None, explorer.error
     assert before.shape != explorer.picture.shape or (before != explorer.picture).any()
     assert (decoded(explorer) == explorer.render(explorer.state)).all()
+
+
+LABELS = {"mode": MODES[1], "before": "label", "after": "truth", "pseudo": True}
+
+
+@pytest.mark.parametrize(
+    "state", [{}, {"mode": MODES[1]}, {"mask": True, "errors": True}, {"pseudo": True, "cam": False}, LABELS]
+)
+def test_a_control_that_changes_nothing_cannot_be_moved(explorer, state):
+    explorer.set(**{"image": "c"} | state)
+    before, idle = explorer.picture, [key for key, control in explorer.controls.items() if control.disabled]
+    for key in idle:
+        explorer.controls[key].value = moved(explorer.controls[key])
+        assert before.shape == explorer.picture.shape and (before == explorer.picture).all(), key
+    assert len(idle) > 5
+
+
+def test_a_layer_that_is_on_has_a_coloured_button(explorer):
+    explorer.set(cam=False, pamr=True)
+    assert [layer for layer in LAYERS if explorer.controls[layer].button_style] == ["pamr"]
+    explorer.controls["cam"].value = True
+    assert [layer for layer in LAYERS if explorer.controls[layer].button_style] == ["cam", "pamr"]
 
 
 def test_a_state_is_always_drawn_the_same(explorer):
@@ -265,8 +288,13 @@ def test_a_picture_beyond_the_list_joins_it(tmp_path, monkeypatch):
     monkeypatch.setattr("wsfcn_lib.explore.browse.MOST", 2)
     explorer = CamExplorer(str(make_run(tmp_path, evaluated=False)[0]), "val")
     assert [value for _, value in explorer.controls["image"].options] == ["a", "b"]
+    assert "first 2 of 5 pictures" in explorer.rest.value and explorer.rest.layout.display is None
+    explorer.set(only="dog")
+    assert explorer.rest.layout.display == "none", "the two of this class are all listed"
+    explorer.set(only=ANY)
     explorer.set(image="d", cam=False)
     assert explorer.state["image"] == "d" and explorer.state["cam"] is False and explorer.error is None
+    assert not explorer.on.disabled
 
 
 def test_changes_between_labels_are_those_of_the_chosen_class(tmp_path):
@@ -290,6 +318,7 @@ def test_the_network_that_ships_answers_at_once():
     explorer = CamExplorer("", "val")
     assert explorer.error is None and explorer.state["run"] == SHIPS and explorer.state["image"] == "portrait"
     assert "predicted person" in explorer.note.value and "dog" in explorer.controls["target"].options
+    assert explorer.on.disabled and explorer.back.disabled, "there is one picture"
     before = explorer.picture
     explorer.set(target="dog")
     assert (explorer.picture[:400, :500] != before[:400, :500]).any() and ANY in explorer.controls["only"].options

@@ -37,10 +37,27 @@ NEEDS = {"pair": {"show": DIFFERENCE}, "score_cut": {"show": RECUT, "background"
 def test_every_control_changes_the_picture(explorer, key):
     explorer.set(**{"order": WORST} if key == "order" else {"order": LISTED, "image": "b"} | NEEDS.get(key, {}))
     before = explorer.picture
+    assert not explorer.controls[key].disabled
     explorer.controls[key].value = moved(explorer.controls[key])
     assert explorer.error is None, explorer.error
     assert before.shape != explorer.picture.shape or (before != explorer.picture).any()
     assert (decoded(explorer) == explorer.render(explorer.state)).all()
+
+
+@pytest.mark.parametrize("show", [FOUR, *KINDS, DIFFERENCE, RECUT])
+@pytest.mark.parametrize("swept", [False, True])
+def test_a_control_that_changes_nothing_cannot_be_moved(explorer, show, swept):
+    explorer.set(order=LISTED, image="c", show=show)
+    if swept:
+        explorer.sweep(2)
+    before = explorer.picture
+    for key, control in explorer.controls.items():
+        if control.disabled:
+            control.value = moved(control)
+            assert before.shape == explorer.picture.shape and (before == explorer.picture).all(), key
+    assert explorer.controls["background"].disabled == (show != RECUT and not swept)
+    explorer.set(sweep=None)
+    assert explorer.controls["background"].disabled == (show != RECUT)
 
 
 def test_it_shows_the_files_of_the_run(explorer, run):

@@ -14,6 +14,8 @@ from wsfcn_lib.data.prepare import SourceSettings, prepare
 from wsfcn_lib.explore import charts, training
 from wsfcn_lib.explore.training import TrainingView
 from wsfcn_lib.log import read_rows
+from wsfcn_lib.panels import row_ends
+from wsfcn_lib.plots import tile, to_png
 from wsfcn_lib.train import train
 
 SETTINGS = {"backbone": "tiny", "width": 16, "dilations": (1, 2, 4, 6), "epochs": 3, "warmup_epochs": 1, "batch_size": 8}
@@ -55,17 +57,23 @@ def test_the_slider_changes_the_panel_alone(view):
 
 def test_the_panel_holds_the_first_two_images(view):
     path = view.folder / "panels" / "epoch-002.png"
+    colours = [(200, 0, 0), (0, 0, 200), (0, 200, 0), (0, 0, 0)]
+    for size, titles in (((40, 40), ("one", "two")), ((40, 70), ()), ((60, 40), ("of\ntwo lines", "two"))):
+        panel = tile([[np.full((*size, 3), colour, np.uint8)] * 2 for colour in colours], titles, "abcd")
+        path.write_bytes(to_png(panel, rows=row_ends(panel)))
+        view.again.click()
+        red, blue, green = ((view.picture[320:] == colour).all(2).sum() for colour in colours[:3])
+        assert red > 5000 and red == pytest.approx(blue, rel=0.05) and not green, "however the panel is laid out"
+
+
+def test_a_panel_that_does_not_tell_its_rows_is_shown_whole(view):
+    path = view.folder / "panels" / "epoch-002.png"
     with Image.open(path) as file:
-        panel = np.array(file.convert("RGB"))
-    before, half = view.picture, round(0.52 * panel.shape[1])
-    panel[half:] = 0
+        assert len(file.text["rows"].split()) == 4, "a training tells them"
+        panel, before = np.array(file.convert("RGB")), view.picture
     Image.fromarray(panel).save(path)
     view.again.click()
-    assert (before == view.picture).all(), "further images are not shown"
-    panel[: half // 4] = 0
-    Image.fromarray(panel).save(path)
-    view.again.click()
-    assert (before != view.picture).any()
+    assert len(view.picture) > len(before) + 200
 
 
 @pytest.mark.parametrize("column", [name for columns in training.CHARTS.values() for name, *_ in columns])
@@ -126,14 +134,31 @@ def test_the_button_stops_a_training_and_what_is_there_goes_on(config, tmp_path)
             assert not view.button.disabled
             view.button.click()
             assert "stopping after this step" in view.note.value
-    assert (run / "stop").exists() and row["step"] <= 8 and view.state["live"] is False
-    assert "; stopped" in view.note.value and not view.button.disabled
+    assert not (run / "stop").exists() and row["step"] <= 8 and view.state["live"] is False
+    assert f"; stopped after step {view.stage['stopped_at']}. " in view.note.value and not view.button.disabled
     again = TrainingView(run)
     assert (again.picture == view.picture).all(), "an interrupted run is reopened from its files"
-    (run / "stop").unlink()
     for _ in again.follow(train(config, run)):
         pass
     assert len(read_rows(run / "log.csv")) > 6 and "finished" in again.note.value
+
+
+def test_stopped_is_told_from_interrupted_and_from_asked_to_stop(config, tmp_path):
+    run = tmp_path / "run"
+    view, rows = TrainingView(run), train(config, run)
+    for row in rows:
+        if row["step"] == 6:
+            break
+    rows.close()
+    view.renew()
+    assert "; interrupted, or under way in another process. 02_train goes on" in view.note.value
+    view.button.click()  # before the next start
+    assert "; asked to stop: a training ends after its next step. 02_train goes on" in view.note.value
+    for _ in view.follow(train(config, run)):
+        pass
+    assert "; stopped after step 5. 02_train goes on" in view.note.value, "an epoch of four steps was saved, one more was done"
+    next(view.follow(train(config, run)))
+    assert view.stage["stopped_at"] is None
 
 
 def test_an_error_ends_the_following_and_is_passed_on(view):

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -18,13 +19,19 @@ from wsfcn_lib.runs import ROOT, read_run
 from wsfcn_lib.train import step_loader
 
 
-def launch(run, *arguments):
+def launch(run, *arguments, meanwhile=lambda: None):
     """Two processes on the CPU. (`accelerate launch` starts them on GPUs; for CPUs alone it starts one, so torchrun does.)"""
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "wsfcn_lib.train", str(run)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *command, *arguments], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, *command, *arguments], env=environment, cwd=ROOT, **pipes) as process:
+        meanwhile()
+        try:
+            out, err = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def test_two_processes_train_and_go_on(data, tmp_path):  # noqa: F811
@@ -47,6 +54,23 @@ def test_two_processes_train_and_go_on(data, tmp_path):  # noqa: F811
     assert done.returncode == 0, done.stderr[-3000:]
     after = load_snapshot(run / "checkpoints" / "last.safetensors")[0].state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_two_processes_stop_after_the_same_step(data, tmp_path):  # noqa: F811
+    run, file = tmp_path / "run", tmp_path / "settings.json"
+    file.write_text(TrainConfig(data=str(data), **SETTINGS | {"epochs": 999}).model_dump_json())
+
+    def stop():
+        for _ in range(600):
+            if (run / "log.csv").exists():  # begun: what lay there before was taken away
+                return (run / "stop").touch()
+            time.sleep(0.1)
+
+    done = launch(run, "--settings", str(file), meanwhile=stop)
+    assert done.returncode == 0, done.stderr[-3000:]
+    stage = read_run(run)["stages"]["02_train"]
+    assert stage["stopped_at"] > 0 and not stage.get("finished") and not (run / "stop").exists()
+    assert (run / "checkpoints" / f"state-{stage['stopped_at']:08d}.pt").exists()
 
 
 def test_the_command_line_says_what_is_missing(tmp_path):

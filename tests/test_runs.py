@@ -144,13 +144,20 @@ def test_a_closed_run_records_nothing(folder):
         run.record(STAGE, seconds=1)
 
 
-def test_stop_file_is_seen_and_taken_away_by_the_next_opening(folder):
+def test_stop_file_is_seen_and_taken_away_by_the_next_lock(folder):
     with RunFolder.open(folder, {}, STAGE) as run:
         assert not stop_requested(run)
         (folder / "stop").touch()
         assert stop_requested(run) and stop_requested(folder)
+        assert stop_requested(RunFolder.open(folder, {}, STAGE)), "this process has the folder already: it is meant"
     with RunFolder.open(folder, {}, STAGE) as run:
         assert not stop_requested(run)
+
+
+def test_a_process_that_finds_the_folder_in_use_leaves_its_stop_file(folder):
+    with RunFolder.open(folder, {}, STAGE):
+        (folder / "stop").touch()
+        assert "is in use" in other_process(folder).stderr and stop_requested(folder)
 
 
 def test_missing_and_damaged_runs_are_named(tmp_path):

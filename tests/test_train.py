@@ -12,8 +12,9 @@ import torch
 from wsfcn_lib.checkpoints import CheckpointError, Progress, find_snapshot, load_snapshot, snapshots
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings
+from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.prepare import SourceSettings, prepare
-from wsfcn_lib.job import THREADS, TrainingError, build_accelerator, build_optimiser
+from wsfcn_lib.job import THREADS, TrainingError, build_accelerator, build_optimiser, open_run
 from wsfcn_lib.log import COLUMNS
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs import RunError, read_run
@@ -127,9 +128,11 @@ def test_stopped_and_resumed_equals_uninterrupted(data, finished, tmp_path, afte
             (run / "stop").touch()
     stopped = read_run(run)["stages"]["02_train"]
     assert (run / "checkpoints" / "last.safetensors").exists() and not stopped.get("finished")
-    (run / "stop").unlink()
+    assert stopped["stopped_at"] > 0 and not (run / "stop").exists(), "obeyed: the next start is not stopped"
     list(train(settings(data), run))
-    assert read_run(run)["stages"]["02_train"]["seconds"] > stopped["seconds"] > 0, "the time of both parts"
+    ended = read_run(run)["stages"]["02_train"]
+    assert ended["seconds"] > stopped["seconds"] > 0, "the time of both parts"
+    assert ended["finished"] and ended["stopped_at"] is None
     whole = finished[0]
     assert log_of(run) == log_of(whole)
     first, second = weights(whole), weights(run)
@@ -137,12 +140,31 @@ def test_stopped_and_resumed_equals_uninterrupted(data, finished, tmp_path, afte
     assert [p.name for p in snapshots(run / "checkpoints")] == [p.name for p in snapshots(whole / "checkpoints")]
 
 
+def test_a_stop_before_the_first_step_is_obeyed(data, tmp_path):
+    """As when the button is pressed between a notebook's opening of the run and the training's start."""
+    run, config = tmp_path / "run", settings(data)
+    with open_run(config, run, Manifest.load(data), "cpu"):
+        (run / "stop").touch()
+        rows = list(train(config, run))
+        assert [row["step"] for row in rows] == [0] and len(list((run / "checkpoints").glob("state-00000001.pt"))) == 1
+        assert read_run(run)["stages"]["02_train"]["stopped_at"] == 1 and not (run / "stop").exists()
+        next(again := train(config, run))  # in the same process, which has the lock
+        assert read_run(run)["stages"]["02_train"]["stopped_at"] is None
+        again.close()
+
+
+def test_a_stop_that_an_earlier_process_left_stops_nothing(data, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "stop").touch()
+    list(train(settings(data, epochs=1), tmp_path / "run"))
+    assert read_run(tmp_path / "run")["stages"]["02_train"]["finished"]
+
+
 def test_a_torn_state_falls_back_to_the_one_before(data, finished, tmp_path, capsys):
     run = tmp_path / "run"
     for row in train(settings(data), run):
         if row["step"] == 8 and "val_loss" not in row:
             (run / "stop").touch()
-    (run / "stop").unlink()
     newest = sorted((run / "checkpoints").glob("state-*.pt"))[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
     list(train(settings(data), run))

@@ -48,6 +48,7 @@ class Job:
         if self.lead:
             self.folder = open_run(config, run, self.manifest, self.device)
             self.began -= read_run(run)["stages"][STAGE].get("seconds", 0)
+            self.folder.record(STAGE, stopped_at=None)
         self.checkpoints = run / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         set_seed(config.seed)
@@ -92,15 +93,17 @@ class Job:
         row = {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
         return self.log.write(row) if self.lead else row
 
-    def save(self, epoch: int, panel: bool) -> None:
-        """Write the resume state and the `last` snapshot; after a whole epoch also the picture panel."""
+    def save(self, epoch: int, panel: bool, stopped_at: int | None) -> None:
+        """Write the resume state and the `last` snapshot, after a whole epoch also the panel; an obeyed `stop` file goes."""
         random = gather_object([random_states()])
         if self.lead:
             self.progress.save(self.checkpoints, self.net, self.optimiser, random)
-            self.folder.record(STAGE, seconds=round(time.perf_counter() - self.began, 1))
+            self.folder.record(STAGE, seconds=round(time.perf_counter() - self.began, 1), stopped_at=stopped_at)
             self.snapshot("last")
             if panel:
                 write_panel(self.net, self.manifest, self.config, self.run / "panels" / f"epoch-{epoch:03d}.png")
+            if stopped_at:  # all processes have agreed
+                (self.run / "stop").unlink(missing_ok=True)
 
     def snapshot(self, name: str) -> None:
         """Write the weights under a name, with the number of finished epochs."""

@@ -92,20 +92,20 @@ def _network(sheet, config, size, stride):
     fusion = ("align by a flow", size["flow"], "multiply streams") if "flow" in size else ("concatenate", "inject cues")
     context = (kernels, "dilations " + ", ".join(map(str, config.dilations)), "and image pool")
     sheet.box(1.4, 32.5, 10, 8, GIVEN, "image", size["image"])
-    sheet.box(14, 27, 12, 18.5, OLD, BACKBONES[config.backbone], f"strides 4 and {stride}")
-    sheet.box(36, 27, 14.2, 9, NEW, config.context.upper(), *context)
-    sheet.box(60, 27, 12, 18.5, NEW, config.fusion.upper(), *fusion)
+    sheet.box(13.6, 27, 10.8, 18.5, OLD, BACKBONES[config.backbone], f"strides 4 and {stride}")
+    sheet.box(35, 27, 15.6, 9, NEW, config.context.upper(), *context)
+    sheet.box(60.6, 27, 11.4, 18.5, NEW, config.fusion.upper(), *fusion)
     sheet.box(82, 36.5, 7, 9, NEW, "gate", "mixes")
     sheet.box(82, 27, 7, 6.5, NEW, "head", "3 convs")
-    for x, end, y in ((11.4, 14, 36.5), (26, 60, 41.5), (26, 36, 31), (50.2, 60, 31), (72, 82, 43.3), (72, 82, 38.7)):
+    for x, end, y in ((11.4, 13.6, 36.5), (24.4, 60.6, 41.5), (24.4, 35, 31), (50.6, 60.6, 31), (72, 82, 43.3), (72, 82, 38.7)):
         sheet.arrow((x, y), (end, y))
     sheet.arrow((85.5, 36.5), (85.5, 33.5))
-    for x, y, name, key in ((43, 41.5, "low", "low"), (31, 31, "deep", "deep"), (76.7, 43.3, "shallow", "shallow")):
+    for x, y, name, key in ((42.5, 41.5, "low", "low"), (29.6, 31, "deep", "deep"), (76.7, 43.3, "shallow", "shallow")):
         sheet.words(x, y + 1.2, name, weight="bold")
         sheet.words(x, y - 1.3, size[key])
     sheet.words(76.7, 39.8, "deep", weight="bold")
     sheet.words(76.7, 37.4, size["fused"])
-    sheet.words(54.9, 32.2, size["context"])
+    sheet.words(55.5, 32.3, size["context"])
 
 
 def _training(sheet, size, large, iterations):
@@ -115,19 +115,19 @@ def _training(sheet, size, large, iterations):
     sheet.words(84.9, 25, f"logits {size['logits']}, background always 1", "right")
     sheet.box(58, 13.8, 12.5, 6, NEW, "image scores", size["scores"])
     sheet.box(58, 4.5, 12.5, 6, TAUGHT, f"PAMR × {iterations}", "by image colours")
-    sheet.box(34.5, 4.5, 13, 6, TAUGHT, "pseudo label", "of tagged classes")
+    sheet.box(35, 4.5, 13, 6, TAUGHT, "pseudo label", "of tagged classes")
     sheet.box(12.5, 13.8, 12, 6, LOSS, "tag loss", "classification")
     sheet.box(12.5, 4.5, 12, 6, LOSS, "mask loss", "after warm-up")
     sheet.box(1.8, 13.8, 7, 6, GIVEN, "tags", size["scores"])
     sheet.arrow((77, 16.8), (70.5, 16.8))
     sheet.arrow((58, 16.8), (24.5, 16.8))
     sheet.arrow((8.8, 16.8), (12.5, 16.8))
-    for x, end in ((77, 70.5), (58, 47.5), (34.5, 24.5)):
+    for x, end in ((77, 70.5), (58, 48), (35, 24.5)):
         sheet.arrow((x, 7.5), (end, 7.5), taught=True)
     sheet.arrow((77, 12.1), (18.5, 12.1), (18.5, 10.5))
     sheet.words(52.8, 13.1, "logits")
-    sheet.words(52.8, 8.7, size["masks"], size=8.5)
-    sheet.words(29.6, 8.7, large, size=8.5)
+    sheet.words(53, 8.7, size["masks"], size=8.5)
+    sheet.words(29.75, 8.7, large, size=8.5)
 
 
 def to_svg(figure: Figure) -> bytes:

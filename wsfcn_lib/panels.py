@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
 from wsfcn_lib.config import TrainConfig
@@ -12,7 +13,7 @@ from wsfcn_lib.data.transforms import TrainSet, denormalise
 from wsfcn_lib.modules import resize
 from wsfcn_lib.objective import autocast, supervise
 from wsfcn_lib.pictures import heat, overlay
-from wsfcn_lib.plots import tile, to_png
+from wsfcn_lib.plots import Figure, tile, to_png
 from wsfcn_lib.runs import atomic_write
 
 COLUMNS = ("image", "CAM", "refined CAM", "pseudo label")
@@ -59,7 +60,22 @@ def write_panel(net: nn.Module, manifest: Manifest, config: TrainConfig, path: P
         rows.append([rgb, *(heat(rgb, m.clip(0, 1)) for m in maps), overlay(rgb, pseudo, manifest.palette)])
         labels.append(", ".join(np.array(manifest.names[1:])[present]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, to_png(tile(rows, COLUMNS, labels)))
+    panel = tile(rows, COLUMNS, labels)
+    atomic_write(path, to_png(panel, rows=row_ends(panel)))
+
+
+def row_ends(panel: Figure) -> str:
+    """Where each row of a panel of `tile` ends, as shares of its height from the upper edge, such as "0.3 0.65 1"."""
+    panel.draw_without_rendering()  # lays it out
+    places = [axis.get_position() for axis in panel.axes[:: panel.axes[0].get_gridspec().ncols]]
+    return " ".join([f"{1 - (upper.y0 + lower.y1) / 2:.4f}" for upper, lower in zip(places, places[1:])] + ["1"])
+
+
+def first_rows(path: Path, count: int) -> np.ndarray:
+    """The upper rows of a panel with its titles, (h, W, 3) uint8; all where the file does not tell where its rows end."""
+    with Image.open(path) as file:
+        panel, ends = np.asarray(file.convert("RGB")), file.text.get("rows", "1").split()
+    return panel[: round(len(panel) * float(ends[:count][-1]))]
 
 
 def _varied(manifest: Manifest, count: int) -> list[int]:

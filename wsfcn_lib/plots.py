@@ -50,10 +50,10 @@ def _styled(draw):
 
 
 @_styled
-def to_png(figure: Figure, dpi: int = 100) -> bytes:
-    """The figure as PNG bytes, `dpi` pixels per inch."""
+def to_png(figure: Figure, dpi: int = 100, **told: str) -> bytes:
+    """The figure as PNG bytes, `dpi` pixels per inch; `told` stands in the file as text."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
+    figure.savefig(stream, format="png", dpi=dpi, metadata=told)
     return stream.getvalue()
 
 

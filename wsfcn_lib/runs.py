@@ -114,14 +114,13 @@ class RunFolder:
         """Create the folder, or reopen it, for one stage such as "02_train".
 
         A stage keeps its settings for good: others raise RunError with each difference, save for the keys in `free`, which
-        change no result (workers, device). A leftover `stop` file is taken away. Opening twice in one process is harmless.
+        change no result (workers, device). Opening twice in one process is harmless; the first takes an old `stop` file away.
         """
         run = cls((ROOT / path).resolve())
         run.path.mkdir(parents=True, exist_ok=True)
         fresh = run._lock()
         try:
             run._enter(stage, plain(settings), device, free, fresh)
-            (run.path / "stop").unlink(missing_ok=True)
         except BaseException:
             run.close()
             raise
@@ -141,6 +140,7 @@ class RunFolder:
         handle.truncate(0)
         print(os.getpid(), end="", file=handle, flush=True)
         _locks[self.path] = handle
+        (self.path / "stop").unlink(missing_ok=True)  # meant an earlier process
         return True
 
     def _enter(self, stage: str, settings: dict, device: str, free: Collection[str], fresh: bool) -> None:

@@ -67,7 +67,8 @@ def train(config: TrainConfig, run: Path | str) -> Iterator[dict]:
     Everything is seeded before the network is built, and each sample draws from a generator of its own. Every
     `validate_every`-th epoch begins with a validation, and one follows the last; from the first epoch with mask loss
     on, a snapshot is kept when 1 - loss is at least the best so far, as published. A file `stop` in the run folder
-    ends training after the current step. An interrupted run goes on where its last resume state was saved.
+    ends training after the current step, and is then taken away; one that lies there before the first step counts, unless an
+    earlier process left it. An interrupted run goes on where its last resume state was saved.
     """
     job = Job(config, ROOT / run)
     progress, steps = job.progress, job.epoch_steps * config.epochs
@@ -90,7 +91,7 @@ def train(config: TrainConfig, run: Path | str) -> Iterator[dict]:
         if last or progress.step % config.log_every == 0:
             yield job.log_row(epoch)
         if last or stop:
-            job.save(epoch, panel=last)
+            job.save(epoch, panel=last, stopped_at=progress.step if stop else None)
         if stop:
             return
     yield job.judge(config.epochs)

@@ -95,6 +95,10 @@ class Book:
         """The explorer's picture in the page."""
         return self.page.locator("img.widget-image")
 
+    def words(self) -> str:
+        """The line below the picture."""
+        return self.tell(expression=f"{self.name}.note.value")
+
     def shown(self) -> np.ndarray:
         """The pixels that the browser decoded, (H, W, 3) uint8."""
         while not (found := self.image.evaluate(PIXELS)):

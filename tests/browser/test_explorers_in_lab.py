@@ -47,7 +47,7 @@ def test_cam_explorer(lab, page, settings, keep, tmp_path):
             "PAMR off": lambda: book.press("refined by PAMR"),
             "softmax mask on": lambda: book.press("softmax mask"),
             "pseudo label with low cuts": lambda: (
-                [book.slide(cut, "Home") for cut in ("class cut", "least cut")] + [book.press("pseudo label")]
+                [book.press("pseudo label")] + [book.slide(cut, "Home") for cut in ("class cut", "least cut")]
             ),
             "class cut": lambda: book.slide("class cut", "End"),
             "truth on": lambda: book.press("ground truth"),
@@ -101,7 +101,7 @@ def test_training_is_stopped_by_its_button(lab, page, settings, keep, tmp_path):
     run = tmp_path / "run"
     book = opened(lab, page, "02_train", settings, "view", run=str(run), epochs=999, log_every=1)
     book.run()
-    page.get_by_text("; in training").first.wait_for()  # its first row is logged: before that, a training takes the file away
+    page.get_by_text("; in training").first.wait_for()  # its first row is logged
     first = book.image.get_attribute("src")
     page.wait_for_function("old => document.querySelector('img.widget-image').src != old", arg=first)
     assert page.locator(".jp-InputPrompt", has_text="*").count(), "the picture grew while a cell was busy"
@@ -112,9 +112,20 @@ def test_training_is_stopped_by_its_button(lab, page, settings, keep, tmp_path):
     keep(book, "training-stopped")
     rows = read_rows(run / "log.csv")
     assert int(rows[-1]["step"]) > 0 and int(rows[-1]["epoch"]) < 999, "it had begun, and was far from its end"
-    assert not read_run(run)["stages"]["02_train"].get("finished")
-    assert page.get_by_text("stopped before its end").count()
+    stage = read_run(run)["stages"]["02_train"]
+    assert not stage.get("finished") and not (run / "stop").exists(), "an obeyed request does not stop the next start"
+    assert page.get_by_text("stopped before its end").count() and f"; stopped after step {stage['stopped_at']}. " in book.words()
     assert (run / "checkpoints" / "last.safetensors").exists() or list((run / "checkpoints").glob("state-*.pt"))
+
+
+def test_a_stop_that_comes_before_the_training_is_obeyed(lab, page, settings, tmp_path):
+    run = tmp_path / "run"
+    book = opened(lab, page, "02_train", settings, "view", run=str(run), epochs=999)
+    book.run()
+    book.press("stop")  # as soon as the view stands: the next cell builds the network
+    book.ended()
+    stage = read_run(run)["stages"]["02_train"]
+    assert stage["stopped_at"] > 0 and not stage.get("finished") and not (run / "stop").exists()
 
 
 def test_dark_theme(lab, page, settings, keep):

@@ -49,12 +49,13 @@ class Browser(Explorer):
         orders = dropdown("order", (LISTED, WORST, BEST), order)
         return {"only": dropdown("pictures of", (ANY, *classes)), "order": orders, "image": dropdown("picture", ())}
 
-    def buttons(self) -> widgets.HBox:
-        """Previous and next."""
+    def buttons(self) -> widgets.VBox:
+        """Previous and next, and below them how many pictures a long list leaves out."""
         self.back, self.on = (widgets.Button(description=words) for words in ("◀ previous", "next ▶"))
         self.back.on_click(lambda _: self.step(-1))
         self.on.on_click(lambda _: self.step(1))
-        return row(self.back, self.on)
+        self.rest = widgets.HTML(layout={"width": "310px", "display": "none"})
+        return widgets.VBox([row(self.back, self.on), self.rest])
 
     def step(self, by: int) -> None:
         """Go on in the list of pictures, round and round."""
@@ -69,6 +70,7 @@ class Browser(Explorer):
             super().set(**{key: value for key, value in values.items() if key != "image"})
             if name is not None and name not in (value for _, value in image.options):
                 image.options = [*image.options, (name, name)]
+                self.back.disabled = self.on.disabled = len(image.options) < 2
             if "image" in values:
                 super().set(image=name)
 
@@ -83,6 +85,9 @@ class Browser(Explorer):
         image.options = [*options, *((name, name) for name in own)]
         values = [value for _, value in image.options]
         image.value = old if old in values and not anew else next(iter(values), None)
+        self.back.disabled = self.on.disabled = len(values) < 2
+        told = f"The list holds the first {MOST} of {len(found)} pictures; a class or another order brings others into it."
+        self.rest.value, self.rest.layout.display = told, None if len(found) > MOST else "none"
 
     @staticmethod
     def nothing(state: dict, run: str, images: str, scores: Mapping[str, float]) -> str:

@@ -60,6 +60,7 @@ class CamExplorer(Browser):
 
     def adapt(self, key: str) -> None:
         """Another run brings other classes and cuts; run, filter and order make the list of pictures."""
+        self._enable()
         try:
             source = self.source(self.controls["run"].value)
         except Exception:  # the drawing will meet it too, and show it
@@ -75,6 +76,15 @@ class CamExplorer(Browser):
             self.controls["iterations"].value = min(STEPS, source.trained.config.pamr_iterations)
         if key in ("run", "only", "order"):
             self._list(source, anew=key == "order")
+
+    def _enable(self) -> None:
+        state, layered = self.state, self.state["mode"] == MODES[0]
+        seen = {layer for layer in LAYERS if state[layer]} if layered else {state["before"], state["after"]}
+        heeded = {layer: layered or layer == "crf" for layer in LAYERS}  # IoU is told with CRF in either view
+        heeded |= {f"{layer}_opacity": layered and layer in seen for layer in LAYERS} | dict.fromkeys(CUTS, "pseudo" in seen)
+        self.enable(before=not layered, after=not layered, iterations=bool(seen & {"pamr", "pseudo"}), **heeded)
+        for layer in LAYERS:  # on: coloured, off: grey; two shades of one colour do not tell which is which
+            self.controls[layer].button_style = "info" if state[layer] else ""
 
     def _list(self, source: Source, anew: bool = False) -> None:
         scores = self._scores(self.controls["run"].value)
@@ -162,9 +172,11 @@ def _questions() -> dict[str, widgets.Widget]:
 def _layers() -> dict[str, widgets.Widget]:
     found = {}
     for layer, (name, opacity) in LAYERS.items():
-        look = {"tooltip": f"{name}: on or off", "button_style": "info", "layout": {"width": "170px"}}
+        look = {"tooltip": f"{name}: on or off", "layout": {"width": "170px"}}
         found[layer] = widgets.ToggleButton(layer == "cam", description=name, **look)
-        slim = {"layout": {"width": "135px"}, "readout": False, "tooltip": f"opacity of {name}"}
-        found[f"{layer}_opacity"] = widgets.FloatSlider(opacity, min=0, max=1, step=0.05, **slim)
+        slim = {"layout": {"width": "144px"}, "style": {"description_width": "50px"}, "tooltip": f"opacity of {name}"}
+        found[f"{layer}_opacity"] = widgets.FloatSlider(
+            opacity, min=0, max=1, step=0.05, description="opacity", readout=False, **slim
+        )
     found["iterations"] = widgets.IntSlider(STEPS, 0, STEPS, description="PAMR steps", **WIDE)
     return found | {key: fraction(name, 0.5) for key, name in CUTS.items()}

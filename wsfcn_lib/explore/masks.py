@@ -57,6 +57,8 @@ class MaskExplorer(Browser):
 
     def adapt(self, key: str) -> None:
         """Filter and order make the list of pictures."""
+        show, cut = self.controls["show"].value, self.controls["show"].value == RECUT or self.fixed["sweep"] is not None
+        self.enable(pair=show in (FOUR, DIFFERENCE, KINDS[2]), opacity=show != DIFFERENCE, score_cut=cut, background=cut)
         if key in ("only", "order"):
             self.fill(self.samples, self.manifest.names, self.scores, anew=key == "order")
 

@@ -84,7 +84,12 @@ class Explorer:
                 control.observe(self._changed, names="value")
 
     def adapt(self, key: str) -> None:
-        """Bring other controls in line with the control `key`, at first and when it has changed: for subclasses."""
+        """Bring other controls in line with the part `key` of the state, at first and when it has changed: for subclasses."""
+
+    def enable(self, **heeded: bool) -> None:
+        """Let those controls be moved that the drawing heeds in the present state."""
+        for key, yes in heeded.items():
+            self.controls[key].disabled = not yes
 
     @property
     def state(self) -> dict:
@@ -106,6 +111,7 @@ class Explorer:
                     self.controls[key].value = value
                 else:
                     self.fixed[key] = value
+                    self.adapt(key)
 
     @contextmanager
     def held(self) -> Iterator[None]:

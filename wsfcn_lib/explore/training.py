@@ -6,13 +6,13 @@ from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
-from PIL import Image
 
 from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.browse import WIDE
 from wsfcn_lib.explore.shell import Explorer, column
 from wsfcn_lib.job import STAGE
 from wsfcn_lib.log import RATES, read_rows
+from wsfcn_lib.panels import first_rows
 from wsfcn_lib.plots import BLUE, GREEN, GREY, ORANGE, PURPLE
 from wsfcn_lib.runs import ROOT, read_run, stop_requested
 
@@ -62,7 +62,7 @@ class TrainingView(Explorer):
         epoch, drawn = self.controls["epoch"], sorted(self.folder.glob("panels/epoch-*.png"))
         with self.held():
             newest, last = epoch.value == epoch.max, int(drawn[-1].stem[6:]) if drawn else 0
-            epoch.max = last
+            epoch.max, epoch.disabled = last, not last
             epoch.value = last if newest else epoch.value
             self.button.disabled = bool(self.stage.get("finished")) or not self.folder.is_dir()
             self.set(**fixed)
@@ -95,9 +95,7 @@ class TrainingView(Explorer):
         path = self.folder / "panels" / f"epoch-{epoch:03d}.png"
         if not path.exists():
             return draw.paragraph("no panel here: one is drawn at the end of each epoch", WIDTH)
-        with Image.open(path) as file:
-            panel = np.asarray(file.convert("RGB"))
-        rows = panel[: round((0.026 + 0.2437 * ROWS) * panel.shape[1])]  # below the titles, four columns of squares
+        rows = first_rows(path, ROWS)
         small = draw.fitted(rows.shape, len(rows), WIDTH, shrink=True)
         return draw.below(draw.paragraph(f"validation images after {epoch + 1} epochs", WIDTH), small(rows))
 
@@ -111,8 +109,9 @@ class TrainingView(Explorer):
         told = f"{self.run.name}: epoch {rows[-1]['epoch']} of {epochs}, step {rows[-1]['step']}"
         if stage.get("finished"):
             return f"{told}; finished in {stage['seconds']:.0f} s"
-        asked = stop_requested(self.folder)
+        asked, at = stop_requested(self.folder), stage.get("stopped_at")
         if state["live"]:
             return f"{told}; " + ("stopping after this step, all is saved" if asked else "in training")
-        ended = "stopped, or about to" if asked else "interrupted, or under way in another process"
+        ended = "interrupted, or under way in another process" if at is None else f"stopped after step {at}"
+        ended = "asked to stop: a training ends after its next step" if asked else ended
         return f"{told}; {ended}. 02_train goes on where it was saved"
