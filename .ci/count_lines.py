@@ -8,7 +8,7 @@ import ast
 import sys
 from pathlib import Path
 
-CORE = ("backbones", "dilated", "modules", "network", "losses", "objective", "pamr", "job", "train")
+CORE = ("backbones", "dilated", "modules", "network", "losses", "objective", "optimiser", "pamr", "job", "train")
 LIMITS = {"core": 900, "rest": 2500, "data": 1300, "explore": 1150}
 
 

@@ -13,7 +13,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "wsfcn_lib"
 LEVELS = (
     ("classes", "config", "provenance", "runs", "downloads", "artefacts", "log", "pictures", "recipes", "crf"),
     ("depthwise", "dilated", "backbones", "modules", "pamr", "losses", "network", "metrics", "plots", "overview", "data"),
-    ("weights", "checkpoints", "released", "objective", "panels", "syncnorm", "job", "train", "preflight"),
+    ("weights", "checkpoints", "released", "objective", "panels", "syncnorm", "optimiser", "job", "train", "preflight"),
     ("tiles", "views", "infer", "subjects", "evaluate", "archives", "export", "quality", "ablation"),
     ("notebook", "report", "explore"),
 )

@@ -88,6 +88,57 @@ def test_the_command_line_says_what_is_missing(tmp_path):
     assert "epohcs" in say(tmp_path, "--settings", tmp_path / "settings.json")
 
 
+EQUAL = """
+import os, sys, torch
+from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.job import Job
+from wsfcn_lib.runs import ROOT
+from wsfcn_lib.train import step_loader, train_step
+
+config, run, out = TrainConfig.model_validate_json(sys.argv[1]), ROOT / sys.argv[2], sys.argv[3]
+job = Job(config, run)
+for module in job.net.modules():
+    if "Dropout" in type(module).__name__:
+        module.p = 0.0
+found = []
+for step, (images, tags, index) in enumerate(step_loader(job.trainset, config, job.accelerator, 0)):
+    if step == 3:
+        break
+    losses = train_step(job.model, job.optimiser, images, tags, config, 1.0, True, job.accelerator.backward)
+    losses = job.accelerator.reduce(torch.tensor(losses), "mean")
+    gradients = {name: p.grad for name, p in job.net.named_parameters() if p.grad is not None}
+    found.append((losses, {name: g.clone() for name, g in gradients.items()}))
+torch.save((found, job.net.state_dict()), f"{out}-{job.accelerator.process_index}")
+"""
+
+
+def test_two_processes_learn_what_one_does(data, tmp_path):  # noqa: F811
+    """The same global batch: losses, gradients, weights and the norms' statistics; gate and dropout, which draw, are off."""
+
+    def learn(name, processes, **changes):
+        script = tmp_path / "equal.py"
+        script.write_text(EQUAL)
+        same = {"gate_rate": 0.0, "optimiser": "sgd", "lr": 0.01, "batch_norm": "synchronised"}
+        config = TrainConfig(data=str(data), **SETTINGS | same | changes).model_dump_json()
+        launched = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] * (processes > 1)
+        command = [sys.executable, *launched, str(script), config, str(tmp_path / name), str(tmp_path / f"{name}.out")]
+        environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return torch.load(tmp_path / f"{name}.out-0")
+
+    (one, state), (two, other) = learn("one", 1), learn("two", 2)
+    for (losses, gradients), (others, other_gradients) in zip(one, two, strict=True):
+        assert losses[1] > 0, "the mask loss takes part"
+        assert torch.allclose(losses, others, atol=1e-5)
+        assert gradients.keys() == {n for n in other_gradients if n in gradients} and len(gradients) > 50
+        for name, gradient in gradients.items():
+            assert (gradient - other_gradients[name]).abs().max() < 1e-5 * max(1, gradient.abs().max()), name
+    assert all(torch.allclose(state[name], other[name], atol=1e-5) for name in state)
+    (apart, _) = learn("apart", 2, batch_norm="process")
+    assert not torch.allclose(one[0][0], apart[0][0], atol=1e-5), "with statistics of each process the losses differ"
+
+
 class Process:
     """One of several processes, as the loader asks for it."""
 

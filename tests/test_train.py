@@ -18,7 +18,7 @@ from wsfcn_lib.job import THREADS, TrainingError, build_accelerator, build_optim
 from wsfcn_lib.log import COLUMNS
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs import RunError, read_run
-from wsfcn_lib.train import lr_factor, show_progress, train
+from wsfcn_lib.train import lr_factor, show_progress, train, train_step
 from wsfcn_lib.weights import WeightsError
 
 SETTINGS = {
@@ -337,3 +337,27 @@ def test_unreachable_taps_are_warned_of(data, tmp_path, capsys):
     next(rows)
     rows.close()
     assert "(7, 36, [36, 72, 108])] see only padding; lower the dilations" in capsys.readouterr().out
+
+
+def test_parts_of_a_batch_give_the_update_of_the_whole(data):
+    """In evaluation mode, where no norm takes statistics from a part and nothing draws, parts change nothing but memory."""
+    images, tags = torch.randn(8, 3, 48, 48), torch.zeros(8, len(GLYPH_CLASSES))
+    tags[:, 0] = 1
+
+    def update(accumulate):
+        config = settings(data, accumulate=accumulate, optimiser="sgd", lr=0.01)
+        torch.manual_seed(0)
+        net, seen = build_network(config.network(len(GLYPH_CLASSES) + 1)).eval(), []
+        net.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+        found = train_step(net, build_optimiser(net, config), images, tags, config, 1.0, True, torch.Tensor.backward)
+        return found, net.state_dict(), seen
+
+    (whole, weights_whole, one), (parts, weights_parts, four) = update(1), update(4)
+    assert (one, four) == ([8], [2] * 4)
+    assert whole == pytest.approx(parts, abs=1e-5) and whole[1] > 0
+    assert all(torch.allclose(weights_whole[name], weights_parts[name], atol=1e-5) for name in weights_whole)
+
+
+def test_a_batch_that_does_not_split_is_refused(data, tmp_path):
+    with pytest.raises(TrainingError, match="batch_size=8 does not split evenly over 1 processes with accumulate=3 parts each"):
+        next(train(settings(data, accumulate=3), tmp_path / "run"))

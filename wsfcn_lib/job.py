@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
-from torch import nn
 from torch.utils.data import DataLoader
 
 from wsfcn_lib.checkpoints import Progress, random_states, save_snapshot, snapshots
@@ -15,9 +14,9 @@ from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.transforms import TrainSet
 from wsfcn_lib.log import RATES, RunLog
 from wsfcn_lib.metrics import mean_average_precision
-from wsfcn_lib.modules import Align
 from wsfcn_lib.network import build_network, unreachable_taps
 from wsfcn_lib.objective import autocast, losses
+from wsfcn_lib.optimiser import build_optimiser
 from wsfcn_lib.panels import write_panel
 from wsfcn_lib.runs import ROOT, RunFolder, peak_memory_mb, read_run, stop_requested
 from wsfcn_lib.syncnorm import synchronise
@@ -25,7 +24,6 @@ from wsfcn_lib.weights import initial_weights, load_published
 
 STAGE = "02_train"
 THREADS = torch.get_num_threads()  # as PyTorch or its environment chose
-FLOW_RATE = 0.01  # of SF2's flow under AdamW, over that of other new weights
 
 
 class TrainingError(RuntimeError):
@@ -169,22 +167,6 @@ def check_sizes(config: TrainConfig, train_images: int, val_images: int, process
     if config.batch_size % (processes * config.accumulate):
         parts = f"{processes} processes with accumulate={config.accumulate} parts each"
         raise TrainingError(f"batch_size={config.batch_size} does not split evenly over {parts}; use a multiple")
-
-
-def build_optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9 over the four parameter groups, as published; or AdamW, over five where there is SF2.
-
-    AdamW takes steps of one size however small the gradient, and nothing in the losses holds SF2's flow in place: at its full
-    rate it grew until the masks lay beside the objects. So there the flow forms a fifth group, at FLOW_RATE.
-    """
-    groups = net.parameter_groups(config.lr, config.weight_decay, config.lr_multipliers)
-    if config.optimiser == "adamw":
-        flow = {id(m.flow.weight) for m in net.modules() if isinstance(m, Align)}
-        slow = [groups[2] | {"params": [p for p in groups[2]["params"] if id(p) in flow], "lr": FLOW_RATE * groups[2]["lr"]}]
-        groups[2]["params"] = [p for p in groups[2]["params"] if id(p) not in flow]
-        groups += slow if flow else []
-    groups = [group | {"base_lr": group["lr"]} for group in groups]
-    return torch.optim.SGD(groups, momentum=0.9) if config.optimiser == "sgd" else torch.optim.AdamW(groups, fused=True)
 
 
 @torch.no_grad()
