@@ -1,0 +1,247 @@
+"""How fast is the library, beside the direct formulations in tests/oracles.py? Writes data/results/bench/{cpu,gpu}.json.
+
+    make bench                                                        # all stages, some minutes on two cores
+    .venv/bin/python tests/benchmarks/bench.py --only pamr fca        # prints these, writes nothing
+
+Nothing else should run meanwhile. Each stage: the same inputs and the same process for both; the best of several calls.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+from torch.nn.functional import interpolate
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
+
+from measure import compare, largest, share, timed  # noqa: E402
+
+import oracles  # noqa: E402
+from wsfcn_lib import NetConfig, TrainConfig  # noqa: E402
+from wsfcn_lib.crf import BILATERAL_SXY, crf, crf_many  # noqa: E402
+from wsfcn_lib.data.transforms import TrainSet, normalise  # noqa: E402
+from wsfcn_lib.metrics import ConfusionMatrix  # noqa: E402
+from wsfcn_lib.modules import FCA  # noqa: E402
+from wsfcn_lib.network import build_network  # noqa: E402
+from wsfcn_lib.optimiser import build_optimiser  # noqa: E402
+from wsfcn_lib.pamr import pamr  # noqa: E402
+from wsfcn_lib.provenance import code_state, provenance  # noqa: E402
+from wsfcn_lib.recipes import crf_masks  # noqa: E402
+from wsfcn_lib.runs import atomic_write  # noqa: E402
+from wsfcn_lib.train import train_step  # noqa: E402
+from wsfcn_lib.views import SCALES, predict_masks  # noqa: E402
+
+SEED = 0
+
+
+def smooth(*size, cells=8, noise=0.03):
+    """Random pictures (B, C, H, W) in [0, 1] with regions and edges, as photographs have."""
+    coarse = torch.rand(*size[:2], cells, cells)
+    return (interpolate(coarse, size[2:], mode="bicubic") + noise * torch.randn(*size)).clamp(0, 1)
+
+
+def picture(height, width):
+    """One of these as (H, W, 3) uint8."""
+    return np.ascontiguousarray((255 * smooth(1, 3, height, width)[0].permute(1, 2, 0)).byte().numpy())
+
+
+def bench_pamr(device):
+    images, masks = smooth(4, 3, 81, 81).to(device), smooth(4, 21, 81, 81).to(device)
+    return compare("pamr", lambda: pamr(images, masks).cpu(), lambda: oracles.pamr(images.cpu(), masks.cpu()), largest, device)
+
+
+def bench_confusion(device):
+    truth, prediction = (smooth(1, 21, 375, 500)[0].argmax(0).byte().numpy() for _ in range(2))
+
+    def fast():
+        matrix = ConfusionMatrix(21)
+        matrix.update(prediction, truth)
+        return matrix.matrix
+
+    return compare("confusion", fast, lambda: oracles.confusion(prediction, truth, 21), largest, torch.device("cpu"))
+
+
+def photograph(height, width):
+    """matplotlib's portrait of Grace Hopper (US Navy, public domain), (H, W, 3) uint8; noise would not do for a CRF."""
+    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as file:
+        return np.array(file.convert("RGB").resize((width, height), Image.Resampling.BICUBIC))
+
+
+def bench_crf(device):
+    image = photograph(375, 500)
+    masks, tags = (4 * smooth(1, 21, 375, 500)[0]).softmax(0).numpy(), np.zeros(20, bool)
+    tags[[2, 14]] = True  # with the background three classes
+
+    def direct():
+        return oracles.crf(crf_masks(masks, tags, "wsfcn"), image, BILATERAL_SXY["wsfcn"])
+
+    row = compare("crf", lambda: crf(image, masks, tags), direct, share, torch.device("cpu"), (3, 2))
+    seconds = {}
+    for processes in (1, 2):
+        jobs = [(str(number), image, masks, tags, "wsfcn") for number in range(24)]
+        list(crf_many(jobs[:2], processes))
+        seconds[processes] = timed(lambda: list(crf_many(jobs, processes)), 1)[0]  # noqa: B023 - called at once
+    return row | {"pool_ratio": round(seconds[1] / seconds[2], 2), "pool_processes": 2, "images": 24}
+
+
+def bench_inference(device, bf16=False):
+    torch.manual_seed(SEED)
+    net = build_network(NetConfig()).to(memory_format=torch.channels_last).eval().to(device)
+    image = picture(188, 250)
+    own = oracles.predict_masks(net, image, SCALES)[0] if device.type == "cpu" else None
+    name = "inference_bf16" if bf16 else "inference"
+
+    def difference(found, canvas):
+        return largest(found.masks, canvas[0] if own is None else own)
+
+    direct = build_network(NetConfig()).eval()
+    direct.load_state_dict(net.state_dict())
+    return compare(
+        name,
+        lambda: predict_masks(net, image, SCALES, bf16=bf16),
+        lambda: oracles.predict_masks(direct.to(device), image, SCALES, canvas=512),
+        difference,
+        device,
+        (1, 1) if device.type == "cpu" else (3, 1),
+    )
+
+
+def bench_fca(device):
+    net, x = FCA(4096, 256, (1, 12, 24, 36)).eval().to(device), torch.randn(4, 4096, 41, 41, device=device)
+
+    @torch.no_grad()
+    def fast():
+        return net(x).cpu()
+
+    def direct():
+        with oracles.all_taps():
+            return fast()
+
+    return compare("fca", fast, direct, largest, device, (3, 3))
+
+
+def bench_train_step(device, batch=2):
+    torch.manual_seed(SEED)
+    seen = smooth(batch, 3, 321, 321)
+    tags = torch.zeros(batch, 20)
+    tags[:, [2, 14]] = 1
+    images = torch.stack([normalise((255 * one.permute(1, 2, 0)).byte().numpy()) for one in seen])
+    fast_settings, state = TrainConfig(precision="bf16"), build_network(NetConfig()).state_dict()
+
+    def network(memory_format):
+        net = build_network(NetConfig()).to(device, memory_format=memory_format).train()
+        net.load_state_dict(state)
+        return net, build_optimiser(net, fast_settings)
+
+    net, optimiser = network(torch.channels_last)
+    fast_images = images.to(device, memory_format=torch.channels_last)
+
+    def fast():
+        torch.manual_seed(SEED)
+        return train_step(net, optimiser, fast_images, tags.to(device), fast_settings, 1.0, True, torch.Tensor.backward)
+
+    plain, plain_optimiser = network(torch.contiguous_format)
+
+    def direct():
+        torch.manual_seed(SEED)
+        out = plain(images.to(device))
+        losses = oracles.train_losses(out, seen.to(device), tags.to(device))
+        plain_optimiser.zero_grad()
+        sum(losses).backward()
+        plain_optimiser.step()
+        return [loss.item() for loss in losses]
+
+    def difference(a, b):  # of the losses, in relation to them; both in the first step
+        return largest(a, b) / max(b)
+
+    return compare("train_step", fast, direct, difference, device, (1, 1), memory=device.type == "cuda")
+
+
+def bench_loading(device):
+    """Images a second that one loader process decodes, augments and normalises at the paper's crop."""
+    home = ROOT / "data" / "results" / "bench"
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / ".picture.jpg"
+    Image.fromarray(picture(375, 500)).save(path, quality=90)
+    data = TrainSet.__new__(TrainSet)
+    TrainSet.__init__(data, _OnePicture(path), "train", 321, SEED)
+    seconds, _ = timed(lambda: [data[0, index] for index in range(32)], 3)
+    path.unlink()
+    print(f"{'loading':16} {32 / seconds:8.1f} images/s in one process, 500x375 to a crop of 321", flush=True)
+    return {"stage": "loading", "images_per_second": round(32 / seconds, 1), "device": "cpu"}
+
+
+class _OnePicture:
+    """A manifest of 32 times one picture."""
+
+    def __init__(self, path):
+        self.sample = type("Sample", (), {"image": path, "tags": (True, False)})
+
+    def samples(self, split):
+        return [self.sample] * 32
+
+
+def bench_import(device):
+    """Seconds that the library adds to importing torch, each in a fresh process; the best of three."""
+
+    def seconds(code):
+        code = f"import time; b = time.perf_counter(); {code}; print(time.perf_counter() - b)"
+        runs = [subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True) for _ in range(3)]
+        return min(float(run.stdout) for run in runs)
+
+    torch_alone = seconds("import torch")
+    more = {
+        "package": seconds("import torch, wsfcn_lib") - torch_alone,
+        "network": seconds("import torch, wsfcn_lib; wsfcn_lib.WSFCN") - torch_alone,
+        "segment": seconds("import torch, wsfcn_lib; wsfcn_lib.segment") - torch_alone,
+    }
+    print(f"{'import':16} torch {torch_alone:.2f} s; on top " + ", ".join(f"{k} {v:.2f} s" for k, v in more.items()), flush=True)
+    return {"stage": "import", "torch": round(torch_alone, 3), "device": "cpu"} | {k: round(v, 3) for k, v in more.items()}
+
+
+STAGES = {
+    "pamr": bench_pamr,
+    "confusion": bench_confusion,
+    "crf": bench_crf,
+    "fca": bench_fca,
+    "inference": bench_inference,
+    "inference_bf16": lambda device: bench_inference(device, bf16=True),
+    "train_step": bench_train_step,
+    "loading": bench_loading,
+    "import": bench_import,
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=STAGES, help="these stages; nothing is written")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    device, rows, began = torch.device(options.device), [], time.perf_counter()
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}, seed {SEED}")
+    print(f"{'stage':16} {'ratio':>10} {'here':>14} {'direct':>14}")
+    for name in options.only or STAGES:
+        torch.manual_seed(SEED)
+        rows.append(STAGES[name](device))
+    if not options.only:
+        home = ROOT / "data" / "results" / "bench"
+        home.mkdir(parents=True, exist_ok=True)
+        name = {"cpu": "cpu", "cuda": "gpu"}[device.type]
+        atomic_write(home / f"{name}.json", json.dumps(rows, indent=1) + "\n")
+        facts = provenance(device.type) | code_state() | {"threads": torch.get_num_threads(), "seed": SEED}
+        facts |= {"command": "make bench", "seconds": round(time.perf_counter() - began, 1)}
+        atomic_write(home / f"{name}_machine.json", json.dumps(facts, indent=1) + "\n")
+        print(f"written: data/results/bench/{name}.json")
+
+
+if __name__ == "__main__":
+    main()
