@@ -14,7 +14,7 @@ LEVELS = (
     ("classes", "config", "provenance", "runs", "downloads", "artefacts", "log", "pictures", "recipes", "crf"),
     ("depthwise", "backbones", "modules", "pamr", "losses", "network", "metrics", "plots", "overview", "data"),
     ("weights", "checkpoints", "released", "objective", "panels", "job", "train", "preflight"),
-    ("infer", "subjects", "evaluate", "archives", "export", "quality", "ablation"),
+    ("infer", "subjects", "evaluate", "archives", "export", "quality", "counts", "effects", "costs", "ablation"),
     ("notebook", "report", "explore"),
 )
 ORDER = {name: (level, place) for level, names in enumerate(LEVELS) for place, name in enumerate(names)}
