@@ -23,10 +23,12 @@ def test_cells_come_seed_by_seed():
     assert [cell["seed"] for cell in found.values()] == [3] * 4 + [5] * 4
     assert [(cell["context"], cell["fusion"]) for cell in found.values()] == 2 * CORNERS and len(set(CORNERS)) == 4
     assert list(found)[:2] == ["aspp-gci-s3", "aspp-sf2-s3"] and found["fca-sf2-s5"] == BOTH | {"seed": 5}
+    more = cells([3, 5], baseline=True, details=1)
+    assert len(more) == 2 * 5 + len(DETAILS) and "no-align-s3" in more and "no-align-s5" not in more and "cam-s5" in more
 
 
 def test_every_cell_is_a_valid_training_and_differs():
-    found, base = cells([0], baseline=True, details=True), TrainConfig(backbone="tiny", width=16, gate_rate=0.3)
+    found, base = cells([0], baseline=True, details=1), TrainConfig(backbone="tiny", width=16, gate_rate=0.3)
     configs = {name: TrainConfig(**base.model_dump() | change) for name, change in found.items()}
     assert len({str(config) for config in configs.values()}) == len(found) == 5 + len(DETAILS)
     assert configs["cam-s0"].context == "none" and configs["no-size-penalty-s0"].size_power is None

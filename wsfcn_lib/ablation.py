@@ -42,15 +42,19 @@ DETAILS = {  # inside the modules: one line each, all else as in WS-FCN
 QUICK = EvalSettings(images="val", snapshot="last", scales=(1.0,), use_crf=False)
 
 
-def cells(seeds: Iterable[int], baseline: bool = False, details: bool = False) -> dict[str, dict]:
-    """{name: settings in which a cell differs}: the grid, and if asked for the CAM baseline and DETAILS.
+def cells(seeds: Iterable[int], baseline: bool = False, details: int = 0) -> dict[str, dict]:
+    """{name: settings in which a cell differs}: the grid, if asked the CAM baseline, and DETAILS for so many of the seeds.
 
     Seed by seed, the grid first, so that an interrupted ablation holds whole seeds.
     """
     kinds = {f"{context}-{fusion}": {"context": context, "fusion": fusion} for context, fusion in CORNERS}
     kinds |= {"cam": {"context": "none"}} if baseline else {}
-    kinds |= {name.replace(" ", "-"): BOTH | change for name, change in DETAILS.items()} if details else {}
-    return {f"{name}-s{seed}": change | {"seed": seed} for seed in seeds for name, change in kinds.items()}
+    inside = {name.replace(" ", "-"): BOTH | change for name, change in DETAILS.items()}
+    found = {}
+    for place, seed in enumerate(seeds):
+        chosen = kinds | inside if place < details else kinds
+        found |= {f"{name}-s{seed}": change | {"seed": seed} for name, change in chosen.items()}
+    return found
 
 
 def variant_of(cell: str) -> str:
