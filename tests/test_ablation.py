@@ -1,13 +1,14 @@
 """The ablation grid: its cells, their names, and cells for real: alone, again, stopped, and several at a time."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from wsfcn_lib import ablation
-from wsfcn_lib.ablation import BOTH, DETAILS, QUICK, STAGE, cells, is_measured, run_cell, run_cells, variant_of
+from wsfcn_lib.ablation import BOTH, DETAILS, QUICK, STAGE, borrow, cells, is_measured, run_cell, run_cells, variant_of
 from wsfcn_lib.checkpoints import load_snapshot
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.counts import FILE
@@ -97,6 +98,24 @@ def test_a_training_of_before_a_setting_existed_is_taken(config, tmp_path, monke
         run_cell(config.model_copy(update={"align": False}), tmp_path / "cell")
 
 
+def test_the_training_of_the_run_itself_serves_as_a_cell(config, tmp_path, monkeypatch):
+    run, other = tmp_path / "run", config.model_copy(update={"align": False})
+    rows, places = run_cell(config, run), {tmp_path / name: config for name in ("a", "b")}
+    (tmp_path / "b").mkdir()
+    borrow(run, places | {tmp_path / "c": other})
+    assert (tmp_path / "a" / "log.csv").exists() and not any((tmp_path / "b").iterdir()) and not (tmp_path / "c").exists()
+    monkeypatch.setattr(ablation, "train", lambda *_: pytest.fail("it is trained already"))
+    assert [row["mean_iou"] for row in run_cell(config.model_copy(update={"workers": 1}), tmp_path / "a")] == [
+        row["mean_iou"] for row in rows
+    ]
+    record = json.loads((run / "run.json").read_text())
+    record["stages"]["02_train"]["finished"] = False
+    (run / "run.json").write_text(json.dumps(record))
+    borrow(run, {tmp_path / "d": config})
+    assert not (tmp_path / "d").exists(), "half a training is none"
+
+
+@pytest.mark.slow
 def test_several_at_a_time_give_the_same(config, tmp_path, monkeypatch, capsys):
     names = ("aspp-sf2-s7", "cam-s7")
     both = dict(zip(names, (config, config.model_copy(update={"context": "none"}))))
@@ -105,9 +124,13 @@ def test_several_at_a_time_give_the_same(config, tmp_path, monkeypatch, capsys):
     two = run_cells({tmp_path / "two" / name: each for name, each in both.items()}, jobs=2)
     pd.testing.assert_frame_equal(pd.DataFrame(one), pd.DataFrame(two))
     assert {row["variant"] for row in two} == {"ASPP + SF2", "CAM baseline"} and "cam-s7 is trained" in capsys.readouterr().out
-    broken = config.model_copy(update={"data": str(tmp_path / "absent")})
-    with pytest.raises(RunError, match="fca-s7 failed: .*absent.*01_prepare_data"):
-        run_cells({tmp_path / "three" / "fca-s7": broken}, jobs=2)
+
+
+def test_a_process_that_fails_is_told(config, tmp_path, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, stderr="Traceback\n  somewhere\nDataError: run notebooks/01_prepare_data\n")
+    monkeypatch.setattr(ablation.subprocess, "run", lambda *given, **options: failed)
+    with pytest.raises(RunError, match="^cam-s7 failed: DataError: run notebooks/01_prepare_data$"):
+        run_cells({tmp_path / "cam-s7": config}, jobs=2)
 
 
 def test_a_stopped_or_outdated_cell_is_no_result(config, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ import yaml
 from keep_outputs import HASH
 from PIL import Image
 
-from wsfcn_lib.runs import ROOT, RUNS, code_hash, read_run
+from wsfcn_lib.runs import ROOT, RUNS, RunFolder, code_hash, read_run
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMOKE = ROOT / "notebooks" / "params" / "smoke.yaml"
@@ -94,6 +94,23 @@ def test_papermill_alone_takes_the_same_file_and_reopens_the_run(smoke, tmp_path
     )
     assert (run / "log.csv").read_bytes() == before and sorted((run / "checkpoints").iterdir()) == weights
     assert "trained already" in (tmp_path / "out.ipynb").read_text()
+
+
+@pytest.mark.notebooks
+def test_a_cluster_trains_cells_task_by_task(smoke, tmp_path):
+    """A task works in its own cells' folders and ends well, while another process holds the run."""
+    run, params, _ = smoke
+    given = yaml.safe_load(params.read_text()) | {"only": "no-align-s0", "details": 1}
+    options = {"cwd": tmp_path, "progress_bar": False}
+    with RunFolder.open(run, {}, "another"):
+        before = (run / "run.json").read_bytes()
+        papermill.execute_notebook(ROOT / "notebooks/04_ablations.ipynb", tmp_path / "out.ipynb", given, **options)
+    assert (run / "run.json").read_bytes() == before
+    assert read_run(run / "ablation" / "no-align-s0")["stages"]["04_ablations"]["finished"]
+    with pytest.raises(papermill.PapermillExecutionError, match="'no-aline-s0' must name cells of these: aspp-gci-s0"):
+        papermill.execute_notebook(
+            ROOT / "notebooks/04_ablations.ipynb", tmp_path / "out.ipynb", given | {"only": "no-aline-s0"}, **options
+        )
 
 
 @pytest.mark.notebooks

@@ -5,6 +5,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,7 @@ from wsfcn_lib.effects import CORNERS
 from wsfcn_lib.evaluate import EvalSettings, evaluate
 from wsfcn_lib.job import FREE, THREADS, build_accelerator
 from wsfcn_lib.job import STAGE as TRAINING
-from wsfcn_lib.runs import ROOT, RunError, RunFolder, plain, provenance, read_run
+from wsfcn_lib.runs import ROOT, RunError, RunFolder, atomic_write, compare, plain, provenance, read_run
 from wsfcn_lib.train import show_progress, train
 
 STAGE = "04_ablations"
@@ -61,6 +62,18 @@ def variant_of(cell: str) -> str:
     """What a cell is called in tables: the words of its name, without the seed."""
     name = cell.rpartition("-s")[0]
     return TITLES.get(name, name.replace("-", " "))
+
+
+def borrow(run: Path, configs: Mapping[Path, TrainConfig]) -> None:
+    """Copy the run's own finished training into a cell of the same settings that has not begun, which then need not train."""
+    stage = read_run(run)["stages"].get(TRAINING, {})
+    then = TrainConfig().model_dump() | stage.get("settings", {})
+    for folder, config in configs.items():
+        same = not [row for row in compare(then, config.model_dump()) if row[0] not in FREE]
+        if same and stage.get("finished") and not folder.exists():
+            shutil.copytree(run / "checkpoints", folder / "checkpoints", ignore=shutil.ignore_patterns("state-*"))
+            shutil.copy(run / "log.csv", folder)
+            atomic_write(folder / "run.json", json.dumps({"stages": {TRAINING: stage}}))
 
 
 def is_measured(folder: Path, settings: EvalSettings) -> bool:
