@@ -8,6 +8,7 @@ import pandas as pd
 from wsfcn_lib.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, Figure, styled
 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
+ABOVE = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderpad": 0.2, "columnspacing": 1.2}  # beside the title
 
 
 @styled
@@ -23,7 +24,7 @@ def ablation(table: pd.DataFrame, effects: pd.DataFrame | None = None) -> Figure
     groups = table.groupby("variant", sort=False)
     mean, spread, most = groups[measures].mean(), groups[measures].std().fillna(0), groups.size().max()
     costs = groups["cost"].first() if "cost" in table else pd.Series("", mean.index)
-    tall = [1.1 + (0.2 + 0.22 * len(measures)) * len(mean), 0.9 + 0.42 * len(effects) if effects is not None else 0]
+    tall = [1.1 + (0.2 + 0.3 * len(measures)) * len(mean), 0.9 + 0.42 * len(effects) if effects is not None else 0]
     figure = Figure((9, sum(tall)), layout="constrained")
     axis, *below = figure.subplots(1 + (effects is not None), height_ratios=tall[: 1 + (effects is not None)], squeeze=False)[
         :, 0
@@ -38,10 +39,12 @@ def ablation(table: pd.DataFrame, effects: pd.DataFrame | None = None) -> Figure
             seeds = mean.index.get_indexer(table.variant)
             axis.plot(table[measure], rows[seeds], "o", ms=3.5, color="white", mec=colour, zorder=3)
     axis.set_yticks(range(len(mean)), [f"{name}\n{costs[name]}".strip() for name in mean.index], color="black")
-    title = f"Variants: mean ± standard deviation of up to {most} seeds" if most > 1 else "Variants: one run each"
-    axis.set(title=title, xlabel="mIoU", ylim=(len(mean) - 0.5, -0.5))
+    title, told = (
+        (f"Variants, {most} seeds", "mIoU, mean ± standard deviation") if most > 1 else ("Variants, one run each", "mIoU")
+    )
+    axis.set(title=title, xlabel=told, ylim=(len(mean) - 0.5, -0.5))
     if len(measures) > 1:
-        figure.legend(loc="outside right upper")
+        axis.legend(**ABOVE, ncols=len(measures))
     for axis in below:
         _intervals(axis, effects)
     return figure
@@ -56,9 +59,9 @@ def _intervals(axis, effects: pd.DataFrame) -> None:
     axis.plot(effects.points, range(len(effects)), "o", color="black", ms=6)
     axis.axvline(0, color=GREY, lw=1)
     axis.set_yticks(range(len(effects)), [textwrap.fill(change, 26) for change in effects.change], color="black")
-    axis.set(title="Effects: mean, and 95 % intervals", xlabel="points of mIoU", ylim=(len(effects) - 0.4, -0.6))
+    axis.set(title="Effects, with intervals", xlabel="points of mIoU", ylim=(len(effects) - 0.4, -0.6))
     if axis.get_legend_handles_labels()[0]:
-        axis.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        axis.legend(**ABOVE, ncols=2)
 
 
 @styled
