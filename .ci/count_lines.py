@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 CORE = ("backbones", "modules", "network", "losses", "objective", "pamr", "job", "train")
-LIMITS = {"core": 925, "rest": 2700, "data": 1300, "explore": 1150}
+LIMITS = {"core": 900, "rest": 2700, "data": 1300, "explore": 1150}
 
 
 def code_lines(path: Path) -> int:

@@ -126,6 +126,18 @@ def test_several_at_a_time_give_the_same(config, tmp_path, monkeypatch, capsys):
     assert {row["variant"] for row in two} == {"ASPP + SF2", "CAM baseline"} and "cam-s7 is trained" in capsys.readouterr().out
 
 
+def test_processes_take_the_gpus_in_turn(config, tmp_path, monkeypatch):
+    places, done = [], subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(ablation.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(ablation.subprocess, "run", lambda *_, env, **__: places.append(env.get("CUDA_VISIBLE_DEVICES")) or done)
+    monkeypatch.setattr(ablation, "run_cell", lambda *_: [])
+    folders = {tmp_path / f"cam-s{seed}": config for seed in range(4)}
+    for visible, expected in (("", "0011"), ("3,5", "3355")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        run_cells(folders, jobs=2)
+        assert "".join(sorted(places[-4:])) == expected
+
+
 def test_a_process_that_fails_is_told(config, tmp_path, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, stderr="Traceback\n  somewhere\nDataError: run notebooks/01_prepare_data\n")
     monkeypatch.setattr(ablation.subprocess, "run", lambda *given, **options: failed)

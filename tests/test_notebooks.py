@@ -1,5 +1,6 @@
 """The notebooks at work: one pass over all of them with the smallest settings, and the committed outputs once more."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -52,6 +53,10 @@ def test_one_pass_leaves_a_whole_run(smoke):
     assert metrics["images"] == yaml.safe_load(SMOKE.read_text())["test_images"]
     for name in ("log.csv", "per_image.csv", "ablation.csv", "panels/epoch-000.png", "report.html"):
         assert (run / name).stat().st_size > 100, name
+    with open(run / "ablation" / "table.csv", newline="") as file:
+        cells = list(csv.DictReader(file))
+    columns = ["dataset", "run", "variant", "context", "fusion", "seed", "recipe", "crf", "tags", "mean_iou"]
+    assert list(cells[0])[:10] == columns and len(cells) == 5 * 4, "four corners and the CAM baseline; recipes and tags"
     assert f"{metrics['mean_iou']:.4f}" in done.stdout and str(run / "report.html") in done.stdout
 
 

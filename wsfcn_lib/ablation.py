@@ -139,8 +139,9 @@ def run_cells(configs: Mapping[Path, TrainConfig], settings: EvalSettings = QUIC
 
 def _apart(folder: Path, config: TrainConfig, settings: EvalSettings, number: int) -> None:
     """One cell in a process of its own; RunError with what it said where it fails."""
-    gpus = torch.cuda.device_count()
-    place = {"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus > 1 else {}
+    gpus = range(torch.cuda.device_count())
+    seen = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, gpus))).split(",")
+    place = {"CUDA_VISIBLE_DEVICES": seen[number % len(gpus)]} if len(gpus) > 1 else {}
     given = json.dumps({"training": config.model_dump(), "evaluation": settings.model_dump()})
     command = [sys.executable, "-m", "wsfcn_lib.ablation", str(folder)]
     done = subprocess.run(command, input=given, text=True, capture_output=True, cwd=ROOT, env=os.environ | place)
