@@ -157,6 +157,7 @@ def test_the_animals_ablation_has_the_finished_trainings_for_cells():
     assert (
         given["04_ablations"]["ablation_scales"] == given["05_evaluate"]["scales"] == stages.read_params(FILES[OURS[0]])["scales"]
     )
+    assert [given["04_ablations"][f"ablation_{key}"] for key in ("images", "snapshot")] == [evaluation(OURS[0]).images, "best"]
     assert given["04_ablations"]["ablation_images"] == "test" and given["04_ablations"]["ablation_crf"]
     same = {key: value for key, value in given["01_prepare_data"].items() if key != "run"}
     assert same.items() <= values_of(OURS[0])["01_prepare_data"].items()
