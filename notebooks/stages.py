@@ -89,10 +89,11 @@ def pointless(stage: str, values: dict[str, dict]) -> str:
     """Why a stage cannot say anything about these data; nothing where it can, or where they are not there yet."""
     data = ROOT / values["02_train"]["data"]
     try:
-        masked = stage != "04_ablations" or any(sample.mask for sample in Manifest.load(data).samples("val"))
+        split = values["04_ablations"]["ablation_images"]
+        masked = stage != "04_ablations" or any(sample.mask for sample in Manifest.load(data).samples(split))
     except DataError:
         return ""  # the notebook will meet the fault too, and tell it
-    return "" if masked else "no validation image has a mask to compare by"
+    return "" if masked else f"no image of {split} has a mask to compare by"
 
 
 def put_aside(run: Path, values: dict[str, dict]) -> None:

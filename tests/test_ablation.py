@@ -1,97 +1,47 @@
-"""The ablation grid: cells, effects with known answers, the wording for one seed and several, and one cell for real."""
+"""The ablation grid: its cells, their names, and cells for real: alone, again, stopped, and several at a time."""
 
+import json
+import subprocess
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from wsfcn_lib import ablation
-from wsfcn_lib.ablation import CORNERS, cells, conclusion, effects, run_cell
+from wsfcn_lib.ablation import BOTH, DETAILS, QUICK, STAGE, borrow, cells, is_measured, run_cell, run_cells, variant_of
 from wsfcn_lib.checkpoints import load_snapshot
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.counts import FILE
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.glyphs import GlyphSettings
 from wsfcn_lib.data.prepare import SourceSettings, prepare
+from wsfcn_lib.effects import CORNERS
 from wsfcn_lib.runs import RunError, read_run
-
-
-def grid(context, fusion, together=0.0, seeds=1, noise=0.0):
-    """A table of known effects in points: FCA brings `context`, SF2 `fusion`, and the pair `together` on top of both."""
-    rng, rows = np.random.default_rng(0), []
-    for cell in cells(range(seeds)):
-        fca, sf2 = cell["context"] == "fca", cell["fusion"] == "sf2"
-        points = 40 + 5 * cell["seed"] + context * fca + fusion * sf2 + together * (fca and sf2) + noise * rng.normal()
-        rows.append(cell | {"variant": f"{cell['context']} + {cell['fusion']}", "mean_iou": points / 100})
-    return pd.DataFrame(rows)
-
-
-def points(table, **options):
-    return effects(table, **options).set_index("effect").points.to_dict()
 
 
 def test_cells_come_seed_by_seed():
     found = cells([3, 5])
-    assert [cell["seed"] for cell in found] == [3] * 4 + [5] * 4
-    assert [(cell["context"], cell["fusion"]) for cell in found] == 2 * CORNERS and len(set(CORNERS)) == 4
+    assert [cell["seed"] for cell in found.values()] == [3] * 4 + [5] * 4
+    assert [(cell["context"], cell["fusion"]) for cell in found.values()] == 2 * CORNERS and len(set(CORNERS)) == 4
+    assert list(found)[:2] == ["aspp-gci-s3", "aspp-sf2-s3"] and found["fca-sf2-s5"] == BOTH | {"seed": 5}
+    more = cells([3, 5], baseline=True, details=1)
+    assert len(more) == 2 * 5 + len(DETAILS) and "no-align-s3" in more and "no-align-s5" not in more and "cam-s5" in more
 
 
-@pytest.mark.parametrize("effect", [3, 0, -3])
-@pytest.mark.parametrize("seeds", [1, 4])
-def test_known_effects_are_found(effect, seeds):
-    assert points(grid(effect, 1, seeds=seeds)) == pytest.approx({"context": effect, "fusion": 1, "interaction": 0})
-    assert points(grid(2, effect, seeds=seeds)) == pytest.approx({"context": 2, "fusion": effect, "interaction": 0})
-    mixed = points(grid(0, 0, effect, seeds))  # only the pair: half of it falls to each module's mean
-    assert mixed == pytest.approx({"context": effect / 2, "fusion": effect / 2, "interaction": effect})
+def test_every_cell_is_a_valid_training_and_differs():
+    found, base = cells([0], baseline=True, details=1), TrainConfig(backbone="tiny", width=16, gate_rate=0.3)
+    configs = {name: TrainConfig(**base.model_dump() | change) for name, change in found.items()}
+    assert len({str(config) for config in configs.values()}) == len(found) == 5 + len(DETAILS)
+    assert configs["cam-s0"].context == "none" and configs["no-size-penalty-s0"].size_power is None
+    assert {config.gate_rate for config in configs.values()} == {0, 0.3, 0.5}
+    assert {config.pamr_iterations for config in configs.values()} == {0, 5, 10}
+    assert all("/" not in name and " " not in name for name in found), "names of folders"
 
 
-def test_spread_is_that_of_the_seeds():
-    table = grid(3, 0, seeds=2)
-    table.loc[(table.seed == 1) & (table.context == "fca"), "mean_iou"] += 0.02  # the effect is 3 at seed 0 and 5 at seed 1
-    found = effects(table).set_index("effect").loc["context"]
-    assert (found.points, found.sd, found.seeds) == (pytest.approx(4), pytest.approx(np.sqrt(2)), 2)
-    assert (found.high - found.low) / 2 == pytest.approx(12.706 * np.sqrt(2) / np.sqrt(2), rel=1e-3)  # t of one degree of freedom
-    assert effects(grid(3, 0)).loc[:, ["sd", "low", "high"]].isna().all(axis=None)
-
-
-def test_order_of_rows_and_other_columns_do_not_matter():
-    table = grid(3, -3, 1, seeds=3, noise=0.5)
-    shuffled = table.sample(frac=1, random_state=1).assign(mean_iou_1stage=table.mean_iou / 2)
-    assert points(shuffled) == pytest.approx(points(table))
-    assert points(shuffled, measure="mean_iou_1stage")["context"] == pytest.approx(points(table)["context"] / 2)
-
-
-def test_a_missing_or_double_cell_is_an_error():
-    table = grid(1, 1, seeds=2)
-    for broken in (
-        table.iloc[:-1],
-        pd.concat([table, table.iloc[[0]]]),
-        table.assign(mean_iou=np.nan),
-        table[table.fusion == "sf2"],
-    ):
-        with pytest.raises(ValueError, match="must occur once per seed"):
-            effects(broken)
-
-
-@pytest.mark.parametrize("size, sign", [(3, "+3.0"), (0, "+0.0"), (-3, "-3.0")])
-def test_one_seed_claims_nothing(size, sign):
-    words = conclusion(grid(size, 0))
-    assert f"FCA instead of ASPP: {sign} points." in words and words.endswith("One seed: no claim about the modules.")
-    assert not any(claim in words for claim in ("a gain.", "a loss", "interval", "nan", "not told apart"))
-
-
-@pytest.mark.parametrize("size, verdict", [(3, "a gain"), (0, "not told apart from no effect"), (-3, "a loss")])
-def test_several_seeds_are_judged_by_their_spread(size, verdict):
-    words = conclusion(grid(size, 0, seeds=6, noise=0.4))
-    first, second = words.split("SF2 instead of GCI")
-    assert first.startswith("FCA instead of ASPP") and first.rstrip(" .").endswith(f": {verdict}")
-    assert "not told apart from no effect" in second and "6 seeds" in words and "One seed" not in words
-
-
-def test_a_gain_within_the_spread_is_not_claimed():
-    table = grid(3, 0, seeds=3)
-    table["mean_iou"] += 0.06 * (table.seed - 1) * (table.context == "fca")  # gains of -3, 3 and 9 points
-    assert points(table)["context"] == pytest.approx(3) and "a gain." not in conclusion(table)
+def test_variants_are_named_by_the_switches():
+    assert [
+        variant_of(name) for name in ("fca-sf2-s0", "aspp-gci-s12", "aspp-sf2-s1", "cam-s0", "no-align-s2", "gate-rate-0.5-s0")
+    ] == ["FCA + SF2 (WS-FCN)", "ASPP + GCI (1-stage)", "ASPP + SF2", "CAM baseline", "no align", "gate rate 0.5"]
 
 
 @pytest.fixture(scope="module")
@@ -104,21 +54,95 @@ def config(tmp_path_factory):
 
 
 def test_a_cell_is_trained_measured_and_then_reused(config, tmp_path, monkeypatch):
-    row = run_cell(config, tmp_path / "cell")
-    assert list(row)[:4] == ["variant", "context", "fusion", "seed"] and row["variant"] == "ASPP + SF2" and row["seed"] == 7
-    assert all(0 <= row[key] <= 1 for key in ("mean_iou", "mean_iou_1stage", "mean_iou_true_tags"))
-    net, _, facts = load_snapshot(tmp_path / "cell" / "checkpoints" / "last.safetensors")
-    assert row["parameters"] == sum(p.numel() for p in net.parameters()) and facts["epoch"] == 1
-    assert row["images_per_second"] > 0 and row["seconds"] > 0
+    rows = run_cell(config, tmp_path / "cell")
+    columns = ["dataset", "run", "variant", "context", "fusion", "seed", "recipe", "crf", "tags", "mean_iou"]
+    assert list(rows[0])[:10] == columns and {(row["run"], row["fusion"], row["seed"]) for row in rows} == {("cell", "sf2", 7)}
+    kinds = [(recipe, False, tags) for recipe in ("1stage", "wsfcn") for tags in ("predicted", "true")]
+    assert [(row["recipe"], row["crf"], row["tags"]) for row in rows] == kinds
+    assert all(0 <= row["mean_iou"] <= 1 and 0 <= row["border_iou"] <= 1 for row in rows)
+    metrics = read_run(tmp_path / "cell")["metrics"]
+    assert rows[2]["mean_iou"] == pytest.approx(metrics["mean_iou"])
+    assert rows[3]["mean_iou"] == pytest.approx(metrics["mean_iou_true_tags"])
+    assert load_snapshot(tmp_path / "cell" / "checkpoints" / "last.safetensors")[2]["epoch"] == 1
     assert len(list((tmp_path / "cell" / "masks" / "val").glob("*.png"))) == 4
     stages = read_run(tmp_path / "cell")["stages"]
     assert stages["02_train"]["finished"] and stages["04_ablations"]["finished"]
 
     for name in ("train", "evaluate"):
         monkeypatch.setattr(ablation, name, lambda *_: pytest.fail("a finished cell must be reused"))
-    assert run_cell(config, tmp_path / "cell") == row
+    assert str(run_cell(config, tmp_path / "cell")) == str(rows)  # text: nan is not equal to itself
     with pytest.raises(RunError, match="fusion: 'sf2' → 'gci'"):
         run_cell(config.model_copy(update={"fusion": "gci"}), tmp_path / "cell")
+
+
+def test_other_measurements_need_no_other_training(config, tmp_path, monkeypatch):
+    run_cell(config, tmp_path / "cell")
+    monkeypatch.setattr(ablation, "train", lambda *_: pytest.fail("it is trained already"))
+    large = QUICK.model_copy(update={"scales": (1.0, 1.5)})
+    assert is_measured(tmp_path / "cell", QUICK) and not is_measured(tmp_path / "cell", large)
+    run_cell(config, tmp_path / "cell", large)
+    assert is_measured(tmp_path / "cell", large.model_copy(update={"processes": 9})) and not is_measured(tmp_path / "cell", QUICK)
+    (tmp_path / "cell" / FILE).unlink()
+    assert not is_measured(tmp_path / "cell", large) and not is_measured(tmp_path / "nothing", large)
+    assert run_cell(config, tmp_path / "cell", large) and (tmp_path / "cell" / FILE).exists()
+
+
+def test_a_training_of_before_a_setting_existed_is_taken(config, tmp_path, monkeypatch):
+    run_cell(config, tmp_path / "cell")
+    record = json.loads((tmp_path / "cell" / "run.json").read_text())
+    del record["stages"]["02_train"]["settings"]["align"], record["stages"][STAGE]
+    (tmp_path / "cell" / "run.json").write_text(json.dumps(record))
+    monkeypatch.setattr(ablation, "train", lambda *_: pytest.fail("it is trained already"))
+    assert run_cell(config.model_copy(update={"workers": 2, "snapshot_every": 1}), tmp_path / "cell")
+    with pytest.raises(RunError, match="align: True → False"):
+        run_cell(config.model_copy(update={"align": False}), tmp_path / "cell")
+
+
+def test_the_training_of_the_run_itself_serves_as_a_cell(config, tmp_path, monkeypatch):
+    run, other = tmp_path / "run", config.model_copy(update={"align": False})
+    rows, places = run_cell(config, run), {tmp_path / name: config for name in ("a", "b")}
+    (tmp_path / "b").mkdir()
+    borrow(run, places | {tmp_path / "c": other})
+    assert (tmp_path / "a" / "log.csv").exists() and not any((tmp_path / "b").iterdir()) and not (tmp_path / "c").exists()
+    monkeypatch.setattr(ablation, "train", lambda *_: pytest.fail("it is trained already"))
+    assert [row["mean_iou"] for row in run_cell(config.model_copy(update={"workers": 1}), tmp_path / "a")] == [
+        row["mean_iou"] for row in rows
+    ]
+    record = json.loads((run / "run.json").read_text())
+    record["stages"]["02_train"]["finished"] = False
+    (run / "run.json").write_text(json.dumps(record))
+    borrow(run, {tmp_path / "d": config})
+    assert not (tmp_path / "d").exists(), "half a training is none"
+
+
+@pytest.mark.slow
+def test_several_at_a_time_give_the_same(config, tmp_path, monkeypatch, capsys):
+    names = ("aspp-sf2-s7", "cam-s7")
+    both = dict(zip(names, (config, config.model_copy(update={"context": "none"}))))
+    one = run_cells({tmp_path / "one" / name: each for name, each in both.items()})
+    monkeypatch.setattr(ablation, "train", lambda *_: pytest.fail("not in this process"))
+    two = run_cells({tmp_path / "two" / name: each for name, each in both.items()}, jobs=2)
+    pd.testing.assert_frame_equal(pd.DataFrame(one), pd.DataFrame(two))
+    assert {row["variant"] for row in two} == {"ASPP + SF2", "CAM baseline"} and "cam-s7 is trained" in capsys.readouterr().out
+
+
+def test_processes_take_the_gpus_in_turn(config, tmp_path, monkeypatch):
+    places, done = [], subprocess.CompletedProcess([], 0)
+    monkeypatch.setattr(ablation.torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(ablation.subprocess, "run", lambda *_, env, **__: places.append(env.get("CUDA_VISIBLE_DEVICES")) or done)
+    monkeypatch.setattr(ablation, "run_cell", lambda *_: [])
+    folders = {tmp_path / f"cam-s{seed}": config for seed in range(4)}
+    for visible, expected in (("", "0011"), ("3,5", "3355")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        run_cells(folders, jobs=2)
+        assert "".join(sorted(places[-4:])) == expected
+
+
+def test_a_process_that_fails_is_told(config, tmp_path, monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, stderr="Traceback\n  somewhere\nDataError: run notebooks/01_prepare_data\n")
+    monkeypatch.setattr(ablation.subprocess, "run", lambda *given, **options: failed)
+    with pytest.raises(RunError, match="^cam-s7 failed: DataError: run notebooks/01_prepare_data$"):
+        run_cells({tmp_path / "cam-s7": config}, jobs=2)
 
 
 def test_a_stopped_or_outdated_cell_is_no_result(config, tmp_path, monkeypatch):

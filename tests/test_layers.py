@@ -10,12 +10,15 @@ import pytest
 LIBRARY = Path(__file__).resolve().parents[1] / "wsfcn_lib"
 
 # A module imports lower levels and, within its own level, only what stands before it here. Packages count as one module.
-LEVELS = (
-    ("classes", "config", "provenance", "runs", "downloads", "artefacts", "log", "pictures", "recipes", "crf"),
-    ("depthwise", "dilated", "backbones", "modules", "pamr", "losses", "network", "metrics", "plots", "overview", "data"),
-    ("weights", "checkpoints", "released", "objective", "panels", "syncnorm", "optimiser", "job", "train", "preflight"),
-    ("tiles", "views", "infer", "subjects", "evaluate", "archives", "export", "quality", "ablation"),
-    ("notebook", "report", "explore"),
+LEVELS = tuple(
+    level.split()
+    for level in (
+        "classes config provenance runs downloads artefacts log pictures recipes crf",
+        "depthwise dilated backbones modules pamr losses network metrics plots ablation_plots overview data",
+        "weights checkpoints released objective panels syncnorm optimiser job train preflight",
+        "tiles views infer subjects evaluate archives export quality counts effects costs ablation",
+        "notebook report explore",
+    )
 )
 ORDER = {name: (level, place) for level, names in enumerate(LEVELS) for place, name in enumerate(names)}
 FILES = sorted(LIBRARY.rglob("*.py"))

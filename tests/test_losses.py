@@ -85,6 +85,13 @@ def test_scores_rise_with_evidence_and_with_size():
     assert image_scores(weak).shape == (1, 2)
 
 
+def test_without_the_penalty_the_score_is_normalised_pooling(batch):
+    logits, _, _ = batch
+    masks = logits.softmax(1)
+    pooled = (logits * masks).sum((2, 3)) / (1 + masks.sum((2, 3)))
+    assert torch.allclose(image_scores(logits, None), pooled[:, 1:]) and (image_scores(logits) < pooled[:, 1:]).all()
+
+
 def test_classification_loss_prefers_the_right_tags():
     scores = torch.tensor([[3.0, -3.0]])
     assert classification_loss(scores, torch.tensor([[1.0, 0.0]])) < classification_loss(scores, torch.tensor([[0.0, 1.0]]))

@@ -98,6 +98,35 @@ def test_unreachable_taps():
     assert unreachable_taps(WSFCN(NetConfig(backbone="tiny", **SMALL)), 160) == []
 
 
+@pytest.mark.parametrize("branches", [1, 2, 3])
+def test_fewer_branches_are_the_first_ones(branches):
+    net = WSFCN(NetConfig(backbone="tiny", fca_branches=branches, **SMALL | {"dilations": (1, 12, 24, 36)})).eval()
+    assert [branch.tall_wide[0].kernel_size[0] for branch in net.context.branches] == [1, 3, 5, 7][:branches]
+    assert net(torch.randn(1, 3, 64, 64)).logits.shape == (1, 4, 16, 16)
+    assert [kernel for kernel, *_ in unreachable_taps(net, 64)] == [3, 5, 7][: branches - 1], "only of branches that are there"
+
+
+@torch.no_grad()
+def test_without_channel_attention_the_branches_are_joined_as_they_are():
+    torch.manual_seed(0)
+    net = WSFCN(NetConfig(backbone="tiny", channel_attention=False, **SMALL)).context.eval()
+    deep = torch.randn(1, net.branches[0].tall_wide[0].in_channels, 9, 9)
+    joined = torch.cat((*(branch(deep) for branch in net.branches), net.pooled(deep)), 1)
+    assert torch.equal(net(deep), net.spatial_attention(net.norm(net.project(joined))))
+
+
+@torch.no_grad()
+def test_without_align_the_flow_is_zero():
+    torch.manual_seed(0)
+    full, bare = (WSFCN(NetConfig(backbone="tiny", align=align, **SMALL)).fusion.eval() for align in (True, False))
+    missing = bare.load_state_dict(full.state_dict(), strict=False)
+    assert not missing.missing_keys and all(name.startswith("align.") for name in missing.unexpected_keys)
+    low, deep = torch.randn(1, 16, 12, 10), torch.randn(1, 16, 6, 5)
+    assert not torch.allclose(full(low, deep)[1], bare(low, deep)[1], atol=1e-3)
+    full.align.flow.weight.zero_()
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(full(low, deep), bare(low, deep)))
+
+
 def test_context_none_is_the_baseline():
     assert isinstance(build_network(NetConfig(backbone="tiny", context="none")), BaselineCAM)
     with pytest.raises(ValueError, match="BaselineCAM"):

@@ -1,5 +1,6 @@
 """The notebooks at work: one pass over all of them with the smallest settings, and the committed outputs once more."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ import yaml
 from keep_outputs import HASH
 from PIL import Image
 
-from wsfcn_lib.runs import ROOT, RUNS, code_hash, read_run
+from wsfcn_lib.runs import ROOT, RUNS, RunFolder, code_hash, read_run
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMOKE = ROOT / "notebooks" / "params" / "smoke.yaml"
@@ -52,6 +53,10 @@ def test_one_pass_leaves_a_whole_run(smoke):
     assert metrics["images"] == yaml.safe_load(SMOKE.read_text())["test_images"]
     for name in ("log.csv", "per_image.csv", "ablation.csv", "panels/epoch-000.png", "report.html"):
         assert (run / name).stat().st_size > 100, name
+    with open(run / "ablation" / "table.csv", newline="") as file:
+        cells = list(csv.DictReader(file))
+    columns = ["dataset", "run", "variant", "context", "fusion", "seed", "recipe", "crf", "tags", "mean_iou"]
+    assert list(cells[0])[:10] == columns and len(cells) == 5 * 4, "four corners and the CAM baseline; recipes and tags"
     assert f"{metrics['mean_iou']:.4f}" in done.stdout and str(run / "report.html") in done.stdout
 
 
@@ -94,6 +99,23 @@ def test_papermill_alone_takes_the_same_file_and_reopens_the_run(smoke, tmp_path
     )
     assert (run / "log.csv").read_bytes() == before and sorted((run / "checkpoints").iterdir()) == weights
     assert "trained already" in (tmp_path / "out.ipynb").read_text()
+
+
+@pytest.mark.notebooks
+def test_a_cluster_trains_cells_task_by_task(smoke, tmp_path):
+    """A task works in its own cells' folders and ends well, while another process holds the run."""
+    run, params, _ = smoke
+    given = yaml.safe_load(params.read_text()) | {"only": "no-align-s0", "details": 1}
+    options = {"cwd": tmp_path, "progress_bar": False}
+    with RunFolder.open(run, {}, "another"):
+        before = (run / "run.json").read_bytes()
+        papermill.execute_notebook(ROOT / "notebooks/04_ablations.ipynb", tmp_path / "out.ipynb", given, **options)
+    assert (run / "run.json").read_bytes() == before
+    assert read_run(run / "ablation" / "no-align-s0")["stages"]["04_ablations"]["finished"]
+    with pytest.raises(papermill.PapermillExecutionError, match="'no-aline-s0' must name cells of these: aspp-gci-s0"):
+        papermill.execute_notebook(
+            ROOT / "notebooks/04_ablations.ipynb", tmp_path / "out.ipynb", given | {"only": "no-aline-s0"}, **options
+        )
 
 
 @pytest.mark.notebooks

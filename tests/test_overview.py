@@ -63,6 +63,13 @@ def test_what_is_drawn_follows_the_network():
     assert "FCA" in texts and "SF2" in texts and "ASPP" not in texts
 
 
+def test_what_an_ablation_leaves_out_is_not_drawn():
+    config = NetConfig(backbone="tiny", fca_branches=2, align=False, **SMALL)
+    texts = {text for text, _ in words_of(overview(config, 96))}
+    assert {"kernels 1, 3", "dilations 1, 2", "enlarge deep", "multiply streams"} <= texts and "align by a flow" not in texts
+    assert "flow" not in sizes(config, 96)
+
+
 def test_the_baseline_has_no_such_drawing():
     with pytest.raises(ValueError, match="of WSFCN; the CAM baseline"):
         overview(NetConfig(context="none"), 321)

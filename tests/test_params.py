@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from wsfcn_lib import job, objective
+from wsfcn_lib.ablation import cells
 from wsfcn_lib.artefacts import ARTEFACTS
 from wsfcn_lib.checkpoints import Progress
 from wsfcn_lib.classes import VOC_CLASSES, voc_palette
@@ -21,15 +22,18 @@ from wsfcn_lib.data.files import validate
 from wsfcn_lib.data.prepare import prepare
 from wsfcn_lib.data.selection import read_list
 from wsfcn_lib.evaluate import EvalSettings
+from wsfcn_lib.job import FREE
 from wsfcn_lib.log import RATES
 from wsfcn_lib.network import build_network
 from wsfcn_lib.notebook import declared
-from wsfcn_lib.runs import ROOT
+from wsfcn_lib.runs import ROOT, plain
 from wsfcn_lib.train import train
 from wsfcn_lib.weights import published_names
 
 FILES = {path.stem: path for path in sorted((ROOT / "notebooks/params").glob("*.yaml"))}
 OURS = ["voc_animals_mobilenet", "voc_animals_mobilenet_1stage"]  # chosen here, as their headers say
+ABLATIONS = ["ablation_glyphs", "ablation_voc_animals"]  # built-in scenes; the animals once more
+ANIMALS = [*OURS, "ablation_voc_animals"]
 OBVIOUS = {"run", "dataset", "data"}
 SOURCES = re.compile(r"program|paper|1-stage|published|fitted|a quarter of|as with")
 
@@ -70,7 +74,7 @@ def test_a_file_holds_only_differences(name):
     assert given["run"] == f"data/runs/{name}"
 
 
-@pytest.mark.parametrize("name", sorted(FILES.keys() - {"smoke", *OURS}))
+@pytest.mark.parametrize("name", sorted(FILES.keys() - {"smoke", *OURS, *ABLATIONS}))
 def test_each_value_has_its_source(name):
     lines = FILES[name].read_text("utf-8").splitlines()
     assert lines[0].startswith("# ") and len(lines[0]) > 60, "a header says what it is for"
@@ -110,7 +114,7 @@ def test_published_settings_arrive_whole(name):
 
 
 def test_every_file_but_the_smallest_is_accounted_for():
-    assert FILES.keys() == {"smoke", *OURS, *UNLIKE_PAPER}
+    assert FILES.keys() == {"smoke", *OURS, *ABLATIONS, *UNLIKE_PAPER}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -126,6 +130,46 @@ def test_the_animals_differ_in_the_two_modules_alone():
     full, corner = (stages.read_params(FILES[name]) for name in OURS)
     assert corner == full | {"run": f"data/runs/{OURS[1]}", "context": "aspp", "fusion": "gci"}
     assert not full.keys() & {"context", "fusion", "recipe"}
+
+
+def cells_of(name):
+    """{cell: its training}, as notebook 04 makes them for a parameter file."""
+    given, whole = values_of(name)["04_ablations"], training(name)
+    budget = {"epochs": given["ablation_epochs"], "warmup_epochs": given["ablation_warmup"]}
+    base = TrainConfig(**whole.model_dump() | budget)
+    changes = cells(range(base.seed, base.seed + given["seeds"]), given["baseline"], given["details"])
+    return {cell: TrainConfig(**base.model_dump() | change) for cell, change in changes.items()}
+
+
+def test_the_animals_ablation_has_the_finished_trainings_for_cells():
+    """Each cell is a training that another file asks for, or the like of one, down to every setting that changes a result."""
+    found, files = cells_of("ablation_voc_animals"), {"fca-sf2-s0": OURS[0], "aspp-gci-s0": OURS[1]}
+    assert list(found) == ["aspp-gci-s0", "aspp-sf2-s0", "fca-gci-s0", "fca-sf2-s0"]
+    for cell, name in files.items():
+        assert found[cell] == training(name)
+        then = json.loads((ROOT / "data/results" / name / "run.json").read_text())["stages"]["02_train"]["settings"]
+        assert not then.keys() - TrainConfig.model_fields.keys()
+        now = plain(found[cell].model_dump(exclude=set(FREE)))
+        assert {key: value for key, value in (TrainConfig().model_dump() | then).items() if key in now} == now, (
+            "it counts as equal"
+        )
+    given = values_of("ablation_voc_animals")
+    assert (
+        given["04_ablations"]["ablation_scales"] == given["05_evaluate"]["scales"] == stages.read_params(FILES[OURS[0]])["scales"]
+    )
+    assert [given["04_ablations"][f"ablation_{key}"] for key in ("images", "snapshot")] == [evaluation(OURS[0]).images, "best"]
+    assert given["04_ablations"]["ablation_images"] == "test" and given["04_ablations"]["ablation_crf"]
+    same = {key: value for key, value in given["01_prepare_data"].items() if key != "run"}
+    assert same.items() <= values_of(OURS[0])["01_prepare_data"].items()
+
+
+def test_the_glyph_ablation_is_the_whole_grid():
+    found, given = cells_of("ablation_glyphs"), values_of("ablation_glyphs")["04_ablations"]
+    assert len(found) == 3 * 5 + 8 * given["details"] and {config.seed for config in found.values()} == {0, 1, 2}
+    assert given["ablation_crf"] and given["jobs"] == 2
+    assert {config.epochs for config in found.values()} == {training("ablation_glyphs").epochs}, (
+        "notebook 02 adds no schedule of its own"
+    )
 
 
 def test_voc_has_a_test_split_only_where_it_is_placed():
@@ -214,7 +258,7 @@ MADE = {  # classes with background, and images of each split
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(FILES.keys() - {"smoke"}))
+@pytest.mark.parametrize("name", sorted(FILES.keys() - {"smoke", "ablation_glyphs"}))
 def test_two_steps(name, sources, tmp_path, monkeypatch):
     """From the pictures to two steps, without and with the mask loss, from initial weights found as users place them."""
     values, folder = values_of(name), tmp_path / "prepared"
@@ -222,10 +266,10 @@ def test_two_steps(name, sources, tmp_path, monkeypatch):
     report = prepare(built("01_prepare_data", values, "glyphs", "lists", "given", "source"), folder)
     manifest = report.manifest
     assert validate(manifest) == []
-    kind = "animals" if name in OURS else name.split("_")[0]
+    kind = "animals" if name in ANIMALS else name.split("_")[0]
     sizes = {split: len(manifest.samples(split)) for split in manifest.splits}
     assert (manifest.num_classes, sizes) == MADE[kind]
-    assert len(report.missing) == (2401 + 250 + 249 - 4 if name in OURS else 0), "a list's other images are counted"
+    assert len(report.missing) == (2401 + 250 + 249 - 4 if name in ANIMALS else 0), "a list's other images are counted"
     assert evaluation(name).images in manifest.splits
 
     values["02_train"]["data"] = str(folder)
@@ -247,7 +291,7 @@ def test_two_steps(name, sources, tmp_path, monkeypatch):
     assert judged == [config] * len(judged) and len(judged) >= 2, "pseudo labels in the second step and in the last validation"
     rates = [promised.lr * factor for factor in promised.lr_multipliers or MULTIPLIERS[name]]
     assert [steps[0][rate] for rate in RATES[:4]] == pytest.approx(rates) and (promised.lr_multipliers is None) == (
-        name not in OURS
+        name not in ANIMALS
     )
     assert [steps[1][rate] for rate in RATES[:4]] == pytest.approx(rates), "constant, as published"
     state = nets[-1].state_dict()

@@ -35,12 +35,6 @@ def to_rgb(figure, dpi=100):
     return np.asarray(Image.open(io.BytesIO(plots.to_png(figure, dpi))).convert("RGB"))
 
 
-def variants(seeds):
-    return pd.DataFrame(
-        [{"variant": name, "seed": s, "mean_iou": x + s / 50} for x, name in ((0.4, "ASPP"), (0.6, "FCA")) for s in range(seeds)]
-    )
-
-
 FIGURES = {
     "tile": (lambda: plots.tile([[IMAGE, None], [IMAGE]], ["image", "CAM"], ["one", "two"], {"cat": (200, 0, 0)}), 550),
     "curves": (lambda: plots.curves(training_log()), 900),
@@ -48,8 +42,6 @@ FIGURES = {
     "confusion": (lambda: plots.confusion(np.diag([9, 0, 3, 1]), NAMES), 450),
     "confusion of COCO": (lambda: plots.confusion(np.eye(81), [f"class {k}" for k in range(81)]), 900),
     "bars": (lambda: plots.class_bars([0.9, None, 0.4, 0.0], NAMES, PALETTE, [0.8, 0.1, None, 1.0], "with CRF"), 900),
-    "ablation": (lambda: plots.ablation(variants(1)), 900),
-    "ablation with seeds": (lambda: plots.ablation(variants(3).assign(mean_iou_crf=0.5)), 900),
 }  # fmt: skip
 
 
@@ -145,15 +137,6 @@ def test_bars_are_ranked_coloured_and_say_absent():
     assert axis.patches[0].get_facecolor()[:3] == pytest.approx(PALETTE[2] / 255)
     assert {"absent", "0.900", "mean 0.500"} <= set(texts(figure))
     assert "with CRF" in texts(plots.class_bars([0.5, 0, 0, 0], NAMES, PALETTE, [0, 0, 0, 1], "with CRF"))
-
-
-def test_ablation_shows_means_and_seeds():
-    assert {"ASPP", "FCA", "0.400", "0.600"} <= set(texts(plots.ablation(variants(1))))
-    figure = plots.ablation(variants(3))
-    assert {"0.420", "0.620"} <= set(texts(figure))
-    assert any("3 seeds" in text for text in texts(figure))
-    with pytest.raises(ValueError, match=r"\['variant', 'score'\].*mean_iou"):
-        plots.ablation(pd.DataFrame({"variant": ["a"], "score": [1]}))
 
 
 def test_no_pyplot_and_no_style_left_behind():

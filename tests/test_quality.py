@@ -9,11 +9,14 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from test_evaluate import NAMES, SIZE, Painter, folder_of, mean, slow_iou
+from wsfcn_lib.checkpoints import CheckpointError, save_snapshot
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.manifest import DataError, read_image, read_mask, write_manifest
+from wsfcn_lib.infer import predict_masks, probabilities
 from wsfcn_lib.network import build_network
 from wsfcn_lib.pamr import pamr
-from wsfcn_lib.quality import training_quality
+from wsfcn_lib.quality import KINDS, quality_over_training, training_quality
+from wsfcn_lib.recipes import label_map
 
 CONFIG = TrainConfig(backbone="tiny", width=16, dilations=(1, 2, 3, 4), pamr_dilations=(1, 2), pamr_iterations=2)
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -47,13 +50,15 @@ def slow_stages(net, image, tags, config):
     small = enlarged((image / 255).astype(np.float32).transpose(2, 0, 1), masks.shape[1:])
     refined = pamr(torch.from_numpy(small)[None], torch.from_numpy(masks)[None], config.pamr_dilations, config.pamr_iterations)
     masks, refined = enlarged(masks, image.shape[:2]), enlarged(refined[0].numpy(), image.shape[:2])
-    return {"cam": strongest(masks), "refined_cam": strongest(refined), "pseudo_labels": cut(refined, config)}
+    labels = {"cam": strongest(masks), "refined_cam": strongest(refined), "pseudo_labels": cut(refined, config)}
+    found, scores = predict_masks(net, image, scales=(1,), flip=False)
+    return labels | {"prediction": label_map(found, probabilities(scores) > 0.1, "wsfcn")}
 
 
 @pytest.mark.parametrize("changes", [{}, {"background_cut": 0.95, "floor": 0.3, "pamr_iterations": 8, "pamr_dilations": (1, 3)}])
 def test_numbers_are_those_of_loops_over_pixels(tmp_path, changes):
     manifest, net, config = folder_of(tmp_path), Painter().eval(), CONFIG.model_copy(update=changes)
-    pairs, labelled, counted = {"cam": [], "refined_cam": [], "pseudo_labels": []}, 0, 0
+    pairs, labelled, counted = {kind: [] for kind in KINDS}, 0, 0
     for sample in manifest.samples("train"):
         truth = read_mask(manifest.train_masks()[sample.name], manifest)
         found = slow_stages(net, read_image(sample.image), sample.tags, config)
@@ -68,7 +73,7 @@ def test_numbers_are_those_of_loops_over_pixels(tmp_path, changes):
     for kind, iou in expected.items():
         assert quality[kind] == pytest.approx(mean(iou))
         assert quality["per_class_iou"][kind] == pytest.approx(dict(zip(NAMES, iou.values())))
-    assert len({round(quality[kind], 6) for kind in expected}) == 3, "the three must differ for this to show anything"
+    assert len({round(quality[kind], 6) for kind in expected}) == 4, "the four must differ for this to show anything"
     assert quality["pseudo_coverage"] == pytest.approx(labelled / counted) and 0.05 < labelled / counted < 0.95
 
 
@@ -109,6 +114,24 @@ def test_large_pictures_are_shrunk_and_their_labels_enlarged(tmp_path):
         labels = slow_stages(Painter().eval(), small, sample.tags, CONFIG)["cam"]
         pairs.append((labels.repeat(2, 0).repeat(2, 1), read_mask(manifest.train_masks()[sample.name], manifest)))
     assert quality["cam"] == pytest.approx(mean(slow_iou(pairs)))
+
+
+def test_snapshots_give_a_row_for_each_epoch(tmp_path):
+    """Two files of one epoch count once; the order is that of the epochs, not of the names."""
+    manifest, nets = folder_of(tmp_path), {}
+    (tmp_path / "checkpoints").mkdir()
+    for name, epoch in (("e010Xs0.5", 10), ("epoch-002", 2), ("last", 10)):
+        torch.manual_seed(epoch)
+        nets[epoch] = build_network(CONFIG.network(4))
+        save_snapshot(nets[epoch], tmp_path / "checkpoints" / f"{name}.safetensors", [], epoch=epoch)
+    found = quality_over_training(tmp_path, manifest, CONFIG, limit=3)
+    assert found.epoch.tolist() == [2, 10] and list(found) == ["epoch", *KINDS, "pseudo_coverage"]
+    for _, row in found.iterrows():
+        quality = training_quality(nets[row.epoch].eval(), manifest, CONFIG, limit=3)
+        assert all(row[kind] == pytest.approx(quality[kind]) for kind in KINDS)
+    assert found.cam[0] != found.cam[1]
+    with pytest.raises(CheckpointError, match="no snapshot in"):
+        quality_over_training(tmp_path / "other", manifest, CONFIG)
 
 
 def test_only_images_with_masks_count(tmp_path):

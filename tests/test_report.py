@@ -142,6 +142,13 @@ def test_damaged_files_are_said_in_words(run):
     assert "a.png is damaged" in text and "b.png is damaged" in text
 
 
+def test_the_conclusion_stands_above_the_table(run):
+    stages = RECORD["stages"] | {"04_ablations": {"conclusion": f"One seed: {NASTY}"}}
+    (run / "run.json").write_text(json.dumps({"stages": stages}))
+    text = words(write_report(run))
+    assert text.index(f"One seed: {NASTY}") < text.index("0.512"), "before the table"
+
+
 def test_long_ablation_is_folded(run):
     (run / "ablation.csv").write_text("variant,mean_iou\n" + "FCA,0.5\n" * 13)
     assert "all 13 rows" in words(write_report(run))

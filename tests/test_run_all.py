@@ -79,7 +79,7 @@ def test_the_ablation_is_left_out_where_nothing_could_be_compared(params, tmp_pa
     (tmp_path / "val.csv").write_text("image,tags,mask\nb.jpg,dog,\n")
     monkeypatch.setattr(run_all, "execute", lambda *_: pytest.fail("there is nothing to compare by"))
     run_all.run_stages(run, plan, ("04",), None)
-    assert "04_ablations: left out, no validation image has a mask" in capsys.readouterr().out
+    assert "04_ablations: left out, no image of val has a mask to compare by" in capsys.readouterr().out
     assert not stages.pointless("05_evaluate", plan)
     (tmp_path / "val.csv").write_text("image,tags,mask\nb.jpg,dog,b.png\n")
     assert not stages.pointless("04_ablations", plan)

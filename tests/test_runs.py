@@ -101,6 +101,23 @@ def test_free_settings_may_change_and_the_change_is_kept(folder):
     assert len(stage["resumed"]) == 1 and stage["resumed"][0]["code"] == source.code_hash()
 
 
+def test_a_setting_of_later_counts_as_its_default_before_it_existed(folder):
+    usual, deep = {"epochs": 31, "align": True, "device": "auto"}, {"training": {"epochs": 3}}
+    with RunFolder.open(folder, {"epochs": 3}, STAGE):
+        pass
+    with RunFolder.open(folder, {"epochs": 3, "align": True}, STAGE, usual=usual):
+        assert read_run(folder)["stages"][STAGE]["settings"] == {"epochs": 3, "align": True}, "from now on it is written"
+    with pytest.raises(RunError, match="align: True → False") as error:
+        RunFolder.open(folder, {"epochs": 4, "align": False}, STAGE, usual=usual)
+    assert "epochs: 3 → 4" in str(error.value) and "device" not in str(error.value), "what nobody asks for does not count"
+    with RunFolder.open(folder, deep, "04_ablations"):
+        pass
+    with RunFolder.open(folder, {"training": {"epochs": 3, "align": True}}, "04_ablations", usual={"training": usual}):
+        pass
+    with pytest.raises(RunError, match="training.align: True → False"):
+        RunFolder.open(folder, {"training": {"epochs": 3, "align": False}}, "04_ablations", usual={"training": usual})
+
+
 def test_neither_a_finished_stage_nor_a_cell_run_twice_counts_as_resumed(folder):
     with RunFolder.open(folder, {}, STAGE):
         RunFolder.open(folder, {}, STAGE).record(STAGE, finished=True)

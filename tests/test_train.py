@@ -1,6 +1,7 @@
 """Training: what it learns from, what it leaves behind, and that stopping and seeds change nothing."""
 
 import csv
+import json
 import math
 import re
 import shutil
@@ -8,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from wsfcn_lib.checkpoints import CheckpointError, Progress, find_snapshot, load_snapshot, snapshots
 from wsfcn_lib.config import TrainConfig
@@ -96,6 +99,44 @@ def test_snapshots_follow_the_validation(finished):
     assert find_snapshot(run).name == expected[-1]
     net, classes, facts = load_snapshot(find_snapshot(run))
     assert net.config.num_classes == 7 and [c["name"] for c in classes] == list(GLYPH_CLASSES) and facts["crop"] == 48
+
+
+def test_snapshots_of_epochs_change_nothing_else(data, finished, tmp_path):
+    list(train(settings(data, snapshot_every=2), tmp_path / "run"))
+    folder = tmp_path / "run" / "checkpoints"
+    assert [path.name for path in folder.glob("epoch-*")] == ["epoch-002.safetensors"], "of three epochs"
+    assert load_snapshot(folder / "epoch-002.safetensors")[2]["epoch"] == 2
+    assert [p.name for p in snapshots(folder)] == [p.name for p in snapshots(finished[0] / "checkpoints")]
+    first, second = weights(finished[0]), weights(tmp_path / "run")
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+NEW = ("fca_branches", "channel_attention", "align", "snapshot_every")  # settings that older runs do not know
+
+
+def test_a_run_of_before_a_setting_existed_goes_on(data, finished, tmp_path):
+    run, rows = tmp_path / "run", train(settings(data), tmp_path / "run")
+    for count, _ in enumerate(rows, start=1):
+        if count == 4:
+            (run / "stop").touch()
+    (run / "stop").unlink()
+    record = json.loads((run / "run.json").read_text())
+    for name in NEW:
+        del record["stages"]["02_train"]["settings"][name]
+    (run / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match="align: True → False"):
+        list(train(settings(data, align=False), run))
+    list(train(settings(data), run))
+    first, second = weights(finished[0]), weights(run)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_snapshot_of_before_a_setting_existed_is_read(finished, tmp_path):
+    with safe_open(find_snapshot(finished[0]), "pt") as file:
+        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    config = {name: value for name, value in json.loads(metadata["config"]).items() if name not in NEW}
+    save_file(state, tmp_path / "old.safetensors", metadata | {"config": json.dumps(config)})
+    assert load_snapshot(tmp_path / "old.safetensors")[0].config == load_snapshot(find_snapshot(finished[0]))[0].config
 
 
 def test_training_opens_no_mask(data, finished, tmp_path, monkeypatch):

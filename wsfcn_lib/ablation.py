@@ -1,104 +1,160 @@
-"""The ablation grid {ASPP, FCA} x {GCI, SF2}: both published systems are corners of it, and all cells share one schedule."""
+"""The ablation grid {ASPP, FCA} x {GCI, SF2}: both published systems are corners of it, and all cells share one schedule.
 
-from collections.abc import Iterable
+`python -m wsfcn_lib.ablation FOLDER` trains and measures one cell, whose settings come as JSON on standard input.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from scipy.stats import t as student
+import torch
 
 from wsfcn_lib.checkpoints import find_snapshot, load_snapshot
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.counts import FILE, Counter, Counts
 from wsfcn_lib.data.manifest import DataError, Manifest
-from wsfcn_lib.evaluate import EvalSettings, Variant, evaluate
+from wsfcn_lib.effects import CORNERS
+from wsfcn_lib.evaluate import EvalSettings, evaluate
+from wsfcn_lib.job import FREE, THREADS, build_accelerator
 from wsfcn_lib.job import STAGE as TRAINING
-from wsfcn_lib.job import build_accelerator
-from wsfcn_lib.log import read_rows
-from wsfcn_lib.runs import ROOT, RunError, RunFolder, plain, provenance, read_run
+from wsfcn_lib.runs import ROOT, RunError, RunFolder, atomic_write, compare, plain, provenance, read_run
 from wsfcn_lib.train import show_progress, train
 
 STAGE = "04_ablations"
-CORNERS = [("aspp", "gci"), ("aspp", "sf2"), ("fca", "gci"), ("fca", "sf2")]
-PUBLISHED = {("aspp", "gci"): " (1-stage)", ("fca", "sf2"): " (WS-FCN)"}
-KINDS = {"": ("wsfcn", "predicted"), "_1stage": ("1stage", "predicted"), "_true_tags": ("wsfcn", "true")}
-# The last snapshot: choosing one by validation would look at the split that the cells are compared on.
+BOTH = {"context": "fca", "fusion": "sf2"}
+TITLES = {f"{context}-{fusion}": f"{context} + {fusion}".upper() for context, fusion in CORNERS} | {"cam": "CAM baseline"}
+TITLES |= {"aspp-gci": "ASPP + GCI (1-stage)", "fca-sf2": "FCA + SF2 (WS-FCN)"}
+DETAILS = {  # inside the modules: one line each, all else as in WS-FCN
+    "FCA of 2 branches": {"fca_branches": 2},
+    "no channel attention": {"channel_attention": False},
+    "no align": {"align": False},
+    "gate rate 0": {"gate_rate": 0.0},
+    "gate rate 0.5": {"gate_rate": 0.5},
+    "PAMR 0 iterations": {"pamr_iterations": 0},
+    "PAMR 5 iterations": {"pamr_iterations": 5},
+    "no size penalty": {"size_power": None},
+}
+# The last snapshot: choosing one by validation would look at the split that the cells may be compared on.
 QUICK = EvalSettings(images="val", snapshot="last", scales=(1.0,), use_crf=False)
 
 
-def cells(seeds: Iterable[int]) -> list[dict]:
-    """The cells of the grid as dict(context, fusion, seed); seed by seed, so that an interrupted grid holds whole seeds."""
-    return [{"context": context, "fusion": fusion, "seed": seed} for seed in seeds for context, fusion in CORNERS]
+def cells(seeds: Iterable[int], baseline: bool = False, details: int = 0) -> dict[str, dict]:
+    """{name: settings in which a cell differs}: the grid, if asked the CAM baseline, and DETAILS for so many of the seeds.
+
+    Seed by seed, the grid first, so that an interrupted ablation holds whole seeds.
+    """
+    kinds = {f"{context}-{fusion}": {"context": context, "fusion": fusion} for context, fusion in CORNERS}
+    kinds |= {"cam": {"context": "none"}} if baseline else {}
+    inside = {name.replace(" ", "-"): BOTH | change for name, change in DETAILS.items()}
+    found = {}
+    for place, seed in enumerate(seeds):
+        chosen = kinds | inside if place < details else kinds
+        found |= {f"{name}-s{seed}": change | {"seed": seed} for name, change in chosen.items()}
+    return found
 
 
-def run_cell(config: TrainConfig, folder: Path | str, settings: EvalSettings = QUICK) -> dict:
-    """Train one cell in a run folder of its own and measure it, unless both are done there already; returns its row.
+def variant_of(cell: str) -> str:
+    """What a cell is called in tables: the words of its name, without the seed."""
+    name = cell.rpartition("-s")[0]
+    return TITLES.get(name, name.replace("-", " "))
 
-    The row has variant, context, fusion, seed; mean_iou (WS-FCN's recipe), mean_iou_1stage and mean_iou_true_tags, all
-    without CRF and in 0..1; parameters; images_per_second (median) and seconds of its training.
+
+def borrow(run: Path, configs: Mapping[Path, TrainConfig]) -> None:
+    """Copy the run's own finished training into a cell of the same settings that has not begun, which then need not train."""
+    stage = read_run(run)["stages"].get(TRAINING, {})
+    then = TrainConfig().model_dump() | stage.get("settings", {})
+    for folder, config in configs.items():
+        same = not [row for row in compare(then, config.model_dump()) if row[0] not in FREE]
+        if same and stage.get("finished") and not folder.exists():
+            shutil.copytree(run / "checkpoints", folder / "checkpoints", ignore=shutil.ignore_patterns("state-*"))
+            shutil.copy(run / "log.csv", folder)
+            atomic_write(folder / "run.json", json.dumps({"stages": {TRAINING: stage}}))
+
+
+def is_measured(folder: Path, settings: EvalSettings) -> bool:
+    """Whether a cell's folder holds what these settings ask for."""
+    stages = read_run(folder)["stages"] if (folder / "run.json").exists() else {}
+    return stages.get(STAGE, {}).get("settings") == asked(settings) and (folder / FILE).exists()
+
+
+def asked(settings: EvalSettings) -> dict:
+    """The settings of an evaluation that make its numbers, as run.json holds them."""
+    return plain(settings.model_dump(exclude={"processes"}))
+
+
+def run_cell(config: TrainConfig, folder: Path | str, settings: EvalSettings = QUICK) -> list[dict]:
+    """Train one cell in a run folder of its own and measure it, unless both are done there already.
+
+    Returns a row for each recipe, CRF or not, and tags (predicted, true): dataset, run, variant, context, fusion, seed,
+    recipe, crf, tags, and what `Counts.measures` gives, in 0..1.
     Raises RunError where the folder holds other settings, was trained on other lists, or training was stopped; DataError,
     before any training, where no image to measure on has a mask.
     """
-    folder, manifest, asked = ROOT / folder, Manifest.load(ROOT / config.data), plain(settings.model_dump())
+    folder, manifest = ROOT / folder, Manifest.load(ROOT / config.data)
     if not any(sample.mask for sample in manifest.samples(settings.images)):
         text = f"{config.data}: no image of {settings.images} has a mask, and the variants are compared by masks"
         raise DataError(f"{text}; add masks of some, or leave 04_ablations out")
-    with RunFolder.open(folder, config.model_dump(), TRAINING, free=("device", "workers", "threads")) as run:
-        stages = read_run(folder)["stages"]
-        if not stages[TRAINING].get("finished"):
-            for _ in show_progress(train(config, folder), config.epochs):
-                pass
-        elif stages[TRAINING]["data"] != manifest.checksums():
-            raise RunError(f"{folder.name} was trained on other lists than {config.data} holds now; delete {folder}")
-        elif stages.get(STAGE, {}).get("settings") == asked:
-            return stages[STAGE]["row"]
+    with RunFolder.open(folder, config.model_dump(), TRAINING, "cpu", FREE, TrainConfig().model_dump()) as run:
         trained = read_run(folder)["stages"][TRAINING]
         if not trained.get("finished"):
+            for _ in show_progress(train(config, folder), config.epochs):
+                pass
+        elif trained["data"] != manifest.checksums():
+            raise RunError(f"{folder.name} was trained on other lists than {config.data} holds now; delete {folder}")
+        if not read_run(folder)["stages"][TRAINING].get("finished"):
             raise RunError(f"{folder.name} was stopped before its last epoch; run the notebook again, it continues")
-        net = load_snapshot(find_snapshot(folder, settings.snapshot))[0].to(build_accelerator(config).device)
-        found = evaluate(net, manifest, settings, folder).matrices
-        corner = config.context, config.fusion
-        row = {"variant": " + ".join(corner).upper() + PUBLISHED.get(corner, ""), "context": corner[0], "fusion": corner[1]}
-        scores = {f"mean_iou{end}": found[Variant(recipe, False, tags)].mean_iou() for end, (recipe, tags) in KINDS.items()}
-        speeds = [float(line["images_per_second"]) for line in read_rows(folder / "log.csv") if line["images_per_second"]]
-        size = sum(parameter.numel() for parameter in net.parameters())
-        row |= {"seed": config.seed, **scores, "parameters": size}
-        row |= {"images_per_second": round(float(np.median(speeds)), 1), "seconds": trained["seconds"]}
-        run.record(STAGE, settings=asked, row=row, finished=True, **provenance(trained["device"]))
-        return row
+        if not is_measured(folder, settings):
+            device, counter = build_accelerator(config).device, Counter(manifest)
+            net = load_snapshot(find_snapshot(folder, settings.snapshot))[0].to(device)
+            evaluate(net, manifest, settings, folder, [counter.add])
+            counter.save(folder)
+            run.record(STAGE, settings=asked(settings), finished=True, **provenance(str(device)))
+    counts, cell = Counts.load(folder), {"dataset": Path(config.data).name, "run": folder.name}
+    cell |= {"variant": variant_of(folder.name), "context": config.context, "fusion": config.fusion, "seed": config.seed}
+    return [cell | variant._asdict() | counts.measures(variant) for variant in counts.variants]
 
 
-def effects(table: pd.DataFrame, measure: str = "mean_iou") -> pd.DataFrame:
-    """Effects of context and fusion, and their interaction, in points of mIoU: mean over seeds, and spread where several.
+def run_cells(configs: Mapping[Path, TrainConfig], settings: EvalSettings = QUICK, jobs: int = 1) -> list[dict]:
+    """The rows of all cells, {folder: settings}; with several `jobs`, so many are trained at a time, each in its own process.
 
-    `table` has context, fusion, seed and `measure` (0..1), one row a cell; ValueError when a cell is missing or double.
-    A factor's effect is the mean over the other factor's levels. `low` and `high` bound the 95 % interval of the mean
-    (Student's t over the seeds); they and `sd` are NaN for one seed.
+    Several GPUs are shared out among them; on a CPU they share the cores.
     """
-    keys = ["seed", "context", "fusion"]
-    grid = 100 * table.pivot_table(measure, "seed", ["context", "fusion"]).reindex(table["seed"].unique(), columns=CORNERS)
-    if table.duplicated(keys).any() or grid.isna().any(axis=None):
-        raise ValueError(f"each of the corners {CORNERS} must occur once per seed; run the missing cells. Found:\n{table[keys]}")
-    ancestor, with_sf2, with_fca, both = (grid[corner] for corner in CORNERS)
-    by_seed = {
-        "FCA instead of ASPP": (with_fca + both - ancestor - with_sf2) / 2,
-        "SF2 instead of GCI": (with_sf2 + both - ancestor - with_fca) / 2,
-        "FCA's gain with SF2 less its gain with GCI": (both - with_sf2) - (with_fca - ancestor),
-    }
-    by_seed, seeds = pd.DataFrame(by_seed), len(grid)
-    found = pd.DataFrame({"points": by_seed.mean(), "sd": by_seed.std(), "seeds": seeds}).rename_axis("change").reset_index()
-    half = found.sd / np.sqrt(seeds) * (student.ppf(0.975, seeds - 1) if seeds > 1 else np.nan)
-    return found.assign(low=found.points - half, high=found.points + half, effect=["context", "fusion", "interaction"])
+    todo = [(folder, config) for folder, config in configs.items() if not is_measured(ROOT / folder, settings)]
+    if jobs > 1:
+        shares = [{"threads": config.threads or max(1, THREADS // jobs)} for _, config in todo]
+        with ThreadPoolExecutor(jobs) as pool:
+            work = [(f, c.model_copy(update=share), settings, k) for k, ((f, c), share) in enumerate(zip(todo, shares))]
+            list(pool.map(_apart, *zip(*work)) if work else ())
+    rows = []
+    for folder, config in configs.items():
+        print(f"--- {Path(folder).name}", flush=True)
+        rows += run_cell(config, folder, settings)
+    return rows
 
 
-def conclusion(table: pd.DataFrame) -> str:
-    """What the grid shows, in plain words made from its numbers; a single seed supports no claim, and the text says so."""
-    sentences, seeds = [], table["seed"].nunique()
-    for row in effects(table).itertuples():
-        spread = f" (sd {row.sd:.1f}, 95 % interval {row.low:+.1f} to {row.high:+.1f}): "
-        verdict = "a gain" if row.low > 0 else "a loss" if row.high < 0 else "not told apart from no effect"
-        sentences.append(f"{row.change}: {row.points:+.1f} points{(spread + verdict) * (seeds > 1)}.")
-    best = table.groupby("variant")["mean_iou"].mean()
-    sentences.append(f"Highest: {best.idxmax()} with {100 * best.max():.1f} % mIoU.")
-    return " ".join(
-        [*sentences, f"{seeds} seeds, this data set, this schedule." if seeds > 1 else "One seed: no claim about the modules."]
-    )
+def _apart(folder: Path, config: TrainConfig, settings: EvalSettings, number: int) -> None:
+    """One cell in a process of its own; RunError with what it said where it fails."""
+    gpus = range(torch.cuda.device_count())
+    seen = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, gpus))).split(",")
+    place = {"CUDA_VISIBLE_DEVICES": seen[number % len(gpus)]} if len(gpus) > 1 else {}
+    given = json.dumps({"training": config.model_dump(), "evaluation": settings.model_dump()})
+    command = [sys.executable, "-m", "wsfcn_lib.ablation", str(folder)]
+    done = subprocess.run(command, input=given, text=True, capture_output=True, cwd=ROOT, env=os.environ | place)
+    if done.returncode:
+        raise RunError(f"{folder.name} failed: {' '.join(done.stderr.strip().splitlines()[-1:])}")
+    print(f"{folder.name} is trained and measured", flush=True)
+
+
+def main() -> None:
+    """Train and measure the cell in the folder that the command names."""
+    given = json.load(sys.stdin)
+    run_cell(TrainConfig(**given["training"]), Path(sys.argv[1]), EvalSettings(**given["evaluation"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -33,9 +33,12 @@ class Architecture(Settings):
     fusion: Literal["sf2", "gci"] = "sf2"
     width: int = Field(256, ge=16, le=1024, multiple_of=16)  # decoder channels; published: 256
     dilations: tuple[Dilation, Dilation, Dilation, Dilation] = (1, 12, 24, 36)  # the first belongs to a 1x1 kernel
+    fca_branches: int = Field(4, ge=1, le=4)  # of FCA's kernels 1, 3, 5, 7: the first so many
+    channel_attention: bool = True  # FCA's; without it the branches are joined as they are
+    align: bool = True  # SF2's; without it the deep features are enlarged bilinearly
     gate_rate: float = Field(0.3, ge=0, lt=1)  # psi of the stochastic gate
     deep_width: int | None = Field(None, ge=16, le=4096)  # reduce a wider `deep` to this before the context module
-    size_power: float = Field(3.0, ge=0, le=10)  # p of the size penalty
+    size_power: float | None = Field(3.0, ge=0, le=10)  # p of the size penalty; None: no penalty
     size_offset: float = Field(0.01, gt=0, le=1)  # lambda of the size penalty; COCO: 0.1
 
     @property
@@ -81,6 +84,7 @@ class TrainConfig(Architecture):
     threads: int = Field(0, ge=0, le=1024)  # of PyTorch on a CPU; 0: one for `tiny`, else as PyTorch chose
     validate_every: int = Field(2, ge=1, le=1000)  # epochs
     snapshots_kept: int = Field(10, ge=1, le=1000)
+    snapshot_every: int = Field(0, ge=0, le=1000)  # epochs, kept beside those that win the validation; 0: none
     log_every: int = Field(20, ge=1, le=100000)  # steps
 
     @field_validator("data")

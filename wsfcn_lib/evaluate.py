@@ -5,7 +5,7 @@ import io
 import json
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -129,15 +129,14 @@ class Tally:
                     raise DataError(f"{sample.mask}: the mask is {sizes} (width, height); they must be equal: correct the mask")
                 single = ConfusionMatrix(self.manifest.num_classes)
                 single.update(labels, truth)
-                total = self.matrices.setdefault(variant, ConfusionMatrix(self.manifest.num_classes))
-                self.matrices[variant] = total + single
+                self.matrices[variant] = self.matrices.get(variant, ConfusionMatrix(self.manifest.num_classes)) + single
                 if variant.recipe == self.settings.recipe:
                     row["iou" + suffix(variant)] = round(single.mean_iou(), 4)
         self.rows.append(row)
 
     def metrics(self) -> dict:
         """The content of metrics.json: the chosen recipe on top, and all that was measured in `variants`; IoU in 0..1."""
-        recipe = self.settings.recipe
+        recipe, tagged = self.settings.recipe, any(map(any, self.truth))
         out = {"images": len(self.rows), "split": label_of(self.settings.images), "recipe": recipe}
         for crf in (False, True):
             for kind in ("predicted", "true"):
@@ -148,7 +147,6 @@ class Tally:
                     ending = suffix(variant)
                     out |= {f"{key}{ending}": block[key] for key in ("per_class_iou", "precision", "recall")}
         out["variants"] = [v._asdict() | summary(self.matrices[v], self.manifest.names) for v in sorted(self.matrices)]
-        tagged = any(map(any, self.truth))
         out["mean_ap"] = mean_average_precision(np.array(self.probabilities), np.array(self.truth))[1] if tagged else None
         return out
 
@@ -171,13 +169,14 @@ def add_metrics(path: Path, **blocks: object) -> None:
     atomic_write(path, json.dumps(known | plain(blocks), indent=1) + "\n")
 
 
-def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Path) -> Tally:
+def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Path, also: Sequence = ()) -> Tally:
     """Predict, and score where there are masks, the pictures that `settings.images` names (see `subjects.samples_of`).
 
     Writes into the run folder: masks/<name of images>[_crf]/*.png; metrics.json, its numbers null where nothing has a mask;
     per_image.csv; and scores.csv, the probability of each class in each picture. These three belong to splits; those of a
     list or folder end in _<name> (metrics_holiday.json). DataError where these are of another folder with the same name.
     A picture of a folder that cannot be opened is left out, told at the end and in `left_out` of the metrics; see `readable`.
+    Each function in `also` is called with each `ImageResult`, such as `counts.Counter.add`.
     """
     images, ending = settings.images, ending_of(settings.images)
     path, source = run / f"metrics{ending}.json", {"source": plain(place_of(images))} if ending else {}
@@ -186,7 +185,8 @@ def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Pa
     samples, tally, bad = samples_of(images, manifest), Tally(manifest, settings), []
     results = predict(net, readable(images, samples, bad), settings)
     for result in tqdm(results, "evaluate", len(samples), file=sys.stdout, mininterval=5, ncols=80):
-        tally.add(result)
+        for count in (tally.add, *also):
+            count(result)
         for crf in (False, True):
             if (labels := result.labels.get(Variant(settings.recipe, crf, "predicted"))) is not None:
                 save_mask(run / "masks" / f"{label_of(images)}{'_crf' * crf}" / f"{result.sample.name}.png", labels, manifest)

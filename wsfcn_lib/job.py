@@ -23,6 +23,7 @@ from wsfcn_lib.syncnorm import synchronise
 from wsfcn_lib.weights import initial_weights, load_published
 
 STAGE = "02_train"
+FREE = ("device", "workers", "threads", "snapshot_every")  # settings that change no result
 THREADS = torch.get_num_threads()  # as PyTorch or its environment chose
 
 
@@ -98,6 +99,8 @@ class Job:
             self.progress.save(self.checkpoints, self.net, self.optimiser, random)
             self.folder.record(STAGE, seconds=round(time.perf_counter() - self.began, 1), stopped_at=stopped_at)
             self.snapshot("last")
+            if panel and self.config.snapshot_every and (epoch + 1) % self.config.snapshot_every == 0:
+                self.snapshot(f"epoch-{epoch + 1:03d}")
             if panel:
                 write_panel(self.net, self.manifest, self.config, self.run / "panels" / f"epoch-{epoch:03d}.png")
             if stopped_at:  # all processes have agreed
@@ -128,7 +131,7 @@ def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object)
     """The run's folder, locked for training; TrainingError where its training began on other lists of images."""
     settings = config.model_dump()
     begun = any((run / "checkpoints").glob("*"))  # a start that failed before its first state binds nobody to its settings
-    folder = RunFolder.open(run, settings, STAGE, str(device), free=("device", "workers", "threads") if begun else settings)
+    folder = RunFolder.open(run, settings, STAGE, str(device), FREE if begun else settings, TrainConfig().model_dump())
     known, now = read_run(run)["stages"][STAGE].get("data", {}), manifest.checksums()
     changed = [name for name in ("classes.json", "train.csv", "val.csv") if known and known.get(name) != now.get(name)]
     if changed and begun:

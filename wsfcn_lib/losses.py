@@ -5,12 +5,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate, multilabel_soft_margin_loss
 
 
-def image_scores(logits: Tensor, size_power: float = 3, size_offset: float = 0.01) -> Tensor:
+def image_scores(logits: Tensor, size_power: float | None = 3, size_offset: float = 0.01) -> Tensor:
     """Score each foreground class of each image: normalised pooling of its logits plus the size penalty.
 
     Args:
         logits: (B, K, h, w), background first.
-        size_power: p of the penalty (1 - m)^p log(lambda + m), where m is the class's mean mask.
+        size_power: p of the penalty (1 - m)^p log(lambda + m), where m is the class's mean mask; None: no penalty.
         size_offset: lambda; small values punish small masks harder.
 
     Returns:
@@ -20,7 +20,8 @@ def image_scores(logits: Tensor, size_power: float = 3, size_offset: float = 0.0
     masks = logits.softmax(1)
     pooled = (logits * masks).sum((2, 3)) / (1 + masks.sum((2, 3)))
     size = masks.mean((2, 3))
-    return (pooled + (1 - size).pow(size_power) * (size_offset + size).log())[:, 1:]
+    penalty = 0 if size_power is None else (1 - size).pow(size_power) * (size_offset + size).log()
+    return (pooled + penalty)[:, 1:]
 
 
 def classification_loss(scores: Tensor, tags: Tensor) -> Tensor:

@@ -76,17 +76,19 @@ class SpatialAttention(nn.Module):
 class FCA(nn.Module):
     """Flexible context aggregation (section III-B): deep (B, C, h, w) -> (B, width, h, w).
 
-    Kernels 1, 3, 5, 7 with `dilations`; one channel attention is shared by the four branches.
+    Kernels 1, 3, 5, 7 with `dilations`; one channel attention is shared by the four branches. For ablations: only the first
+    `branches` of them, or no channel attention.
     """
 
     kernels = (1, 3, 5, 7)
 
-    def __init__(self, inputs: int, width: int, dilations):
+    def __init__(self, inputs: int, width: int, dilations, branches: int = 4, attention: bool = True):
         super().__init__()
+        self.kernels = self.kernels[:branches]
         self.branches = nn.ModuleList(GlobalConvolution(inputs, width, k, d) for k, d in zip(self.kernels, dilations))
-        self.channel_attention = ChannelAttention(width)
+        self.channel_attention = ChannelAttention(width) if attention else nn.Identity()
         self.pooled = PooledBranch(inputs, width)
-        self.project = nn.Conv2d(5 * width, width, 1, bias=False)
+        self.project = nn.Conv2d((branches + 1) * width, width, 1, bias=False)
         self.norm = StoredNorm(width)
         self.spatial_attention = SpatialAttention()
         self.dropout = nn.Dropout(0.5)
@@ -139,11 +141,14 @@ class Align(nn.Module):
 
 
 class SF2(nn.Module):
-    """Semantically consistent feature fusion (section III-C): low, deep -> (shallow, deep), both (B, width, H/4, W/4)."""
+    """Semantically consistent feature fusion (section III-C): low, deep -> (shallow, deep), both (B, width, H/4, W/4).
 
-    def __init__(self, width: int):
+    For ablations: without `align` the deep features are only enlarged, which is what a flow of zero would do.
+    """
+
+    def __init__(self, width: int, align: bool = True):
         super().__init__()
-        self.align = Align(width)
+        self.align = Align(width) if align else None
         self.low1, self.low2, self.low3, self.low4 = (conv_norm_relu(width, width, 3, bias=True) for _ in range(4))
         self.deep1, self.deep2, self.deep3, self.deep4 = (conv_norm_relu(width, width, 3, bias=True) for _ in range(4))
 
@@ -154,7 +159,7 @@ class SF2(nn.Module):
         return self.low4(self.low3(shared) + low), self.deep4(self.deep3(shared) + deep)
 
     def forward(self, low: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
-        return self.fuse(low, self.align(low, deep))
+        return self.fuse(low, self.align(low, deep) if self.align else resize(deep, low.shape[-2:], align_corners=True))
 
 
 class GCIDecoder(nn.Module):

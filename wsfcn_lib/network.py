@@ -72,8 +72,9 @@ class WSFCN(_Network):
         self.deep_adapter = nn.Identity()
         if config.deep_width and config.deep_width < deep:
             self.deep_adapter, deep = conv_norm_relu(deep, config.deep_width, 1), config.deep_width
-        self.context = {"fca": FCA, "aspp": ASPP}[config.context](deep, width, config.dilations)
-        self.fusion = {"sf2": SF2, "gci": GCIDecoder}[config.fusion](width)
+        fca = {"branches": config.fca_branches, "attention": config.channel_attention} if config.context == "fca" else {}
+        self.context = {"fca": FCA, "aspp": ASPP}[config.context](deep, width, config.dilations, **fca)
+        self.fusion = SF2(width, config.align) if config.fusion == "sf2" else GCIDecoder(width)
         self.head = nn.Sequential(
             *conv_norm_relu(width, width, 3),
             nn.Dropout(0.5),

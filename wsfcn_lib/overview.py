@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from wsfcn_lib.config import NetConfig
+from wsfcn_lib.modules import ASPP, FCA
 from wsfcn_lib.network import WSFCN
 
 INK, SOFT, THIN = "#212529", "#5c6670", "\u2009"
@@ -20,7 +21,7 @@ BACKBONES |= {"mobilenet_v2": "MobileNetV2", "tiny": "tiny net"}
 def sizes(config: NetConfig, crop: int) -> dict[str, tuple[int, ...]]:
     """Shapes without the batch of an image of `crop` pixels, and of what a WSFCN makes of it; no memory is taken for them.
 
-    Keys: image, low, deep, context, shallow, fused, logits, masks, scores; with SF2 also flow.
+    Keys: image, low, deep, context, shallow, fused, logits, masks, scores; with SF2 that aligns also flow.
     """
     with torch.device("meta"):
         net, image = WSFCN(config).eval(), torch.empty(1, 3, crop, crop)
@@ -31,7 +32,7 @@ def sizes(config: NetConfig, crop: int) -> dict[str, tuple[int, ...]]:
             found.update(zip(keys, (output,) if len(keys) == 1 else output))
 
         getattr(net, name).register_forward_hook(keep)
-    if config.fusion == "sf2":
+    if config.fusion == "sf2" and config.align:
         net.fusion.align.flow.register_forward_hook(lambda module, inputs, output: found.update(flow=output))
     found |= net(image)._asdict()
     return {name: tuple(tensor.shape[1:]) for name, tensor in found.items()}
@@ -88,9 +89,11 @@ def overview(config: NetConfig, crop: int, pamr_iterations: int = 10) -> Figure:
 
 
 def _network(sheet, config, size, stride):
-    kernels = {"fca": "kernels 1, 3, 5, 7", "aspp": "kernels 1, 3, 3, 3"}[config.context]
-    fusion = ("align by a flow", size["flow"], "multiply streams") if "flow" in size else ("concatenate", "inject cues")
-    context = (kernels, "dilations " + ", ".join(map(str, config.dilations)), "and image pool")
+    kernels = {"fca": FCA.kernels[: config.fca_branches], "aspp": ASPP.kernels}[config.context]
+    rows = {"kernels ": kernels, "dilations ": config.dilations[: len(kernels)]}
+    context = (*(word + ", ".join(map(str, numbers)) for word, numbers in rows.items()), "and image pool")
+    fusion = ("align by a flow", size["flow"], "multiply streams") if "flow" in size else ("enlarge deep", "multiply streams")
+    fusion = ("concatenate", "inject cues") if config.fusion == "gci" else fusion
     sheet.box(1.4, 32.5, 10, 8, GIVEN, "image", size["image"])
     sheet.box(13.6, 27, 10.8, 18.5, OLD, BACKBONES[config.backbone], f"strides 4 and {stride}")
     sheet.box(35, 27, 15.6, 9, NEW, config.context.upper(), *context)

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 
 from wsfcn_lib.pictures import colour_labels, heat, overlay, shares
 
-__all__ = ["ablation", "class_bars", "colour_labels", "confusion", "curves", "heat", "overlay", "tile", "to_png"]
+__all__ = ["class_bars", "colour_labels", "confusion", "curves", "heat", "overlay", "tile", "to_png"]
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#5c6670"  # told apart by all
 SQUARES = {"handlelength": 1.1, "handleheight": 1.1}
@@ -40,7 +40,9 @@ FONT, PORTRAIT = (f"{matplotlib.get_data_path()}/{name}" for name in ("fonts/ttf
 _STYLE_LOCK = threading.RLock()
 
 
-def _styled(draw):
+def styled(draw):
+    """Decorate a function that draws, so that it does so in STYLE."""
+
     @functools.wraps(draw)
     def wrapper(*args, **kwargs):
         with _STYLE_LOCK, matplotlib.rc_context(STYLE):
@@ -49,7 +51,7 @@ def _styled(draw):
     return wrapper
 
 
-@_styled
+@styled
 def to_png(figure: Figure, dpi: int = 100, **told: str) -> bytes:
     """The figure as PNG bytes, `dpi` pixels per inch; `told` stands in the file as text."""
     stream = io.BytesIO()
@@ -57,7 +59,7 @@ def to_png(figure: Figure, dpi: int = 100, **told: str) -> bytes:
     return stream.getvalue()
 
 
-@_styled
+@styled
 def tile(
     rows: Sequence[Sequence[np.ndarray | None]], titles: Sequence[str] = (), row_labels: Sequence[str] = (), legend: Mapping = {}
 ) -> Figure:
@@ -92,7 +94,7 @@ def tile(
     return figure
 
 
-@_styled
+@styled
 def curves(log: pd.DataFrame) -> Figure:
     """A training log over its epochs: losses (faint: each logged step, strong: running mean), tag mAP, learning rates."""
     if log.empty:
@@ -125,7 +127,7 @@ def curves(log: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     """Confusion matrix (K, K) of pixel counts, rows = truth, as percent of each row; numbers up to 21 classes."""
     matrix, count = np.asarray(matrix, float), len(names)
@@ -145,7 +147,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def class_bars(
     iou: np.ndarray, names: Sequence[str], palette: np.ndarray, reference: np.ndarray | None = None, reference_name: str = ""
 ) -> Figure:
@@ -166,31 +168,4 @@ def class_bars(
     axis.set(title="IoU per class", ylim=(len(iou) - 0.4, -0.6), xlim=(0, 1.25), xticks=np.linspace(0, 1, 6))
     axis.grid(axis="y", visible=False)
     axis.legend(loc="lower right")
-    return figure
-
-
-@_styled
-def ablation(table: pd.DataFrame) -> Figure:
-    """Dots of mIoU per variant: columns `variant` and one or more `mean_iou...`; several rows (seeds) give mean ± sd."""
-    measures = [column for column in table if str(column).startswith("mean_iou")]
-    if "variant" not in table or not measures:
-        raise ValueError(f"the table has columns {list(table)}; it needs `variant` and at least one `mean_iou...`")
-    groups = table.groupby("variant", sort=False)[measures]
-    mean, spread, most = groups.mean(), groups.std().fillna(0), groups.size().max()
-    figure = Figure((9, 1.1 + (0.2 + 0.22 * len(measures)) * len(mean)), layout="constrained")
-    axis = figure.subplots()
-    for place, (measure, colour) in enumerate(zip(measures, (BLUE, ORANGE, GREEN, PURPLE), strict=False)):
-        rows = np.arange(len(mean)) + 0.8 / (len(measures) + 1) * (place - (len(measures) - 1) / 2)
-        label = measure.replace("mean_iou", "mIoU").replace("_crf", " + CRF").replace("_", " ")
-        axis.errorbar(mean[measure], rows, xerr=spread[measure], fmt="o", ms=7, lw=1.5, color=colour, label=label)
-        for row, value in zip(rows, mean[measure], strict=True):
-            axis.annotate(f"{value:.3f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=colour)
-        if most > 1:
-            seeds = mean.index.get_indexer(table.variant)
-            axis.plot(table[measure], rows[seeds], "o", ms=3.5, color="white", mec=colour, zorder=3)
-    axis.set_yticks(range(len(mean)), mean.index, color="black")
-    title = f"Variants: mean ± standard deviation of up to {most} seeds" if most > 1 else "Variants: one run each"
-    axis.set(title=title, xlabel="mIoU", ylim=(len(mean) - 0.5, -0.5))
-    if len(measures) > 1:
-        figure.legend(loc="outside right upper")
     return figure

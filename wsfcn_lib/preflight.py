@@ -49,7 +49,7 @@ def preflight(config: TrainConfig, run: Path | str) -> Estimate:
     seconds = epochs * (len(data) // config.batch_size) + checks * vals / config.batch_size * (loading + full / 3)
     weights = sum(t.numel() * t.element_size() for t in net.state_dict().values())
     moments = sum(t.numel() * t.element_size() for state in optimiser.state.values() for t in state.values())
-    snapshots = min(config.snapshots_kept, checks) + 1
+    snapshots = min(config.snapshots_kept, checks) + 1 + (config.epochs // config.snapshot_every if config.snapshot_every else 0)
     disk = (
         snapshots * weights + 3 * (weights + moments) + config.epochs * PANEL_BYTES + LOG_BYTES
     )  # two states, one being written

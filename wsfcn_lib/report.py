@@ -46,7 +46,7 @@ def write_report(run: Path | str) -> Path:
     sections = {
         "Result": _result(metrics) or _missing("metrics.json", "05_evaluate measures the network"),
         "Classes": _classes(metrics) or _missing("per_class_iou in metrics.json", "05_evaluate makes it, by masks"),
-        "Ablation": _ablation(run / "ablation.csv") or _missing("ablation.csv", "04_ablations makes it, by validation masks"),
+        "Ablation": _ablation(run / "ablation.csv", record) or _missing("ablation.csv", "04_ablations makes it, by masks"),
         "Pictures": "".join(_figures(run / "figures")) or _missing("figures/*.png", "each notebook saves its own"),
         "Growth of the maps": "".join(_growth(run / "panels")) or _missing("panels/*.png", "02_train draws one per epoch"),
         "Stages": _stages(record.get("stages")) or _missing("run.json", "each notebook writes its part"),
@@ -94,13 +94,14 @@ def _classes(metrics: dict) -> str:
     return _table(["%", *(_name(key).removeprefix("per class ") for key in columns)], rows, "") if rows else ""
 
 
-def _ablation(path: Path) -> str:
+def _ablation(path: Path, record: dict) -> str:
     text = path.read_text("utf-8", "replace") if path.is_file() else ""
     heads, *rows = list(csv.reader(text.splitlines())) or [[]]
     if not rows:
         return ""
     table = _table([_name(head) for head in heads], [[_rounded(cell) for cell in row] for row in rows], "")
-    return table if len(rows) <= 12 else f"<details><summary>all {len(rows)} rows</summary>{table}</details>"
+    words = f"<p>{escape(record.get('stages', {}).get('04_ablations', {}).get('conclusion', ''))}</p>"
+    return words + (table if len(rows) <= 12 else f"<details><summary>all {len(rows)} rows</summary>{table}</details>")
 
 
 def _figures(folder: Path) -> Iterable[str]:

@@ -10,10 +10,11 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 from wsfcn_lib.provenance import ROOT, code_hash, code_state, peak_memory_mb, provenance  # noqa: F401 — offered from here too
 
@@ -56,8 +57,8 @@ def flat(tree: dict, prefix: str = "") -> dict[str, object]:
 def compare(a: dict, b: dict) -> list[tuple[str, object, object]]:
     """Return (dotted key, value in a, value in b) wherever they differ; "(absent)" stands for a missing key."""
     a, b = flat(plain(a)), flat(plain(b))
-    pairs = [(key, a.get(key, "(absent)"), b.get(key, "(absent)")) for key in dict.fromkeys([*a, *b])]
-    return [row for row in pairs if row[1] != row[2]]
+    a, b = (dict.fromkeys([*a, *b], "(absent)") | side for side in (a, b))
+    return [(key, a[key], b[key]) for key in a if a[key] != b[key]]
 
 
 def settings_hash(settings: dict) -> str:
@@ -110,17 +111,18 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def open(cls, path: Path | str, settings: dict, stage: str, device: str = "cpu", free: Collection[str] = ()) -> "RunFolder":
+    def open(cls, path: Path | str, settings: dict, stage: str, device="cpu", free: Collection = (), usual: Mapping = {}) -> Self:
         """Create the folder, or reopen it, for one stage such as "02_train".
 
         A stage keeps its settings for good: others raise RunError with each difference, save for the keys in `free`, which
-        change no result (workers, device). Opening twice in one process is harmless; the first takes an old `stop` file away.
+        change no result (workers, device). A setting that did not exist yet when the stage began counts as its default, from
+        `usual`. Opening twice in one process is harmless; the first takes an old `stop` file away.
         """
         run = cls((ROOT / path).resolve())
         run.path.mkdir(parents=True, exist_ok=True)
         fresh = run._lock()
         try:
-            run._enter(stage, plain(settings), device, free, fresh)
+            run._enter(stage, plain(settings), device, free, fresh, usual)
         except BaseException:
             run.close()
             raise
@@ -143,11 +145,12 @@ class RunFolder:
         (self.path / "stop").unlink(missing_ok=True)  # meant an earlier process
         return True
 
-    def _enter(self, stage: str, settings: dict, device: str, free: Collection[str], fresh: bool) -> None:
+    def _enter(self, stage: str, settings: dict, device: str, free: Collection[str], fresh: bool, usual: Mapping) -> None:
         if not (self.path / "run.json").exists():
             atomic_write(self.path / "run.json", '{"stages": {}}')
         known, now = read_run(self.path)["stages"].get(stage, {}), datetime.now(UTC).isoformat(timespec="seconds")
-        changed = [row for row in compare(known.get("settings", settings), settings) if row[0].split(".")[0] not in free]
+        then = {k: v for k, v in flat(plain(usual)).items() if k in flat(settings)} | flat(known.get("settings", settings))
+        changed = [row for row in compare(then, settings) if row[0].split(".")[0] not in free]
         if changed:
             rows = "".join(f"\n  {key}: {old!r} → {new!r}" for key, old, new in changed)
             raise RunError(f"run {self.path.name} has other settings for {stage}:{rows}\nChoose another run name, or delete it.")
@@ -185,11 +188,8 @@ def main() -> None:
     names = parser.parse_args().run
     if len(names) not in (0, 2):
         parser.error(f"give no run, or two to compare, not {len(names)}")
-    if names:
-        rows = [("", *names), *compare(*(read_run(RUNS / name) for name in names))]
-    else:
-        rows = [("name", "started", "commit", "finished", "mean_iou"), *(row.values() for row in list_runs())]
-    for row in rows:
+    rows = [("name", "started", "commit", "finished", "mean_iou"), *(row.values() for row in list_runs())]
+    for row in [("", *names), *compare(*(read_run(RUNS / name) for name in names))] if names else rows:
         print(*row, sep="\t")
 
 
