@@ -16,7 +16,7 @@ LEVELS = tuple(
         "classes config provenance runs downloads artefacts log pictures recipes crf",
         "depthwise dilated backbones modules pamr losses network metrics plots ablation_plots overview data",
         "weights checkpoints released objective panels syncnorm optimiser job train preflight",
-        "tiles views infer subjects evaluate archives export quality counts effects costs ablation",
+        "tiles views infer subjects tally evaluate archives export quality counts effects costs ablation",
         "notebook report explore",
     )
 )

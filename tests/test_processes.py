@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,8 +16,8 @@ from wsfcn_lib.checkpoints import load_snapshot
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.transforms import TrainSet
-from wsfcn_lib.runs import ROOT, read_run
-from wsfcn_lib.train import step_loader
+from wsfcn_lib.runs import ROOT, RunFolder, read_run
+from wsfcn_lib.train import step_loader, train
 
 
 def launch(run, *arguments, meanwhile=lambda: None):
@@ -137,6 +138,25 @@ def test_two_processes_learn_what_one_does(data, tmp_path):  # noqa: F811
     assert all(torch.allclose(state[name], other[name], atol=1e-5) for name in state)
     (apart, _) = learn("apart", 2, batch_norm="process")
     assert not torch.allclose(one[0][0], apart[0][0], atol=1e-5), "with statistics of each process the losses differ"
+
+
+def test_two_processes_evaluate_what_one_does(data, tmp_path):  # noqa: F811
+    config = TrainConfig(data=str(data), **SETTINGS | {"epochs": 1})
+    for _ in train(config, tmp_path / "one"):
+        pass
+    RunFolder.open(tmp_path / "one", config.model_dump(), "02_train").close()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    asked = tmp_path / "asked.json"
+    asked.write_text(json.dumps({"scales": [1.0, 0.5], "processes": 1, "images": "test"}))
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    for name, launched in (("one", ()), ("two", ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"))):
+        command = [*launched, "-m", "wsfcn_lib.evaluate", str(tmp_path / name), "--settings", str(asked)]
+        done = subprocess.run([sys.executable, *command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count('"mean_iou"') == 1, "one process speaks"
+    for file in ("metrics.json", "per_image.csv", "scores.csv"):
+        assert (tmp_path / "one" / file).read_text() == (tmp_path / "two" / file).read_text(), file
+    assert len(list((tmp_path / "two" / "masks" / "test").glob("*.png"))) == 8
 
 
 class Process:

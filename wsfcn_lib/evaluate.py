@@ -1,5 +1,9 @@
-"""Evaluation of pictures: with and without CRF, with predicted and true tags, under both recipes (paper, section IV)."""
+"""Evaluation of pictures: with and without CRF, with predicted and true tags, under both recipes (paper, section IV).
 
+accelerate launch -m wsfcn_lib.evaluate data/runs/<name>     # shares the list among several processes
+"""
+
+import argparse
 import csv
 import io
 import json
@@ -8,22 +12,26 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
+import torch.distributed as dist
 from pydantic import Field
 from torch import nn
 from tqdm import tqdm
 
 from wsfcn_lib.config import Fraction, Recipe, Settings
 from wsfcn_lib.crf import crf_many
-from wsfcn_lib.data.files import DataError, read_image, read_mask, save_mask
+from wsfcn_lib.data.files import DataError, read_image, save_mask
 from wsfcn_lib.data.manifest import Manifest, Sample
 from wsfcn_lib.infer import SCALES, SCORE_CUT, at_size, predict_masks, probabilities, shrink
-from wsfcn_lib.metrics import ConfusionMatrix, mean_average_precision, summary
+from wsfcn_lib.job import build_accelerator
 from wsfcn_lib.recipes import RECIPES, label_map
-from wsfcn_lib.runs import atomic_write, plain
-from wsfcn_lib.subjects import ending_of, label_of, place_of, readable, samples_of
+from wsfcn_lib.runs import ROOT, RunFolder, atomic_write, plain
+from wsfcn_lib.subjects import ending_of, label_of, open_trained, place_of, readable, samples_of
+from wsfcn_lib.tally import ImageResult, Tally, Variant
+
+STAGE = "05_evaluate"
 
 
 class EvalSettings(Settings):
@@ -40,24 +48,6 @@ class EvalSettings(Settings):
     use_crf: bool = True
     processes: int = Field(2, ge=1, le=256)  # of the CRF
     bf16: bool = False
-
-
-class Variant(NamedTuple):
-    """One way to turn fused masks into labels."""
-
-    recipe: str
-    crf: bool
-    tags: str  # "predicted" or "true"; true tags are the upper bound that papers call clean
-
-
-class ImageResult(NamedTuple):
-    """All labels of one image, (H, W) uint8 each, its probabilities (K-1,), tags (K-1,) bool and size (H, W)."""
-
-    sample: Sample
-    probabilities: np.ndarray
-    tags: np.ndarray
-    labels: dict[Variant, np.ndarray]
-    size: tuple[int, int]
 
 
 def variants(settings: EvalSettings, with_truth: bool) -> list[Variant]:
@@ -105,57 +95,6 @@ def predict(net: nn.Module, samples: Iterable[Sample], settings: EvalSettings) -
             yield result
 
 
-class Tally:
-    """Confusion matrices per variant, one row per image, and what mean average precision needs; divides only at the end."""
-
-    def __init__(self, manifest: Manifest, settings: EvalSettings):
-        self.manifest, self.settings = manifest, settings
-        self.matrices: dict[Variant, ConfusionMatrix] = {}
-        self.rows: list[dict] = []
-        self.probabilities: list[np.ndarray] = []
-        self.truth: list[tuple[bool, ...]] = []
-
-    def add(self, result: ImageResult) -> None:
-        """Count one image; without a mask it is listed, but enters no matrix."""
-        sample, names = result.sample, np.array(self.manifest.names[1:])
-        self.probabilities.append(result.probabilities)
-        self.truth.append(sample.tags)
-        row = {"image": sample.name, "tags": ";".join(names[list(sample.tags)]), "predicted": ";".join(names[result.tags])}
-        if sample.mask is not None:
-            truth = read_mask(sample.mask, self.manifest)
-            for variant, labels in result.labels.items():
-                if labels.shape != truth.shape:
-                    sizes = f"{truth.shape[::-1]}, its image {labels.shape[::-1]}"
-                    raise DataError(f"{sample.mask}: the mask is {sizes} (width, height); they must be equal: correct the mask")
-                single = ConfusionMatrix(self.manifest.num_classes)
-                single.update(labels, truth)
-                self.matrices[variant] = self.matrices.get(variant, ConfusionMatrix(self.manifest.num_classes)) + single
-                if variant.recipe == self.settings.recipe:
-                    row["iou" + suffix(variant)] = round(single.mean_iou(), 4)
-        self.rows.append(row)
-
-    def metrics(self) -> dict:
-        """The content of metrics.json: the chosen recipe on top, and all that was measured in `variants`; IoU in 0..1."""
-        recipe, tagged = self.settings.recipe, any(map(any, self.truth))
-        out = {"images": len(self.rows), "split": label_of(self.settings.images), "recipe": recipe}
-        for crf in (False, True):
-            for kind in ("predicted", "true"):
-                variant = Variant(recipe, crf, kind)
-                block = summary(self.matrices[variant], self.manifest.names) if variant in self.matrices else {}
-                out["mean_iou" + suffix(variant)] = block.get("mean_iou")
-                if kind == "predicted" and block:
-                    ending = suffix(variant)
-                    out |= {f"{key}{ending}": block[key] for key in ("per_class_iou", "precision", "recall")}
-        out["variants"] = [v._asdict() | summary(self.matrices[v], self.manifest.names) for v in sorted(self.matrices)]
-        out["mean_ap"] = mean_average_precision(np.array(self.probabilities), np.array(self.truth))[1] if tagged else None
-        return out
-
-
-def suffix(variant: Variant) -> str:
-    """The ending of a variant's name in metrics.json and per_image.csv: "", _crf, _true_tags or _crf_true_tags."""
-    return "_crf" * variant.crf + "_true_tags" * (variant.tags == "true")
-
-
 def write_table(path: Path, rows: list[list]) -> None:
     """Write rows as CSV."""
     table = io.StringIO()
@@ -176,13 +115,14 @@ def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Pa
     per_image.csv; and scores.csv, the probability of each class in each picture. These three belong to splits; those of a
     list or folder end in _<name> (metrics_holiday.json). DataError where these are of another folder with the same name.
     A picture of a folder that cannot be opened is left out, told at the end and in `left_out` of the metrics; see `readable`.
-    Each function in `also` is called with each `ImageResult`, such as `counts.Counter.add`.
+    Each function in `also` is called with each `ImageResult`, such as `counts.Counter.add`. Several processes take a share of
+    the list each; all return the tally of the whole, the first one writes the tables.
     """
     images, ending = settings.images, ending_of(settings.images)
     path, source = run / f"metrics{ending}.json", {"source": plain(place_of(images))} if ending else {}
     if source and path.exists() and (known := json.loads(path.read_text("utf-8")).get("source")) != source["source"]:
         raise DataError(f"{path} is of {known}, not of {place_of(images)}: rename this, or choose another run name")
-    samples, tally, bad = samples_of(images, manifest), Tally(manifest, settings), []
+    samples, tally, bad = share_of(samples_of(images, manifest)), Tally(manifest, settings), []
     results = predict(net, readable(images, samples, bad), settings)
     for result in tqdm(results, "evaluate", len(samples), file=sys.stdout, mininterval=5, ncols=80):
         for count in (tally.add, *also):
@@ -190,6 +130,9 @@ def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Pa
         for crf in (False, True):
             if (labels := result.labels.get(Variant(settings.recipe, crf, "predicted"))) is not None:
                 save_mask(run / "masks" / f"{label_of(images)}{'_crf' * crf}" / f"{result.sample.name}.png", labels, manifest)
+    tally, bad = gathered(tally), gathered(bad)
+    if process()[0]:
+        return tally
     print(*(f"left out: {line}" for line in bad), sep="\n", end="\n" * bool(bad))
     source |= {"left_out": plain(bad)} if bad else {}
     atomic_write(path, json.dumps(tally.metrics() | source, indent=1) + "\n")
@@ -198,3 +141,47 @@ def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Pa
     scores = [[row["image"], *chances.astype(float).round(4).tolist()] for row, chances in zip(tally.rows, tally.probabilities)]
     write_table(run / f"scores{ending}.csv", [["image", *manifest.names[1:]], *scores])
     return tally
+
+
+def process() -> tuple[int, int]:
+    """The number of this process among those of a launcher, and theirs; (0, 1) without one."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def share_of(samples: list) -> list:
+    """This process's part of a list; the parts of all processes follow each other."""
+    number, count = process()
+    return samples[number * len(samples) // count : (number + 1) * len(samples) // count]
+
+
+def gathered(part):
+    """The sum of the processes' parts, in their order."""
+    parts = [None] * process()[1]
+    if len(parts) == 1:
+        return part
+    dist.all_gather_object(parts, part)
+    return sum(parts[1:], parts[0])
+
+
+def main() -> None:
+    """Evaluate a trained run as accelerate starts it, on as many processes as it starts; writes what 05_evaluate writes first."""
+    parser = argparse.ArgumentParser(prog="accelerate launch -m wsfcn_lib.evaluate", description=main.__doc__)
+    parser.add_argument("run", help="run folder, such as data/runs/demo")
+    parser.add_argument("--settings", type=Path, help="JSON file of EvalSettings; what it leaves out is as in 05_evaluate")
+    arguments = parser.parse_args()
+    try:
+        given = json.loads(arguments.settings.read_text()) if arguments.settings else {}
+        trained = open_trained(arguments.run, given.get("snapshot", "best"))
+        settings = EvalSettings(**{"images": "test", "long_side": 640} | trained.protocol | given)
+        net = trained.net.to(build_accelerator(trained.config).device)
+        folder = None if process()[0] else RunFolder.open(arguments.run, settings.model_dump(), STAGE, free=settings.model_dump())
+        tally = evaluate(net, trained.manifest, settings, ROOT / arguments.run)
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    if folder:
+        folder.close()
+        print(json.dumps({key: value for key, value in tally.metrics().items() if key.startswith(("images", "mean"))}))
+
+
+if __name__ == "__main__":
+    main()

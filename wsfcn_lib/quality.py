@@ -14,9 +14,10 @@ from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import IGNORE, DataError, read_image, read_mask
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.transforms import normalise
-from wsfcn_lib.infer import SCORE_CUT, at_size, label_map, predict_view, probabilities, shrink
+from wsfcn_lib.infer import SCORE_CUT, at_size, label_map, probabilities, shrink
 from wsfcn_lib.metrics import ConfusionMatrix, summary
 from wsfcn_lib.panels import stages
+from wsfcn_lib.views import predict_view
 
 KINDS = ("cam", "refined_cam", "pseudo_labels", "prediction")
 

@@ -54,6 +54,7 @@ def pad_to(tensor: Tensor, canvas: int) -> tuple[Tensor, slice, slice]:
     return padded, rows, columns
 
 
+@torch.no_grad()
 def predict_view(net: nn.Module, tensor: Tensor, canvas: int | None, bf16: bool) -> tuple[Tensor, Tensor]:
     """Masks (1, K, h, w) at the view's own size and scores (1, K-1) of one view."""
     rows = columns = slice(None)
