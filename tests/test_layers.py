@@ -11,7 +11,20 @@ LIBRARY = Path(__file__).resolve().parents[1] / "wsfcn_lib"
 
 # A module imports lower levels and, within its own level, only what stands before it here. Packages count as one module.
 LEVELS = (
-    ("classes", "config", "provenance", "runs", "downloads", "artefacts", "log", "pictures", "recipes", "crf"),
+    (
+        "classes",
+        "config",
+        "storage",
+        "provenance",
+        "differences",
+        "runs",
+        "downloads",
+        "artefacts",
+        "log",
+        "pictures",
+        "recipes",
+        "crf",
+    ),
     ("depthwise", "backbones", "modules", "pamr", "losses", "network", "metrics", "plots", "overview", "data"),
     ("weights", "checkpoints", "released", "objective", "panels", "job", "train", "preflight"),
     ("infer", "subjects", "evaluate", "archives", "export", "quality", "ablation"),

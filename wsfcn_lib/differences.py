@@ -1,0 +1,47 @@
+"""What two runs, or two versions of their settings, differ in: nested dicts are compared key by dotted key."""
+
+import json
+import os
+import re
+
+from wsfcn_lib.provenance import ROOT
+
+KINDS = {  # why two runs differ: what is told, and the dotted keys it is read from
+    "settings": r"^stages\.\w+\.settings\.",
+    "data": r"^stages\.\w+\.data\.",
+    "code": r"^stages\.\w+\.(commit|dirty|code)$",
+    "versions": r"^stages\.\w+\.(versions\.|python$)",
+    "machine": r"^stages\.\w+\.(platform|cpus|device)$",
+    "files": r"^stages\.\w+\.files\.",
+    "results": r"^metrics\.",
+}
+
+
+def plain(value: object) -> object:
+    """Return `value` as JSON holds it: tuples become lists, numpy numbers numbers, paths below ROOT relative to it."""
+    text = json.dumps(value, default=lambda item: item.item() if hasattr(item, "item") else str(item), ensure_ascii=False)
+    return json.loads(text.replace(f'"{ROOT}{os.sep}', '"'))
+
+
+def flat(tree: dict, prefix: str = "") -> dict[str, object]:
+    """Return nested dicts as one dict with dotted keys."""
+    rows = {}
+    for key, value in tree.items():
+        rows |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return rows
+
+
+def compare(a: dict, b: dict) -> list[tuple[str, object, object]]:
+    """Return (dotted key, value in a, value in b) wherever they differ; "(absent)" stands for a missing key."""
+    a, b = flat(plain(a)), flat(plain(b))
+    pairs = [(key, a.get(key, "(absent)"), b.get(key, "(absent)")) for key in dict.fromkeys([*a, *b])]
+    return [row for row in pairs if row[1] != row[2]]
+
+
+def explain(a: dict, b: dict) -> list[tuple[str, str, object, object]]:
+    """Return (kind, key, value in a, value in b) of what differs, causes before effects; see KINDS.
+
+    Times, and what only says the same again, are left out.
+    """
+    rows = [(kind, *row) for row in compare(a, b) for kind, keys in KINDS.items() if re.search(keys, row[0])]
+    return sorted((row for row in rows if ".evidence." not in row[1]), key=lambda row: [*KINDS].index(row[0]))
