@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
 from wsfcn_lib.crf import crf, crf_many
-from wsfcn_lib.data.files import read_image
+from wsfcn_lib.data.files import read_image, upright
 from wsfcn_lib.data.transforms import normalise
 from wsfcn_lib.recipes import label_map
 from wsfcn_lib.released import load_network
@@ -67,7 +67,7 @@ def at_size(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def check_image(image: np.ndarray) -> None:
     """Raise ValueError for anything but (H, W, 3) uint8."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype != np.uint8:
         raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H, W, 3) uint8 RGB, as data.files.read_image gives")
 
 
@@ -174,7 +174,7 @@ def segment(
     net, classes, facts = load_network(find_snapshot(path) if path.is_dir() else path)
     if isinstance(image, str | Path):
         image = read_image(image)
-    image = np.asarray(ImageOps.exif_transpose(image).convert("RGB") if isinstance(image, Image.Image) else image)
+    image = np.asarray(upright(image, "the picture") if isinstance(image, Image.Image) else image)
     small, size, recipe = shrink(image, long_side), image.shape[:2], recipe or protocol_of(facts)["recipe"]
     masks, scores = predict_masks(net, small, scales or protocol_of(facts)["scales"])
     chances = probabilities(scores)
