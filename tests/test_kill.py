@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from wsfcn_lib.notebook import declared
 from wsfcn_lib.runs import ROOT, read_run
 
 pytestmark = pytest.mark.kill
+MARK = "TRAINING_TO_BE_KILLED"
 KILLS = int(os.environ.get("KILLS", "3"))
 WAYS = {"no worker": (0, 1), "two workers": (2, 1), "two processes": (0, 2)}  # loader workers, training processes
 SMALL = {"epochs": 6, "warmup_epochs": 2, "crop": 48, "log_every": 3, "device": "cpu"}  # all else as notebook 02 has it
@@ -33,8 +35,10 @@ TRAIN = "from wsfcn_lib.train import main\nif __name__ == '__main__':\n    main(
 SLOW = '''import io, time, torch
 save = torch.save
 
-def slowly(state, path):
-    """As torch.save, but long enough under way to be killed meanwhile."""
+def slowly(state, path, **options):
+    """As torch.save, but to a file it is under way long enough to be killed meanwhile."""
+    if isinstance(path, io.BytesIO):  # as processes send each other things
+        return save(state, path, **options)
     save(state, whole := io.BytesIO())
     with open(path, "wb") as file:
         for piece in range(0, len(data := whole.getvalue()), 1 + len(data) // 20):
@@ -65,35 +69,27 @@ def start(home, run, way, program="train.py"):
     workers, processes = WAYS[way]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
     command = [sys.executable, *launcher, str(home / program), str(run), "--settings", str(home / f"workers-{workers}.json")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT), MARK: str(run)}
     with open(f"{run}.txt", "ab") as words:
         return subprocess.Popen(command, env=environment, stdout=words, stderr=subprocess.STDOUT)
 
 
-def family(pid):
-    """A process and all below it: loaders, and the processes that a launcher started."""
-    below = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            below.setdefault(int(path.read_text().rsplit(")", 1)[1].split()[1]), []).append(int(path.parent.name))
-        except (OSError, ProcessLookupError):
-            continue
-    found = [pid]
-    for one in found:
-        found += below.get(one, [])
-    return found
+def family(run):
+    """All processes of a training, with its loaders and those that a launcher started: they share a mark."""
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if f"{MARK}={run}\0".encode() in path.read_bytes():
+                yield int(path.parent.name)
 
 
-def kill(process):
+def kill(process, run):
     """SIGKILL to all of them at once, so that nobody can tidy up; whether there was something to kill."""
-    alive = process.poll() is None
-    for pid in family(process.pid) if alive else ():
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
-    return alive
+    while found := [*family(run)]:  # some may be born meanwhile
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.poll()
+    return process.wait() == -signal.SIGKILL
 
 
 def until(process, condition, limit=120):
@@ -139,24 +135,28 @@ def began(run):
 
 
 def interrupt(home, run, way, writing, epoch):
-    """Go on with a run and kill it, while it writes a resume state or at any moment of two epochs; False: it was faster."""
-    part, before = run / "checkpoints" / "state.part", began(run)
+    """Go on with a run and kill it, while it writes its first to third resume state or at any moment of three epochs."""
+    part, before, writes = run / "checkpoints" / "state.part", began(run), random.choice((1, 1, 2, 3)) if writing else 0
     part.unlink(missing_ok=True)
     process = start(home, run, way, "slow.py" if writing else "train.py")
-    until(process, part.exists if writing else lambda: began(run) > before)
-    time.sleep(random.uniform(0, 0.4 if writing else 2 * epoch))
-    killed = kill(process)
+    until(process, lambda: began(run) > before)
+    for _ in range(writes):
+        until(process, lambda: not part.exists())
+        until(process, part.exists)
+    time.sleep(random.uniform(0, 0.4 if writing else 3 * epoch))
+    if not kill(process, run):
+        print(f"{way}: ended before the kill")
+        assert process.returncode == 0, Path(f"{run}.txt").read_text()[-3000:]
+        return False
     states, rows = sorted(path.name.split("-")[1] for path in run.glob("checkpoints/state-*.pt")), log_of(run)
-    where = (
-        f"{'writing' if part.exists() else 'any'} {int(rows[-1]['step']) if rows else 0}, states {', '.join(states) or 'none'}"
-    )
-    print(f"{way}: {f'killed at {where}' if killed else 'ended before the kill'}", flush=True)
-    return killed
+    where = f"after row {rows[-1]['step'] if rows else 0}, states {', '.join(states) or 'none'}{', state.part' * part.exists()}"
+    print(f"{way}: killed {where}", flush=True)
+    return True
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_killed_and_resumed_equals_uninterrupted(home, whole, way):
-    """Every other kill hits the writing of a resume state; of three in all it is that of two workers."""
+    """Every other kill is to hit the writing of a resume state; of three in all it is that of two workers."""
     kills, place = -(-KILLS // len(WAYS)), [*WAYS].index(way)
     reference, epoch = whole[WAYS[way][1]]
     done, hits, number = 0, 0, 0
@@ -179,7 +179,7 @@ def test_a_damaged_state_is_noticed_and_told(home, whole, damage):
     run, process = home / f"damaged-{damage}", start(home, home / f"damaged-{damage}", "no worker")
     states = run / "checkpoints"
     until(process, lambda: len([*states.glob("state-*.pt")]) == 2)
-    kill(process)
+    kill(process, run)
     newest = sorted(states.glob("state-*.pt"))[-1]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1

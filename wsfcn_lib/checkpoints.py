@@ -60,7 +60,7 @@ def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}
         config = NetConfig.model_validate_json(metadata["config"])
-        classes = [ClassInfo(**entry).model_dump() for entry in json.loads(metadata["classes"])]
+        classes = [ClassInfo(**entry).model_dump(mode="json") for entry in json.loads(metadata["classes"])]
         facts = dict(json.loads(metadata.get("facts", "{}")))
         if config.num_classes != 1 + len(classes):
             raise ValueError(f"{len(classes)} classes and a network of {config.num_classes}")

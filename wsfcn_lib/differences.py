@@ -6,15 +6,9 @@ import re
 
 from wsfcn_lib.provenance import ROOT
 
-KINDS = {  # why two runs differ: what is told, and the dotted keys it is read from
-    "settings": r"^stages\.\w+\.settings\.",
-    "data": r"^stages\.\w+\.data\.",
-    "code": r"^stages\.\w+\.(commit|dirty|code)$",
-    "versions": r"^stages\.\w+\.(versions\.|python$)",
-    "machine": r"^stages\.\w+\.(platform|cpus|device)$",
-    "files": r"^stages\.\w+\.files\.",
-    "results": r"^metrics\.",
-}
+# why two runs differ: what is told, and the keys of a stage (or of the run) that it is read from
+KINDS = {"settings": "settings", "data": "data", "code": "commit|dirty|code", "versions": "versions|python"}
+KINDS |= {"machine": "platform|cpus|device", "files": "files", "results": "metrics"}
 
 
 def plain(value: object) -> object:
@@ -39,9 +33,6 @@ def compare(a: dict, b: dict) -> list[tuple[str, object, object]]:
 
 
 def explain(a: dict, b: dict) -> list[tuple[str, str, object, object]]:
-    """Return (kind, key, value in a, value in b) of what differs, causes before effects; see KINDS.
-
-    Times, and what only says the same again, are left out.
-    """
-    rows = [(kind, *row) for row in compare(a, b) for kind, keys in KINDS.items() if re.search(keys, row[0])]
-    return sorted((row for row in rows if ".evidence." not in row[1]), key=lambda row: [*KINDS].index(row[0]))
+    """Return (kind, key, value in a, value in b) of what differs, causes before effects as in KINDS; times are left out."""
+    rows = [(kind, *row) for kind, keys in KINDS.items() for row in compare(a, b)]
+    return [row for row in rows if re.match(rf"(stages\.\w+\.)?({KINDS[row[0]]})(\.|$)", row[1])]

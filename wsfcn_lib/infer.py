@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
+from wsfcn_lib.config import Recipe, Settings
 from wsfcn_lib.crf import crf, crf_many
 from wsfcn_lib.data.files import read_image, upright
 from wsfcn_lib.data.transforms import normalise
@@ -23,6 +25,14 @@ LONG_SIDE = 640  # pixels; VOC's pictures have at most 500, COCO's 640
 SCALES = (1.0, 0.5, 1.5, 2.0)
 OWN_SCALES = (1.0, 1.5, 2.0)  # of networks trained here that name none: the built-in scenes gain by enlarging
 SCORE_CUT = 0.1  # a class is present where its probability exceeds this
+
+
+class Protocol(Settings):
+    """How a network is evaluated, as its file says."""
+
+    recipe: Recipe
+    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(min_length=1, max_length=16)
+    canvas: int = Field(ge=0, le=4096)
 
 
 class Prediction(NamedTuple):
@@ -144,7 +154,10 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
 def protocol_of(facts: dict) -> dict:
     """How a network is evaluated where nobody asks for another way: recipe, scales and canvas, from the facts of its file."""
     own = {"recipe": "wsfcn", "scales": SCALES if "published" in facts else OWN_SCALES, "canvas": 0}
-    return own | {name: facts[name] for name in own if name in facts}
+    try:
+        return Protocol(**own | {name: facts[name] for name in own if name in facts}).model_dump()
+    except ValueError as error:
+        raise CheckpointError(f"the facts in this file of weights are none of this kit's: {error}") from error
 
 
 def segment(

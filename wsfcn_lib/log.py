@@ -19,7 +19,7 @@ class RunLog:
         self.path = run / "log.csv"
         kept = [row for row in read_rows(self.path) if _before(row, step)] if step else []
         part = self.path.with_suffix(".part")
-        with open(part, "w", newline="") as file:
+        with writing(self.path), open(part, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(kept)
