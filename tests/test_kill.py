@@ -121,7 +121,9 @@ def content(run):
 
 
 def same(run, other):
+    """Whether two trainings left the same, to the last bit of their files."""
     (a, log, metrics), (b, other_log, other_metrics) = content(run), content(other)
+    assert read_run(run)["stages"]["02_train"]["files"] == read_run(other)["stages"]["02_train"]["files"]
     assert a.keys() == b.keys() and len(a) >= 2
     for name in a:
         assert all(torch.equal(a[name][key], b[name][key]) for key in a[name]), name

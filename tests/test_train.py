@@ -88,6 +88,7 @@ def test_rows_and_files(finished):
     stage = read_run(run)["stages"]["02_train"]
     assert stage["finished"] and stage["settings"]["epochs"] == 3 and stage["seconds"] > 0 and stage["peak_memory_mb"] > 0
     assert set(stage["data"]) >= {"classes.json", "train.csv"}
+    assert stage["files"].keys() == {path.name for path in (run / "checkpoints").glob("*.safetensors")}
 
 
 def test_snapshots_follow_the_validation(finished):
@@ -120,6 +121,8 @@ def test_same_seed_same_weights_and_workers_change_nothing(data, finished, tmp_p
     list(train(settings(data, workers=2), tmp_path / "again"))
     first, again = weights(finished[0]), weights(tmp_path / "again")
     assert all(torch.equal(first[k], again[k]) for k in first)
+    files = [read_run(run)["stages"]["02_train"]["files"] for run in (finished[0], tmp_path / "again")]
+    assert files[0] == files[1], "the files are equal too, which their checksums tell"
     list(train(settings(data, seed=1), tmp_path / "other"))
     assert any(not torch.equal(first[k], v) for k, v in weights(tmp_path / "other").items())
 

@@ -28,9 +28,18 @@ def save_snapshot(net: nn.Module, path: Path, classes: list[dict], **facts) -> P
     metadata = {"config": net.config.model_dump_json(), "classes": json.dumps(classes), "facts": json.dumps(facts)}
     part = path.with_name(path.name + ".part")
     weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    _write(part, lambda: save_file(weights, part, metadata))
+    _write(part, lambda: (save_file(weights, part, metadata), _sort_header(part)))
     os.replace(part, path)
     return path
+
+
+def _sort_header(path: Path) -> None:
+    """Bring what stands before the tensors in order: safetensors writes it in any, and equal weights shall give equal files."""
+    with open(path, "rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.dumps(json.loads(file.read(size)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        file.seek(8)
+        file.write(header.encode().ljust(size))
 
 
 def _write(part: Path, save) -> str:
