@@ -8,7 +8,11 @@ demo: .venv/installed  ## install if needed, run the five notebooks on the built
 	.venv/bin/python notebooks/run_all.py --run-name demo
 
 test: .venv/installed  ## unit, parity and notebook tests
-	.venv/bin/python -m pytest tests -m "not browser"
+	.venv/bin/python -m pytest tests -m "not browser and not kill"
+
+KILLS ?= 3
+test-kill: .venv/installed  ## trainings killed by SIGKILL and resumed must end as if undisturbed; KILLS=20 kills more often
+	KILLS=$(KILLS) .venv/bin/python -m pytest tests -m kill
 
 test-browser: .venv/installed  ## the explorers in JupyterLab in chromium; screenshots in tests/artefacts
 	$(PYTHON) .ci/check_system.py --browser
@@ -42,4 +46,4 @@ lock:  ## resolve pyproject.toml's ranges again into requirements.txt (needs uv)
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test test-browser stress lab notebooks lint lock .venv
+.PHONY: help demo test test-kill test-browser stress lab notebooks lint lock .venv

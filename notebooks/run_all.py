@@ -6,9 +6,12 @@ interrupted command goes on when it is given again. Exit code: 0 all went well, 
 """
 
 import argparse
+import fcntl
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
@@ -17,13 +20,28 @@ from keep_outputs import OutputError, keep_figures, keep_outputs
 from stages import STAGES, evidence, news, plan, pointless, put_aside, read_params, relative, stage_record
 
 from wsfcn_lib.notebook import ParameterError, declared
-from wsfcn_lib.runs import ROOT, RUNS, RunError, RunFolder, read_run
+from wsfcn_lib.runs import ROOT, RUNS, RunError, RunFolder, read_run, writing
 
 DEMO = RUNS / "demo"
 
 
 class NotebookError(RuntimeError):
     """A notebook failed, stopped or took too long; the message names the cell, the error and the executed copy."""
+
+
+@contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Keep a second command out of the run; each notebook besides locks it for itself. RunError where one is at work."""
+    with writing(run):
+        run.mkdir(parents=True, exist_ok=True)
+        file = open(run / ".run_all", "a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it, however the command ends
+        except OSError:
+            told = f"another run_all.py works on {relative(run)}"
+            raise RunError(f"{told}: wait for it, interrupt it, or choose another name with --run-name") from None
+        yield
 
 
 def execute(stage: str, values: dict, copy: Path, timeout: float | None) -> None:
@@ -131,10 +149,12 @@ def main(argv: list[str] | None = None) -> int:
     for run, values in plans.items():
         print(f"run {relative(run)}", flush=True)
         try:
-            if options.fresh or options.commit:
-                put_aside(run, values)
-            run_stages(run, values, tuple(options.only or [""]), options.timeout)
-        except (NotebookError, RunError) as error:
+            if (options.fresh or options.commit) and run.exists():
+                with alone(run):
+                    put_aside(run, values)
+            with alone(run):
+                run_stages(run, values, tuple(options.only or [""]), options.timeout)
+        except (NotebookError, RunError, OSError) as error:
             print(f"\nFAILED  {error}\n", file=sys.stderr, flush=True)
             failed = True
         except KeyboardInterrupt:

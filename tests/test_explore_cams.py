@@ -261,7 +261,7 @@ def test_an_upload_is_looked_at_and_a_bad_file_is_told(explorer):
             "content": memoryview(b"nothing"),
         },
     )
-    assert "bad.png is not a readable picture" in explorer.note.value and (explorer.picture == decoded(explorer)).all()
+    assert "bad.png: not a readable picture" in explorer.note.value and (explorer.picture == decoded(explorer)).all()
 
 
 def test_no_scores_and_no_pictures_are_said(tmp_path):

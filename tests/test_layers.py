@@ -13,7 +13,7 @@ LIBRARY = Path(__file__).resolve().parents[1] / "wsfcn_lib"
 LEVELS = tuple(
     level.split()
     for level in (
-        "classes config provenance runs downloads artefacts log pictures recipes crf",
+        "classes config storage provenance differences runs downloads artefacts log pictures recipes crf",
         "depthwise dilated backbones modules pamr losses network metrics plots ablation_plots overview data",
         "weights checkpoints released objective panels syncnorm optimiser job train preflight",
         "tiles views infer subjects tally evaluate archives export quality counts effects costs ablation",

@@ -15,7 +15,7 @@ import yaml
 from keep_outputs import HASH
 from PIL import Image
 
-from wsfcn_lib.runs import ROOT, RUNS, RunFolder, code_hash, read_run
+from wsfcn_lib.runs import ROOT, RUNS, RunFolder, code_hash, files_of, read_run
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMOKE = ROOT / "notebooks" / "params" / "smoke.yaml"
@@ -58,6 +58,22 @@ def test_one_pass_leaves_a_whole_run(smoke):
     columns = ["dataset", "run", "variant", "context", "fusion", "seed", "recipe", "crf", "tags", "mean_iou"]
     assert list(cells[0])[:10] == columns and len(cells) == 5 * 4, "four corners and the CAM baseline; recipes and tags"
     assert f"{metrics['mean_iou']:.4f}" in done.stdout and str(run / "report.html") in done.stdout
+
+
+@pytest.mark.notebooks
+def test_every_number_can_be_traced(smoke):
+    """To settings, seed, code, versions, device, data, time, memory, and the files behind it; the report shows them."""
+    run, _, _ = smoke
+    stages_of, page = read_run(run)["stages"], (run / "report.html").read_text("utf-8")
+    for name, stage in stages_of.items():
+        assert {"settings", "commit", "dirty", "code", "python", "versions", "platform", "device"} <= stage.keys(), name
+        assert stage["seconds"] > 0 and stage["peak_memory_mb"] > 0 and stage["versions"]["torch"] in page
+    assert stages_of["02_train"]["settings"]["seed"] == 0 and stages_of["02_train"]["data"] == stages_of["05_evaluate"]["data"]
+    files = stages_of["05_evaluate"]["files"]
+    assert files == files_of(run) and {"last.safetensors", "masks/test"} <= files.keys()
+    assert stages_of["02_train"]["files"].items() <= files.items()
+    for told in (*files.values(), *stages_of["02_train"]["data"].values()):
+        assert told in page
 
 
 @pytest.mark.notebooks

@@ -2,6 +2,10 @@
 
 import base64
 import io
+import os
+import subprocess
+import sys
+import time
 
 import keep_outputs
 import nbformat
@@ -14,7 +18,7 @@ from PIL import Image
 
 from wsfcn_lib.data.glyphs import GlyphSettings
 from wsfcn_lib.data.prepare import SourceSettings, prepare
-from wsfcn_lib.runs import ROOT, RUNS, RunFolder, code_hash
+from wsfcn_lib.runs import ROOT, RUNS, RunFolder, code_hash, read_run
 
 
 def usage_error(capsys, *arguments):
@@ -151,6 +155,88 @@ def test_fresh_leaves_an_interrupted_run_of_the_same_code(tmp_path, monkeypatch)
     monkeypatch.setattr(stages, "code_hash", lambda _=None: "new")
     stages.put_aside(tmp_path / "run", plan)
     assert not (tmp_path / "run").exists()
+
+
+PART = """
+import os, signal, sys, time
+from pathlib import Path
+import run_all
+from wsfcn_lib.runs import RunFolder
+
+def execute(stage, values, copy, timeout):
+    \"\"\"A notebook: it opens the run, leaves something half done, and is killed there if it is the one.\"\"\"
+    run = Path(values["run"])
+    with RunFolder.open(run, values, stage) as folder:
+        with open(run / "executed.txt", "a") as file:
+            print(stage, end=" ", file=file, flush=True)
+        if stage == sys.argv[1]:
+            if sys.argv[2] == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            (run / "waiting").touch()
+            while (run / "waiting").exists():
+                time.sleep(0.01)
+        folder.record(stage, finished=True)
+
+run_all.execute = execute
+sys.exit(run_all.main(sys.argv[3:]))
+"""
+
+
+@pytest.fixture
+def command(tmp_path, params):
+    """Starts run_all.py with notebooks that do nothing, of which one is killed or waits."""
+    (tmp_path / "part.py").write_text(PART)
+    arguments = ["--params", str(params(f"data: {tmp_path / 'data'}")), "--run-name", str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'notebooks'}"}
+
+    def start(stage="none", how="wait", *more):
+        words = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([sys.executable, tmp_path / "part.py", stage, how, *arguments, *more], env=environment, **words)
+
+    return start
+
+
+def ended(process):
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_killed_in_a_notebook_it_goes_on_there(command, tmp_path, place):
+    names = [*stages.STAGES]
+    assert ended(command(names[place], "kill"))[0] == -9
+    record = read_run(tmp_path / "run")["stages"]
+    assert [name for name in names if record.get(name, {}).get("finished")] == names[:place]
+    code, out, _ = ended(command())
+    assert code == 0 and out.count("finished before, nothing changed") == place
+    assert (tmp_path / "run/executed.txt").read_text().split() == [*names[: place + 1], *names[place:]]
+    assert all(stage["finished"] for stage in read_run(tmp_path / "run")["stages"].values())
+
+
+def test_a_second_command_on_the_same_run_stops_with_a_message(command, tmp_path):
+    first = command("02_train")
+    while not (tmp_path / "run/waiting").exists():
+        assert first.poll() is None
+        time.sleep(0.01)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    for more in ((), ("--fresh",), ("--only", "05")):
+        code, _, err = ended(command("none", "wait", *more))
+        assert code == 1 and "another run_all.py works on" in err and "choose another name with --run-name" in err
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    (tmp_path / "run/waiting").unlink()
+    assert ended(first)[0] == 0
+    assert ended(command())[1].count("finished before, nothing changed") == 5
+
+
+def test_only_stages_whose_inputs_changed_are_done_again(made):
+    """Those of the training do not concern the preparation, nor the lists the report's notebook alone."""
+    run, plan = made
+    for changes, told in (
+        ({"02_train": {"lr": 0.5}}, {"01_prepare_data": [], "02_train": ["lr"]}),
+        ({"01_prepare_data": {"image_size": 48}}, {"01_prepare_data": ["image_size"], "02_train": []}),
+    ):
+        other = plan | {stage: plan[stage] | values for stage, values in changes.items()}
+        assert {stage: stages.news(stage, other) for stage in told} == told
 
 
 def executed(path, *outputs, source="1 + 1", **metadata):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -10,7 +11,18 @@ import pytest
 
 from wsfcn_lib import provenance as source
 from wsfcn_lib import runs
-from wsfcn_lib.runs import ROOT, RunError, RunFolder, atomic_write, compare, list_runs, read_run, require_space, stop_requested
+from wsfcn_lib.runs import (
+    ROOT,
+    RunError,
+    RunFolder,
+    atomic_write,
+    compare,
+    explain,
+    list_runs,
+    read_run,
+    require_space,
+    stop_requested,
+)
 
 STAGE = "02_train"
 
@@ -253,11 +265,50 @@ def test_runs_are_listed_and_compared(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(runs, "RUNS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["runs", "a", "b"])
     runs.main()
-    assert "stages.02_train.settings.epochs\t3\t4" in capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split("\t") == ["why", "what", "a", "b"]
+    assert printed[1:] == ["settings\tstages.02_train.settings.epochs\t3\t4", "results\tmetrics.mean_iou\t0.5\t(absent)"]
     monkeypatch.setattr(sys, "argv", ["runs", "a"])
     with pytest.raises(SystemExit):
         runs.main()
     assert "give no run, or two to compare, not 1" in capsys.readouterr().err
+
+
+def test_differences_are_explained_by_causes_first():
+    def record(**changes):
+        facts = {"seed": 0, "list": "ab", "commit": "c0", "torch": "2.14", "cpus": 2, "weights": "w0", "iou": 0.5} | changes
+        stage = {
+            "settings": {"seed": facts["seed"], "code": "dense"},
+            "data": {"train.csv": facts["list"]},
+            "seconds": len(facts),
+        }
+        stage |= {"commit": facts["commit"], "versions": {"torch": facts["torch"]}, "cpus": facts["cpus"], "started": str(facts)}
+        stage |= {"files": {"last.safetensors": facts["weights"]}, "evidence": {"settings": {"seed": facts["seed"]}}}
+        return {"metrics": {"mean_iou": facts["iou"]}, "stages": {"02_train": stage}}
+
+    changes = {"seed": 1, "list": "cd", "commit": "c1", "torch": "2.13", "cpus": 4, "weights": "w1", "iou": 0.4}
+    kinds = ["settings", "data", "code", "versions", "machine", "files", "results"]
+    assert [row[0] for row in explain(record(), record(**changes))] == kinds
+    for (name, value), kind in zip(changes.items(), kinds):
+        ((why, _, before, after),) = explain(record(), record(**{name: value}))
+        assert (why, after) == (kind, value) and before != after
+    assert explain(record(), record()) == []
+
+
+def test_files_of_a_run_have_checksums(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for split in ("val", "val_crf"):
+        (tmp_path / "masks" / split).mkdir(parents=True)
+        for name in ("a.png", "b.png"):
+            (tmp_path / "masks" / split / name).write_bytes(name.encode())
+    (tmp_path / "checkpoints" / "last.safetensors").write_bytes(b"weights")
+    before = runs.files_of(tmp_path)
+    assert before.keys() == {"last.safetensors", "masks/val", "masks/val_crf"} and before["masks/val"] == before["masks/val_crf"]
+    assert before["last.safetensors"] == hashlib.sha256(b"weights").hexdigest()
+    (tmp_path / "masks/val/a.png").rename(tmp_path / "masks/val/c.png")
+    (tmp_path / "masks/val_crf/a.png").write_bytes(b"other")
+    after = runs.files_of(tmp_path)
+    assert len({before["masks/val"], after["masks/val"], after["masks/val_crf"]}) == 3
 
 
 def test_the_command_names_a_run_that_is_not_there():

@@ -17,9 +17,11 @@ from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.prepare import SourceSettings, prepare
+from wsfcn_lib.data.transforms import epoch_batches
 from wsfcn_lib.job import THREADS, TrainingError, build_accelerator, build_optimiser, open_run
-from wsfcn_lib.log import COLUMNS
+from wsfcn_lib.log import COLUMNS, RunLog
 from wsfcn_lib.network import build_network
+from wsfcn_lib.objective import losses
 from wsfcn_lib.runs import RunError, read_run
 from wsfcn_lib.train import lr_factor, show_progress, train, train_step
 from wsfcn_lib.weights import WeightsError
@@ -60,6 +62,10 @@ def weights(run, which="last"):
     return load_snapshot(find_snapshot(run, which))[0].state_dict()
 
 
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
 def without_times(rows):
     return [{k: v for k, v in row.items() if k not in ("images_per_second", "stall")} for row in rows]
 
@@ -85,6 +91,7 @@ def test_rows_and_files(finished):
     stage = read_run(run)["stages"]["02_train"]
     assert stage["finished"] and stage["settings"]["epochs"] == 3 and stage["seconds"] > 0 and stage["peak_memory_mb"] > 0
     assert set(stage["data"]) >= {"classes.json", "train.csv"}
+    assert stage["files"].keys() == {path.name for path in (run / "checkpoints").glob("*.safetensors")}
 
 
 def test_snapshots_follow_the_validation(finished):
@@ -155,6 +162,8 @@ def test_same_seed_same_weights_and_workers_change_nothing(data, finished, tmp_p
     list(train(settings(data, workers=2), tmp_path / "again"))
     first, again = weights(finished[0]), weights(tmp_path / "again")
     assert all(torch.equal(first[k], again[k]) for k in first)
+    files = [read_run(run)["stages"]["02_train"]["files"] for run in (finished[0], tmp_path / "again")]
+    assert files[0] == files[1], "the files are equal too, which their checksums tell"
     list(train(settings(data, seed=1), tmp_path / "other"))
     assert any(not torch.equal(first[k], v) for k, v in weights(tmp_path / "other").items())
 
@@ -254,6 +263,85 @@ def test_errors_name_value_and_way_out(data, tmp_path):
     damaged.write_bytes(b"\x00" * 50)
     with pytest.raises(CheckpointError, match="not a snapshot"):
         load_snapshot(damaged)
+
+
+class Spoilt:
+    """The losses, of which call number `at` is spoilt: not a number, infinite, or finite with a gradient that is no number."""
+
+    def __init__(self, how, at):
+        self.how, self.at, self.calls = how, at, 0
+
+    def __call__(self, out, images, tags, config, with_masks):
+        self.calls += 1
+        classification, mask = losses(out, images, tags, config, with_masks)
+        if self.calls != self.at:
+            return classification, mask
+        return classification * {"nan": math.nan, "inf": math.inf}.get(self.how, 1) + (0 * out.logits.sum()).sqrt(), mask
+
+
+def pictures_of(data, epoch, batch):
+    samples, indices = Manifest.load(data).samples("train"), epoch_batches(32, 8, 0, epoch)[batch]
+    return ", ".join(samples[index].image.name for index in indices)
+
+
+@pytest.mark.parametrize("how", ["nan", "inf"])
+def test_a_loss_that_is_no_number_stops_with_step_pictures_and_snapshot(data, finished, tmp_path, monkeypatch, how):
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("wsfcn_lib.train.losses", Spoilt(how, 6))
+        with pytest.raises(TrainingError) as error:
+            list(train(settings(data), run))
+    told = str(error.value)
+    assert told.startswith(f"loss is {how} at step 6, on {pictures_of(data, 1, 1)}; the last good snapshot is {run}")
+    assert "last.safetensors. Look at these pictures, lower lr, or set precision='fp32'" in told
+    assert [path.name.split("-")[1] for path in (run / "checkpoints").glob("state-*.pt")] == ["00000004"]
+    list(train(settings(data), run))  # what was saved is as good as if nothing had happened
+    assert log_of(run) == log_of(finished[0]) and equal(weights(run), weights(finished[0]))
+
+
+def test_weights_that_are_no_numbers_are_never_saved(data, tmp_path, monkeypatch):
+    """The last loss of an epoch was finite, its gradient was not."""
+    monkeypatch.setattr("wsfcn_lib.train.losses", Spoilt("gradient", 8))
+    with pytest.raises(TrainingError, match=r"a weight is nan at step 8; the last good snapshot is .*last\.safetensors"):
+        list(train(settings(data), tmp_path / "run"))
+    assert [path.name.split("-")[1] for path in (tmp_path / "run/checkpoints").glob("state-*.pt")] == ["00000004"]
+    assert all(v.isfinite().all() for v in weights(tmp_path / "run").values())
+
+
+def test_a_validation_loss_that_is_no_number_stops_too(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("wsfcn_lib.job.losses", Spoilt("nan", 1))
+    names = ", ".join(sample.image.name for sample in Manifest.load(data).samples("val"))
+    with pytest.raises(TrainingError, match=f"validation loss is nan at step 1, on {names}; there is no snapshot yet"):
+        list(train(settings(data), tmp_path / "run"))
+
+
+def test_a_state_with_one_wrong_bit_is_noticed(data, finished, tmp_path, capsys):
+    shutil.copytree(finished[0] / "checkpoints", tmp_path / "checkpoints")
+    net = build_network(settings(data).network(7))
+    optimiser = build_optimiser(net, settings(data))
+    before, newest = sorted((tmp_path / "checkpoints").glob("state-*.pt"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    assert torch.load(newest, weights_only=True), "torch does not notice"
+    assert Progress.restore(tmp_path / "checkpoints", net, optimiser).step == 8
+    told = f"{newest.name} is damaged (its checksum is another than its name says); going back to the state before it"
+    assert told in capsys.readouterr().out
+    Progress(step=12).save(tmp_path / "checkpoints", net, optimiser, [])
+    left = sorted((tmp_path / "checkpoints").glob("state-*.pt"))
+    assert left[0] == before and left[1] != newest and len(left) == 2, "the damaged one has made room"
+    before.rename(before.with_name("state-00000008.pt"))
+    left[1].unlink()
+    assert Progress.restore(tmp_path / "checkpoints", net, optimiser).step == 8, "states of before, without a checksum"
+
+
+def test_a_torn_row_of_the_log_is_dropped(finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    path = tmp_path / "run" / "log.csv"
+    before = path.read_bytes()
+    path.write_bytes(before + b"2,1")  # of step 14, or of step 1?
+    RunLog(tmp_path / "run", 13).close()
+    assert path.read_bytes() == before
 
 
 def test_learning_rate_is_a_function_of_the_step():

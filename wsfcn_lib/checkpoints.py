@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from wsfcn_lib.config import NetConfig
+from wsfcn_lib.data.manifest import ClassInfo
 from wsfcn_lib.network import build_network
+from wsfcn_lib.storage import checksum
 
 
 class CheckpointError(ValueError):
@@ -25,18 +28,35 @@ def save_snapshot(net: nn.Module, path: Path, classes: list[dict], **facts) -> P
     metadata = {"config": net.config.model_dump_json(), "classes": json.dumps(classes), "facts": json.dumps(facts)}
     part = path.with_name(path.name + ".part")
     weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    _write(part, lambda: save_file(weights, part, metadata))
+    _write(part, lambda: (save_file(weights, part, metadata), _sort_header(part)))
     os.replace(part, path)
     return path
 
 
-def _write(part: Path, save) -> None:
-    """Write a file that is renamed when whole; a full disk leaves no remains, and what was written before stays valid."""
+def _sort_header(path: Path) -> None:
+    """Bring what stands before the tensors in order: safetensors writes it in any, and equal weights shall give equal files."""
+    with open(path, "rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.dumps(json.loads(file.read(size)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        file.seek(8)
+        file.write(header.encode().ljust(size))
+
+
+def _write(part: Path, save) -> str:
+    """Write a file that is renamed when whole, and return its checksum.
+
+    A full disk leaves no remains, and what was written before stays valid.
+    """
     try:
         save()
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())
+        return checksum(part)[:16]
     except (OSError, RuntimeError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise CheckpointError(f"{part} cannot be written ({error}); make room on its disk and start again: it goes on") from error
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        advice = "make room on its disk, or get the right to write there, and start again: it goes on"
+        raise CheckpointError(f"{part} cannot be written ({error}); {advice}") from error
 
 
 def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
@@ -49,12 +69,16 @@ def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}
         config = NetConfig.model_validate_json(metadata["config"])
+        classes = [ClassInfo(**entry).model_dump(mode="json") for entry in json.loads(metadata["classes"])]
+        facts = dict(json.loads(metadata.get("facts", "{}")))
+        if config.num_classes != 1 + len(classes):
+            raise ValueError(f"{len(classes)} classes and a network of {config.num_classes}")
         net = build_network(config)
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError, MemoryError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} is not a snapshot of this kit ({reason}); use one that 02_train wrote") from error
-    return net.eval(), json.loads(metadata["classes"]), json.loads(metadata.get("facts", "{}"))
+    return net.eval(), classes, facts
 
 
 def snapshots(folder: Path) -> list[Path]:
@@ -94,22 +118,29 @@ class Progress:
         return sums
 
     def save(self, folder: Path, net: nn.Module, optimiser: Optimizer, random: list) -> None:
-        """Write a resume state beside the previous ones and keep the last two; `random` is RNG states, one per process."""
+        """Write a resume state beside the previous ones and keep the last two; its checksum is a part of its name.
+
+        `random` is RNG states, one per process.
+        """
         state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "random": random, "progress": asdict(self)}
         part = folder / "state.part"
-        _write(part, lambda: torch.save(state, part))
-        os.replace(part, folder / f"state-{self.step:08d}.pt")
-        for old in sorted(folder.glob("state-*.pt"))[:-2]:
+        digest = _write(part, lambda: torch.save(state, part))
+        path = folder / f"state-{self.step:08d}-{digest}.pt"
+        os.replace(part, path)
+        again = {*folder.glob(f"state-{self.step:08d}*.pt")} - {path}  # of this step, but damaged: nobody saves one twice else
+        for old in {*again, *sorted({*folder.glob("state-*.pt")} - again)[:-2]}:
             old.unlink()
 
     @classmethod
     def restore(cls, folder: Path, net: nn.Module, optimiser: Optimizer, process: int = 0) -> "Progress":
-        """Go back to the newest readable resume state, or to the beginning where there is none."""
+        """Go back to the newest whole resume state, or to the beginning where there is none; a damaged one is told."""
         for path in sorted(folder.glob("state-*.pt"), reverse=True):
             try:
+                if (digest := path.stem.split("-")[2:]) and digest != [checksum(path)[:16]]:  # once, names held none
+                    raise CheckpointError("its checksum is another than its name says")
                 state = torch.load(path, map_location="cpu", weights_only=True)
             except Exception as error:  # a torn file raises any of a dozen kinds; the state before it still serves
-                print(f"{path.name} is damaged ({type(error).__name__}); going back to the state before it")
+                print(f"{path.name} is damaged ({str(error).splitlines()[0]}); going back to the state before it")
                 continue
             try:
                 net.load_state_dict(state["net"])

@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
+from pydantic import Field
 from torch.nn.functional import interpolate
 
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
+from wsfcn_lib.config import Recipe, Settings
 from wsfcn_lib.crf import crf, crf_many
-from wsfcn_lib.data.files import read_image
+from wsfcn_lib.data.files import read_image, upright
 from wsfcn_lib.recipes import label_map
 from wsfcn_lib.released import load_network
 from wsfcn_lib.runs import ROOT
@@ -21,6 +23,14 @@ SHIPPED = ROOT / "data" / "voc_animals_mobilenet.safetensors"  # a small network
 LONG_SIDE = 640  # pixels; VOC's pictures have at most 500, COCO's 640
 OWN_SCALES = (1.0, 1.5, 2.0)  # of networks trained here that name none: the built-in scenes gain by enlarging
 SCORE_CUT = 0.1  # a class is present where its probability exceeds this
+
+
+class Protocol(Settings):
+    """How a network is evaluated, as its file says."""
+
+    recipe: Recipe
+    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(min_length=1, max_length=16)
+    canvas: int = Field(ge=0, le=4096)
 
 
 class Segmentation(NamedTuple):
@@ -60,7 +70,10 @@ def probabilities(scores: np.ndarray) -> np.ndarray:
 def protocol_of(facts: dict) -> dict:
     """How a network is evaluated where nobody asks for another way: recipe, scales and canvas, from the facts of its file."""
     own = {"recipe": "wsfcn", "scales": SCALES if "published" in facts else OWN_SCALES, "canvas": 0}
-    return own | {name: facts[name] for name in own if name in facts}
+    try:
+        return Protocol(**own | {name: facts[name] for name in own if name in facts}).model_dump()
+    except ValueError as error:
+        raise CheckpointError(f"the facts in this file of weights are none of this kit's: {error}") from error
 
 
 def segment(
@@ -90,7 +103,7 @@ def segment(
     net, classes, facts = load_network(find_snapshot(path) if path.is_dir() else path)
     if isinstance(image, str | Path):
         image = read_image(image)
-    image = np.asarray(ImageOps.exif_transpose(image).convert("RGB") if isinstance(image, Image.Image) else image)
+    image = np.asarray(upright(image, "the picture") if isinstance(image, Image.Image) else image)
     small, size, recipe = shrink(image, long_side), image.shape[:2], recipe or protocol_of(facts)["recipe"]
     masks, scores = predict_masks(net, small, scales or protocol_of(facts)["scales"])
     chances = probabilities(scores)

@@ -1,6 +1,7 @@
 """What a training works with and leaves behind; the loop itself stands in train.py."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,20 +16,16 @@ from wsfcn_lib.data.transforms import TrainSet
 from wsfcn_lib.log import RATES, RunLog
 from wsfcn_lib.metrics import mean_average_precision
 from wsfcn_lib.network import build_network, unreachable_taps
-from wsfcn_lib.objective import autocast, losses
+from wsfcn_lib.objective import TrainingError, autocast, losses, require_finite
 from wsfcn_lib.optimiser import build_optimiser
 from wsfcn_lib.panels import write_panel
-from wsfcn_lib.runs import ROOT, RunFolder, peak_memory_mb, read_run, stop_requested
+from wsfcn_lib.runs import ROOT, RunFolder, files_of, peak_memory_mb, read_run, stop_requested
 from wsfcn_lib.syncnorm import synchronise
 from wsfcn_lib.weights import initial_weights, load_published
 
 STAGE = "02_train"
 FREE = ("device", "workers", "threads", "snapshot_every")  # settings that change no result
 THREADS = torch.get_num_threads()  # as PyTorch or its environment chose
-
-
-class TrainingError(RuntimeError):
-    """Training cannot start or go on; the message says why and what to do."""
 
 
 class Job:
@@ -65,6 +62,10 @@ class Job:
         self.log = RunLog(run, self.progress.step) if self.lead else None
         self.model = self.accelerator.prepare_model(self.net)
 
+    def check(self, numbers: Sequence[float], what: str, pictures: Sequence[Path] = ()) -> None:
+        """TrainingError where a number is not finite, before anything is saved; `pictures` are those of the step under way."""
+        require_finite(numbers, what, self.progress.step + bool(pictures), pictures, self.checkpoints / "last.safetensors")
+
     def judge(self, epoch: int) -> dict:
         """Validate before `epoch`, keep a snapshot where it is the best so far, and log the row."""
         trained = min(epoch, self.config.epochs - 1)  # after the last epoch: the losses that this one was trained with
@@ -95,6 +96,7 @@ class Job:
     def save(self, epoch: int, panel: bool, stopped_at: int | None) -> None:
         """Write the resume state and the `last` snapshot, after a whole epoch also the panel; an obeyed `stop` file goes."""
         random = gather_object([random_states()])
+        self.check([weight.abs().max().item() for weight in self.net.state_dict().values() if weight.numel()], "a weight")
         if self.lead:
             self.progress.save(self.checkpoints, self.net, self.optimiser, random)
             self.folder.record(STAGE, seconds=round(time.perf_counter() - self.began, 1), stopped_at=stopped_at)
@@ -124,7 +126,7 @@ class Job:
         if self.lead:
             self.log.close()
             seconds = round(time.perf_counter() - self.began, 1)
-            self.folder.record(STAGE, finished=True, seconds=seconds, peak_memory_mb=peak_memory_mb())
+            self.folder.record(STAGE, finished=True, seconds=seconds, peak_memory_mb=peak_memory_mb(), files=files_of(self.run))
 
 
 def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object) -> RunFolder:
@@ -162,9 +164,8 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
 def check_sizes(config: TrainConfig, train_images: int, val_images: int, processes: int) -> None:
     """Raise TrainingError where no whole batch, no validation or no equal share per process is possible."""
     if not train_images or not val_images:
-        raise TrainingError(
-            f"{config.data} has {train_images} training and {val_images} validation images; it needs some of both"
-        )
+        told = f"{train_images} training and {val_images} validation images"
+        raise TrainingError(f"{config.data} has {told}; it needs some of both")
     if config.batch_size > train_images:
         raise TrainingError(f"batch_size={config.batch_size} is more than the {train_images} training images; lower it")
     if config.batch_size % (processes * config.accumulate):
@@ -177,11 +178,13 @@ def validate(job: Job, with_masks: bool) -> dict:
     """Validation loss (classification + mask) and mAP over centre crops. It reads tags, never masks."""
     job.net.eval()
     total, scores, truth = 0.0, [], []
-    for images, tags, _ in job.val_batches:
+    for images, tags, indices in job.val_batches:
         images, tags = images.to(job.device, memory_format=torch.channels_last), tags.to(job.device)
         with autocast(job.config, job.device):
             out = job.net(images)
-        total += sum(losses(out, images, tags, job.config, with_masks)).item() * len(images)
+        loss = sum(losses(out, images, tags, job.config, with_masks)).item()
+        job.check([loss], "validation loss", [job.val_batches.dataset.paths[index] for index in indices])
+        total += loss * len(images)
         scores.append(out.scores.cpu())
         truth.append(tags.cpu())
     job.net.train()

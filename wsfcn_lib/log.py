@@ -4,6 +4,8 @@ import csv
 import os
 from pathlib import Path
 
+from wsfcn_lib.storage import writing
+
 RATES = ("lr_old_weights", "lr_old_biases", "lr_new_weights", "lr_new_biases", "lr_flow")  # the flow's: with AdamW
 COLUMNS = ("epoch", "step", "classification_loss", "mask_loss", *RATES, "images_per_second", "stall", "val_loss", "val_map")
 
@@ -17,7 +19,7 @@ class RunLog:
         self.path = run / "log.csv"
         kept = [row for row in read_rows(self.path) if _before(row, step)] if step else []
         part = self.path.with_suffix(".part")
-        with open(part, "w", newline="") as file:
+        with writing(self.path), open(part, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(kept)
@@ -26,11 +28,12 @@ class RunLog:
 
     def write(self, row: dict) -> dict:
         """Append one row, whose keys are among COLUMNS; returns it."""
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
-        for name in row.keys() - {"epoch", "step"}:
-            self.events.add_scalar(name, row[name], row["step"])
-        self.events.flush()
+        with writing(self.path):
+            with open(self.path, "a", newline="") as file:
+                csv.DictWriter(file, COLUMNS).writerow(row)
+            for name in row.keys() - {"epoch", "step"}:
+                self.events.add_scalar(name, row[name], row["step"])
+            self.events.flush()
         return row
 
     def close(self) -> None:
@@ -47,5 +50,7 @@ def read_rows(path: Path) -> list[dict]:
 
 
 def _before(row: dict, step: int) -> bool:
+    if None in row.values():  # torn, as by a full disk: the last one, whose step is done again
+        return False
     # a validation row at `step` is written after the state of that step was saved, so it comes again
     return int(row["step"]) < step or (int(row["step"]) == step and not row["val_loss"])

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from wsfcn_lib.plots import to_png
-from wsfcn_lib.runs import ROOT, RunFolder, atomic_write, peak_memory_mb, provenance
+from wsfcn_lib.runs import ROOT, RunFolder, atomic_write, files_of, peak_memory_mb, provenance
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -101,8 +101,8 @@ def save_figure(run: Path | str, name: str, figure: object, title: str, caption:
 
 
 def finish(folder: RunFolder, stage: str, began: float, device: object = "cpu", **facts: object) -> str:
-    """Record a stage as finished, with time since `began` (time.perf_counter), memory and code, and close the run folder."""
+    """Record a stage as finished, with time since `began` (time.perf_counter), memory, code, files; close the run folder."""
     facts |= {"seconds": round(time.perf_counter() - began, 1), "peak_memory_mb": peak_memory_mb(), "finished": True}
-    folder.record(stage, **facts, **provenance(str(device)))
+    folder.record(stage, **facts, files=files_of(folder.path), **provenance(str(device)))
     folder.close()
     return f"{stage} took {facts['seconds']} s and at most {facts['peak_memory_mb']:.0f} MB of memory"

@@ -1,5 +1,8 @@
 """The training objective: classification from tags, and segmentation against the network's own refined masks."""
 
+import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -12,6 +15,10 @@ from wsfcn_lib.losses import classification_loss, mask_loss, pseudo_labels
 from wsfcn_lib.modules import resize
 from wsfcn_lib.network import NetOutput
 from wsfcn_lib.pamr import pamr
+
+
+class TrainingError(RuntimeError):
+    """Training cannot start or go on; the message says why and what to do."""
 
 
 class Supervision(NamedTuple):
@@ -52,3 +59,12 @@ def losses(out: NetOutput, images: Tensor, tags: Tensor, config: TrainConfig, wi
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:
     """bf16 for the network where the settings ask for it; scores, losses and PAMR stay in fp32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
+
+
+def require_finite(numbers: Sequence[float], what: str, step: int, pictures: Sequence[Path], last: Path) -> None:
+    """TrainingError that names step, pictures and the snapshot to fall back on, where a number is infinite or not a number."""
+    if wrong := [number for number in numbers if not math.isfinite(number)]:
+        named = f", on {', '.join(path.name for path in pictures)}" if pictures else ""
+        good = f"the last good snapshot is {last}" if last.is_file() else "there is no snapshot yet"
+        advice = "Look at these pictures, lower lr, or set precision='fp32', and train under another run name"
+        raise TrainingError(f"{what} is {wrong[0]:g} at step {step}{named}; {good}. {advice}.")

@@ -28,6 +28,7 @@ STYLE = {
     "axes.axisbelow": True,
     "grid.color": "#e9ecef",
     "legend.frameon": False,
+    "text.parse_math": False,  # names of classes and files may hold a $
     "lines.linewidth": 1.8,
     "figure.facecolor": "white",
     **dict.fromkeys(("axes.labelcolor", "xtick.color", "ytick.color"), GREY),

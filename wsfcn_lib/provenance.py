@@ -10,6 +10,8 @@ import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
+from wsfcn_lib.storage import checksum
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {"torch", "torchvision", "numpy", "pillow", "accelerate", "pydantic", "pydensecrf2", "matplotlib", "papermill"}
 
@@ -50,3 +52,12 @@ def peak_memory_mb() -> float:
     """Return the most memory this process ever held (not its children, not the GPU's), in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e6 / 1024), 1)  # bytes on macOS, KiB on Linux
+
+
+def files_of(run: Path) -> dict[str, str]:
+    """Return the SHA-256 of each snapshot in a run folder, and one for each folder of masks, over their names and contents."""
+    found = {path.name: checksum(path) for path in sorted(run.glob("checkpoints/*.safetensors"))}
+    for folder in sorted(run.glob("masks/*/")):
+        lines = [f"{path.name} {checksum(path)}\n" for path in sorted(folder.glob("*.png"))]
+        found[f"masks/{folder.name}"] = hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
+    return found

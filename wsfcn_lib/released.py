@@ -54,7 +54,10 @@ def released(path: Path | str) -> Released:
         told = ", ".join(f"{part} {value or 'unknown'}" for part, value in found.items())
         advice = "name a file of WS-FCN or 1-stage-wseg; ImageNet files belong to initial_weights in 02_train"
         raise WeightsError(f"{path} holds no whole published network ({told}); {advice}")
-    config = NetConfig(**found, width=head[0].shape[0], num_classes=head[1].shape[0] + 1)
+    try:
+        config = NetConfig(**found, width=head[0].shape[0], num_classes=head[1].shape[0] + 1)
+    except ValueError as error:
+        raise WeightsError(f"{path} holds a network of a size that nobody published: {error}") from error
     names = {ARTEFACTS[key].file: rows for key, rows in PUBLISHED.items()}
     return Released(config, "1stage" if config.is_ancestor else "wsfcn", 1024, names.get(Path(path).name, {}))
 

@@ -16,7 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from wsfcn_lib.provenance import ROOT, code_hash, code_state, peak_memory_mb, provenance  # noqa: F401 — offered from here too
+from wsfcn_lib.differences import compare, explain, flat, plain
+from wsfcn_lib.provenance import ROOT, code_hash, code_state, files_of, peak_memory_mb, provenance  # noqa: F401 — so are these
+from wsfcn_lib.storage import atomic_write, writing
 
 RUNS = ROOT / "data" / "runs"
 _locks = {}  # folder -> open lock file; one per process, because closing any handle of a file drops its POSIX lock
@@ -24,41 +26,6 @@ _locks = {}  # folder -> open lock file; one per process, because closing any ha
 
 class RunError(RuntimeError):
     """A run folder cannot be used as asked; the message says which rule is broken and what to do."""
-
-
-def atomic_write(path: Path | str, data: str | bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part."""
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def plain(value: object) -> object:
-    """Return `value` as JSON holds it: tuples become lists, numpy numbers numbers, paths below ROOT relative to it."""
-    text = json.dumps(value, default=lambda item: item.item() if hasattr(item, "item") else str(item), ensure_ascii=False)
-    return json.loads(text.replace(f'"{ROOT}{os.sep}', '"'))
-
-
-def flat(tree: dict, prefix: str = "") -> dict[str, object]:
-    """Return nested dicts as one dict with dotted keys."""
-    rows = {}
-    for key, value in tree.items():
-        rows |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return rows
-
-
-def compare(a: dict, b: dict) -> list[tuple[str, object, object]]:
-    """Return (dotted key, value in a, value in b) wherever they differ; "(absent)" stands for a missing key."""
-    a, b = flat(plain(a)), flat(plain(b))
-    a, b = (dict.fromkeys([*a, *b], "(absent)") | side for side in (a, b))
-    return [(key, a[key], b[key]) for key in a if a[key] != b[key]]
 
 
 def settings_hash(settings: dict) -> str:
@@ -119,7 +86,8 @@ class RunFolder:
         `usual`. Opening twice in one process is harmless; the first takes an old `stop` file away.
         """
         run = cls((ROOT / path).resolve())
-        run.path.mkdir(parents=True, exist_ok=True)
+        with writing(run.path):
+            run.path.mkdir(parents=True, exist_ok=True)
         fresh = run._lock()
         try:
             run._enter(stage, plain(settings), device, free, fresh, usual)
@@ -132,7 +100,8 @@ class RunFolder:
         file = self.path / ".lock"
         if self.path in _locks and file.exists():
             return False
-        handle = open(file, "a+")
+        with writing(file):
+            handle = open(file, "a+")
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -182,14 +151,14 @@ class RunFolder:
 
 
 def main() -> None:
-    """List the runs, or show in what two of them differ."""
+    """List the runs, or explain in what two of them differ: settings, data, code, versions, machine; then their results."""
     parser = argparse.ArgumentParser(prog="python -m wsfcn_lib.runs", description=main.__doc__)
     parser.add_argument("run", nargs="*", help="two names of folders in data/runs")
     names = parser.parse_args().run
     if len(names) not in (0, 2):
         parser.error(f"give no run, or two to compare, not {len(names)}")
     rows = [("name", "started", "commit", "finished", "mean_iou"), *(row.values() for row in list_runs())]
-    for row in [("", *names), *compare(*(read_run(RUNS / name) for name in names))] if names else rows:
+    for row in [("why", "what", *names), *explain(*(read_run(RUNS / name) for name in names))] if names else rows:
         print(*row, sep="\t")
 
 

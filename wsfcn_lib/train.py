@@ -68,7 +68,8 @@ def train(config: TrainConfig, run: Path | str) -> Iterator[dict]:
     `validate_every`-th epoch begins with a validation, and one follows the last; from the first epoch with mask loss
     on, a snapshot is kept when 1 - loss is at least the best so far, as published. A file `stop` in the run folder
     ends training after the current step, and is then taken away; one that lies there before the first step counts, unless an
-    earlier process left it. An interrupted run goes on where its last resume state was saved.
+    earlier process left it. An interrupted run goes on where its last resume state was saved: at the end of an epoch, so a kill
+    costs at most one. A loss that is not finite is a TrainingError, and no such weights are saved.
     """
     job = Job(config, ROOT / run)
     progress, steps = job.progress, job.epoch_steps * config.epochs
@@ -78,13 +79,14 @@ def train(config: TrainConfig, run: Path | str) -> Iterator[dict]:
         if within == 0 and epoch % config.validate_every == 0:
             yield job.judge(epoch)
         began = time.perf_counter()
-        images, tags, _ = next(batches)
+        images, tags, indices = next(batches)
         waited = time.perf_counter() - began
         images = images.to(job.device, memory_format=torch.channels_last, non_blocking=True)
         factor, with_masks = lr_factor(progress.step, steps, config.lr_schedule), epoch >= config.warmup_epochs
         parts = train_step(
             job.model, job.optimiser, images, tags.to(job.device), config, factor, with_masks, job.accelerator.backward
         )
+        job.check(parts, "loss", [job.trainset.paths[index] for index in indices])
         progress.add(*parts, time.perf_counter() - began, waited)
         stop = job.stop_requested()
         last = within + 1 == job.epoch_steps

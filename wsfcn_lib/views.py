@@ -29,7 +29,7 @@ class Prediction(NamedTuple):
 
 def check_image(image: np.ndarray) -> None:
     """Raise ValueError for anything but (H, W, 3) uint8."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or image.dtype != np.uint8:
         raise ValueError(f"image is {image.dtype} {image.shape}; it must be (H, W, 3) uint8 RGB, as data.files.read_image gives")
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -153,9 +154,12 @@ def read_state(source) -> dict[str, Tensor]:
         if not path.is_file():
             raise WeightsError(f"no weights file at {path}; data/README.md says where each file comes from and belongs")
         try:
+            if is_zipfile(path) and sum(part.file_size for part in ZipFile(path).infolist()) > path.stat().st_size:
+                raise ValueError("its content is compressed, and might fill the memory")
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises a dozen kinds here; every one of them means the same to the user
-            raise WeightsError(f"{path} is not a readable .pth of tensors ({type(error).__name__}); download it again") from error
+            told = str(error).splitlines()[0] if isinstance(error, ValueError) else type(error).__name__
+            raise WeightsError(f"{path} is not a readable .pth of tensors ({told}); download it again") from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

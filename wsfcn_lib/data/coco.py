@@ -22,7 +22,7 @@ from tqdm.utils import CallbackIOWrapper
 from ..classes import voc_colour, voc_palette
 from ..downloads import fetch
 from ..runs import atomic_write, require_space
-from .files import DataError, encode, progress
+from .files import MOST_PIXELS, DataError, encode, progress
 from .manifest import ClassInfo, Sample
 from .source import Found
 
@@ -105,6 +105,8 @@ def read_instances(path: Path) -> Instances:
         number = {category["id"]: k for k, category in enumerate(categories, 1)}
         classes = tuple(ClassInfo(name=c["name"], mask_id=k, colour=voc_colour(k)) for k, c in enumerate(categories, 1))
         images = [(i["id"], PurePosixPath(i["file_name"]).name, int(i["height"]), int(i["width"])) for i in content["images"]]
+        if huge := [name for _, name, height, width in images if not 0 < height * width <= MOST_PIXELS]:
+            raise ValueError(f"{huge[0]} has no size that a picture can have")
         objects = {image[0]: [] for image in images}
         for a in content["annotations"]:
             objects[a["image_id"]].append((a["area"], number[a["category_id"]], a["segmentation"]))

@@ -1,6 +1,7 @@
 """Opening the pictures a manifest names, with errors that say which file is bad and why; `validate` opens them all."""
 
 import io
+import os
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 IGNORE = 255
 TWICE = "listed in both"
+MOST_PIXELS = 80_000_000  # of a picture: a small file may claim to be one that fills the memory
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")  # whatever the file is called; others, such as EPS, start programs
 MANY = 2000  # pictures take over two seconds from about here
 
 
@@ -43,12 +46,22 @@ def progress(items: Iterable | None, name: str, total: int | None = None, least:
     return tqdm(items, name, total, disable=least > 0 and total <= least, file=sys.stdout, mininterval=5, ncols=80, **options)
 
 
-def open_image(path: Path | str) -> Image.Image:
-    """The picture as 8-bit RGB, turned as its EXIF says; DataError if it is missing, truncated or of another depth."""
-    image = _decode(path)
+def open_image(path: Path | str, content: bytes | None = None) -> Image.Image:
+    """The picture as 8-bit RGB, turned as its EXIF says; DataError if missing, truncated, too large or of another depth.
+
+    `content` holds the bytes of a picture that is no file; `path` is then only its name.
+    """
+    return upright(_decode(path, content), path)
+
+
+def upright(image: Image.Image, name: Path | str) -> Image.Image:
+    """A picture as 8-bit RGB, turned as its EXIF says; DataError if it is truncated or of another depth."""
     if image.mode.startswith(("I", "F")):
-        raise DataError(f"{path}: the picture has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
-    return ImageOps.exif_transpose(image).convert("RGB")
+        raise DataError(f"{name}: the picture has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
+    try:
+        return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # a torn EXIF, or colours that Pillow cannot convert
+        raise DataError(f"{name}: not to be had as RGB (mode {image.mode}: {error}); convert it") from error
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -127,13 +140,21 @@ def validate(manifest: "Manifest") -> list[str]:
         return faults + [fault for found in opened for fault in found]
 
 
-def _decode(path: Path | str) -> Image.Image:
+def _decode(path: Path | str, content: bytes | None = None) -> Image.Image:
     """Open and decode fully, so that a truncated file fails here and not later."""
-    if not Path(path).is_file():
+    name = str(path).encode(errors="replace").decode()
+    if name != str(path):
+        raise DataError(f"{name}: the name is not UTF-8, so no list can hold it; rename the file")
+    if content is None and not os.path.isfile(path):  # Path.is_file fails where a name is too long
         raise DataError(f"{path}: the file is missing; restore it, or prepare the data set again without it")
     try:
-        image = Image.open(path)
-        image.load()
+        image = Image.open(path if content is None else io.BytesIO(content), formats=FORMATS)
+        if large := image.width * image.height > MOST_PIXELS:
+            image.close()
+        else:
+            image.load()
     except Exception as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, struct.error, ...
         raise DataError(f"{path}: not a readable picture, perhaps truncated ({error}); replace or remove it") from error
+    if large:
+        raise DataError(f"{path}: {image.width} x {image.height} pixels are more than the {MOST_PIXELS:,} allowed; shrink it")
     return image

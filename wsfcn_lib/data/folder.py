@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from random import Random
@@ -48,12 +49,12 @@ def find_folder(root: Path | str, seed: int = 0, val_fraction: float = 0.1, test
     names = _names([entry.path for entry in entries])
     for k, entry in enumerate(entries):
         places = [root / "masks" / entry.path.with_suffix(".png"), root / "masks" / f"{names[entry.path]}.png"]
-        entries[k] = entry._replace(mask=entry.mask or next((place for place in places if place.is_file()), None))
+        entries[k] = entry._replace(mask=entry.mask or next(filter(os.path.isfile, places), None))
     entries, drawn = draw(entries, seed, val_fraction, test_fraction)
     classes, splits, missing, untagged = _classes(root, entries), {split: [] for split in SPLITS}, [], []
     for entry in entries:
         name, image, training = names[entry.path], root / entry.path, entry.split == "train"
-        absent = [file for file in (image, entry.mask) if file and not file.is_file()]
+        absent = [file for file in (image, entry.mask) if file and not os.path.isfile(file)]
         stays = not absent or training and image not in absent
         if absent:
             missing.append(f"{entry.split}: {name}: {', '.join(map(str, absent))}{f'; {MASKLESS}' * stays}")
@@ -92,8 +93,15 @@ def scan(root: Path) -> tuple[list[PurePosixPath], Counter]:
         raise DataError(f"{root} is no folder; name the one that holds your pictures")
     paths = sorted(PurePosixPath(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
     paths = [p for p in paths if p.parts[0] != "masks" and not any(part.startswith((".", "__MACOSX")) for part in p.parts)]
+    nameless, paths = [p for p in paths if not _is_utf8(p)], [p for p in paths if _is_utf8(p)]
     others = [p for p in paths if p.suffix.lower() not in PICTURES and str(p) not in ("tags.csv", "classes.json")]
-    return [p for p in paths if p.suffix.lower() in PICTURES], Counter(p.suffix.lower() or "without ending" for p in others)
+    counts = Counter(p.suffix.lower() or "without ending" for p in others) + Counter({"named not in UTF-8": len(nameless)})
+    return [p for p in paths if p.suffix.lower() in PICTURES], counts
+
+
+def _is_utf8(path: PurePosixPath) -> bool:
+    """Whether a list can hold the name; those of old archives are often in another coding."""
+    return str(path).encode(errors="replace").decode() == str(path)
 
 
 def _listed(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry], list[str]]:

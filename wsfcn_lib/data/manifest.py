@@ -49,7 +49,7 @@ def read_classes(path: Path) -> tuple[ClassInfo, ...]:
     """The classes of a file classes.json; DataError where it is damaged."""
     try:
         return tuple(ClassInfo(**entry) for entry in json.loads(read_text(path)))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{path} must be a list of {{name, mask_id, colour}}; correct this: {error}") from error
 
 
@@ -143,6 +143,11 @@ class Manifest:
         if not path.is_file():
             raise DataError(f"{path} is missing: there is no list of {split!r}; run notebooks/01_prepare_data, or write it")
         with io.StringIO(read_text(path), newline="") as file:
+            try:
+                list(csv.reader(file, strict=True))  # an open quote would swallow the lines after it
+            except csv.Error as error:
+                raise DataError(f"{path}: not a whole CSV file ({error}); save it as CSV again") from error
+            file.seek(0)
             reader = csv.DictReader(file)
             if missing := [name for name in COLUMNS[split] if name not in (reader.fieldnames or ())]:
                 raise DataError(f"{path}: the columns {missing} are missing, found {reader.fieldnames}; name them in line 1")

@@ -1,6 +1,5 @@
 """What an explorer looks at: a network of its own, its pictures, and what the network said of the last few."""
 
-import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch.nn.functional import relu
 
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
 from wsfcn_lib.crf import crf
-from wsfcn_lib.data.files import DataError, read_image, read_mask
+from wsfcn_lib.data.files import DataError, open_image, read_image, read_mask
 from wsfcn_lib.data.manifest import SPLITS, Sample
 from wsfcn_lib.data.transforms import denormalise, normalise
 from wsfcn_lib.infer import SCORE_CUT, SHIPPED, at_size, predict_masks, probabilities, shrink
@@ -77,10 +75,7 @@ class Look:
 
 def decode(content: bytes, name: str) -> np.ndarray:
     """An uploaded file as (H, W, 3) uint8; DataError if it is no picture."""
-    try:
-        return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB"))
-    except Exception as error:  # Pillow's decoders raise many types
-        raise DataError(f"{name} is not a readable picture ({error}); choose a JPEG or PNG file") from error
+    return np.asarray(open_image(name, content))
 
 
 class Source:

@@ -1,0 +1,40 @@
+"""Writing files so that whatever happens, what was there before stays whole; and errors of the disk that say what to do."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Let an error of the disk say which file it met and what to do; it stays an OSError of its kind."""
+    try:
+        yield
+    except OSError as error:
+        advice = "make room on its disk, or get the right to write there, and start again; what was written before is whole"
+        raise OSError(error.errno, f"{error.strerror or error}: {advice}", str(path)) from error
+
+
+def atomic_write(path: Path | str, data: str | bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part."""
+    path = Path(path)
+    short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]  # a name may be as long as names can be
+    beside = path.with_name(f".{path.name[:40]}.{short}.{os.getpid()}")
+    with writing(path):
+        try:
+            with open(beside, "wb") as file:
+                file.write(data.encode() if isinstance(data, str) else data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+
+
+def checksum(path: Path | str) -> str:
+    """The SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
