@@ -18,6 +18,9 @@ test-browser: .venv/installed  ## the explorers in JupyterLab in chromium; scree
 	$(PYTHON) .ci/check_system.py --browser
 	.venv/bin/python -m pytest tests/browser
 
+bench: .venv/installed  ## the speed of each stage beside its direct formulation, into data/results/bench; some minutes, on an idle machine
+	.venv/bin/python tests/benchmarks/bench.py
+
 stress: .venv/installed  ## notebooks 03 and 05 twenty times through papermill and nbval, looking for stalls; takes half an hour
 	.venv/bin/python .ci/stress.py
 
@@ -46,4 +49,4 @@ lock:  ## resolve pyproject.toml's ranges again into requirements.txt (needs uv)
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test test-kill test-browser stress lab notebooks lint lock .venv
+.PHONY: help demo test test-kill test-browser bench stress lab notebooks lint lock .venv

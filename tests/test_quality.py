@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from test_evaluate import NAMES, SIZE, Painter, folder_of, mean, slow_iou
+from test_evaluate import CLASSES, NAMES, SIZE, Painter, folder_of, mean, slow_iou
 from wsfcn_lib.checkpoints import CheckpointError, save_snapshot
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.manifest import DataError, read_image, read_mask, write_manifest
@@ -118,12 +118,14 @@ def test_large_pictures_are_shrunk_and_their_labels_enlarged(tmp_path):
 
 def test_snapshots_give_a_row_for_each_epoch(tmp_path):
     """Two files of one epoch count once; the order is that of the epochs, not of the names."""
-    manifest, nets = folder_of(tmp_path), {}
+    manifest, nets, classes = folder_of(tmp_path), {}, [c.model_dump() for c in CLASSES]
     (tmp_path / "checkpoints").mkdir()
     for name, epoch in (("e010Xs0.5", 10), ("epoch-002", 2), ("last", 10)):
         torch.manual_seed(epoch)
         nets[epoch] = build_network(CONFIG.network(4))
-        save_snapshot(nets[epoch], tmp_path / "checkpoints" / f"{name}.safetensors", [], epoch=epoch)
+        save_snapshot(
+            nets[epoch], tmp_path / "checkpoints" / f"{name}.safetensors", [c.model_dump() for c in CLASSES], epoch=epoch
+        )
     found = quality_over_training(tmp_path, manifest, CONFIG, limit=3)
     assert found.epoch.tolist() == [2, 10] and list(found) == ["epoch", *KINDS, "pseudo_coverage"]
     for _, row in found.iterrows():

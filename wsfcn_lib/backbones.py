@@ -1,6 +1,5 @@
 """Backbones: image (B, 3, H, W) -> `low` at stride 4 and `deep` (WS-FCN, section III-A; 1-stage-wseg's WideResNet38)."""
 
-import torchvision
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
@@ -111,7 +110,9 @@ class ResNet(nn.Module):
 
     def __init__(self, depth: int):
         super().__init__()
-        net = getattr(torchvision.models, f"resnet{depth}")(weights=None, norm_layer=StoredNorm)
+        from torchvision import models  # most of a second to import, which other backbones need not pay
+
+        net = getattr(models, f"resnet{depth}")(weights=None, norm_layer=StoredNorm)
         net.layer4[0].conv2.stride = net.layer4[0].downsample[0].stride = (1, 1)  # no dilation: as published
         for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
             self.add_module(name, getattr(net, name))
@@ -129,7 +130,9 @@ class MobileNetV2(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.features = torchvision.models.mobilenet_v2(weights=None, norm_layer=StoredNorm).features
+        from torchvision.models import mobilenet_v2  # see ResNet
+
+        self.features = mobilenet_v2(weights=None, norm_layer=StoredNorm).features
         for index, layer in enumerate(self.features):
             # layers 7 and 14 would stride on to 16 and 32; what follows sees the same field through its dilation
             dilation = 1 if index <= 7 else 2 if index <= 14 else 4

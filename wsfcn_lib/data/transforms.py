@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from .files import open_image
 from .manifest import Manifest
@@ -44,6 +43,8 @@ class TrainSet(Dataset):
     """
 
     def __init__(self, manifest: Manifest, split: str, crop: int, seed: int, augment: bool = True):
+        from torchvision.transforms import v2  # most of a second to import, which inference need not pay
+
         samples = manifest.samples(split)
         self.paths: list[Path] = [sample.image for sample in samples]
         self.tags = torch.tensor([sample.tags for sample in samples], dtype=torch.float32)
