@@ -123,9 +123,7 @@ def test_snapshots_give_a_row_for_each_epoch(tmp_path):
     for name, epoch in (("e010Xs0.5", 10), ("epoch-002", 2), ("last", 10)):
         torch.manual_seed(epoch)
         nets[epoch] = build_network(CONFIG.network(4))
-        save_snapshot(
-            nets[epoch], tmp_path / "checkpoints" / f"{name}.safetensors", [c.model_dump() for c in CLASSES], epoch=epoch
-        )
+        save_snapshot(nets[epoch], tmp_path / "checkpoints" / f"{name}.safetensors", classes, epoch=epoch)
     found = quality_over_training(tmp_path, manifest, CONFIG, limit=3)
     assert found.epoch.tolist() == [2, 10] and list(found) == ["epoch", *KINDS, "pseudo_coverage"]
     for _, row in found.iterrows():
