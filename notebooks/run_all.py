@@ -22,6 +22,7 @@ from stages import STAGES, evidence, news, plan, pointless, put_aside, read_para
 from wsfcn_lib.notebook import ParameterError, declared
 from wsfcn_lib.runs import ROOT, RUNS, RunError, RunFolder, read_run, writing
 
+TRAINING = "02_train"  # may have taken days: other code is told, and nothing is trained again without being asked
 DEMO = RUNS / "demo"
 
 
@@ -84,6 +85,12 @@ def run_stages(run: Path, values: dict[str, dict], only: tuple[str, ...], timeou
         changed = news(stage, values)
         if changed == []:
             print(f"--- {stage}: finished before, nothing changed", flush=True)
+            continue
+        if stage == TRAINING and changed == ["code"]:
+            print(
+                f"--- {stage}: trained by other code than today's, kept; --fresh trains anew and keeps this run beside",
+                flush=True,
+            )
             continue
         print(f"--- {stage}" + (f": again, since {', '.join(changed[:4])} changed" if changed else ""), flush=True)
         began = time.perf_counter()

@@ -10,7 +10,7 @@ from wsfcn_lib.views import pad_to, view
 
 def pamr(images, masks, dilations=(1, 2, 4, 8, 12, 24), iterations=10):
     """PAMR as convolutions with one-hot kernels; all neighbours of all values stand in memory. Masks at the images' size."""
-    kernels = torch.eye(9)[[0, 1, 2, 3, 5, 6, 7, 8]].reshape(8, 1, 3, 3)
+    kernels = torch.eye(9, device=images.device)[[0, 1, 2, 3, 5, 6, 7, 8]].reshape(8, 1, 3, 3)
 
     def neighbours(x):  # (B, C, H, W) → (B, C, 8 * D, H, W)
         flat = x.flatten(0, 1)[:, None]
@@ -58,12 +58,12 @@ def predict_masks(net, image, scales, canvas=None):
             seen, rows, columns = view(image, scale, flip), slice(None), slice(None)
             if canvas:
                 seen, rows, columns = pad_to(seen, canvas)
-            out = net(seen.contiguous())
+            out = net(seen.contiguous().to(next(net.parameters()).device))
             large = interpolate(out.masks, seen.shape[-2:], mode="bilinear", align_corners=True)[..., rows, columns]
             large = interpolate(large, image.shape[:2], mode="bilinear", align_corners=False)
             masks.append(large.flip(-1) if flip else large)
             scores.append(out.scores)
-    return torch.cat(masks).mean(0).numpy(), torch.cat(scores).amax(0).numpy()
+    return torch.cat(masks).mean(0).cpu().numpy(), torch.cat(scores).amax(0).cpu().numpy()
 
 
 class all_taps:
@@ -86,7 +86,7 @@ def train_losses(out, images, tags, cuts=(0.7, 0.6), floor=0.2):
     with torch.no_grad():
         refined = pamr(small, out.masks) * present
         refined = interpolate(refined, images.shape[-2:], mode="bilinear", align_corners=True)
-        cut = torch.tensor([cuts[0]] + [cuts[1]] * (refined.shape[1] - 1))[:, None, None]
+        cut = torch.tensor([cuts[0]] + [cuts[1]] * (refined.shape[1] - 1))[:, None, None].to(images.device)
         claimed = (refined > (refined.amax((2, 3), keepdim=True) * cut).clamp_min(floor)).float()
         pseudo = claimed * (claimed.sum(1, keepdim=True) == 1)
     counts = pseudo.sum((2, 3))

@@ -14,6 +14,7 @@ from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.counts import FILE
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.glyphs import GlyphSettings
+from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.prepare import SourceSettings, prepare
 from wsfcn_lib.effects import CORNERS
 from wsfcn_lib.runs import RunError, read_run
@@ -79,9 +80,11 @@ def test_other_measurements_need_no_other_training(config, tmp_path, monkeypatch
     run_cell(config, tmp_path / "cell")
     monkeypatch.setattr(ablation, "train", lambda *_: pytest.fail("it is trained already"))
     large = QUICK.model_copy(update={"scales": (1.0, 1.5)})
-    assert is_measured(tmp_path / "cell", QUICK) and not is_measured(tmp_path / "cell", large)
+    masks = ablation.masks_of(Manifest.load(Path(config.data)), QUICK.images)
+    assert is_measured(tmp_path / "cell", QUICK, masks) and not is_measured(tmp_path / "cell", large, masks)
     run_cell(config, tmp_path / "cell", large)
-    assert is_measured(tmp_path / "cell", large.model_copy(update={"processes": 9})) and not is_measured(tmp_path / "cell", QUICK)
+    assert is_measured(tmp_path / "cell", large.model_copy(update={"processes": 9}), masks)
+    assert not is_measured(tmp_path / "cell", QUICK, masks)
     (tmp_path / "cell" / FILE).unlink()
     assert not is_measured(tmp_path / "cell", large) and not is_measured(tmp_path / "nothing", large)
     assert run_cell(config, tmp_path / "cell", large) and (tmp_path / "cell" / FILE).exists()
@@ -141,7 +144,7 @@ def test_processes_take_the_gpus_in_turn(config, tmp_path, monkeypatch):
 def test_a_process_that_fails_is_told(config, tmp_path, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, stderr="Traceback\n  somewhere\nDataError: run notebooks/01_prepare_data\n")
     monkeypatch.setattr(ablation.subprocess, "run", lambda *given, **options: failed)
-    with pytest.raises(RunError, match="^cam-s7 failed: DataError: run notebooks/01_prepare_data$"):
+    with pytest.raises(RunError, match="(?s)^cam-s7 failed: .*DataError: run notebooks/01_prepare_data$"):
         run_cells({tmp_path / "cam-s7": config}, jobs=2)
 
 
@@ -164,3 +167,15 @@ def test_without_masks_nothing_is_trained(config, tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "train", lambda *_: pytest.fail("this costs time for nothing"))
     with pytest.raises(DataError, match="no image of val has a mask.*leave 04_ablations out"):
         run_cell(config.model_copy(update={"data": str(tmp_path / "data")}), tmp_path / "cell")
+
+
+def test_corrected_masks_are_measured_again(config, tmp_path, monkeypatch):
+    folder, calls = tmp_path / "cam-s0", []
+    first = run_cell(config.model_copy(update={"context": "none"}), folder)
+    monkeypatch.setattr(ablation, "masks_of", lambda *_: "other masks")
+    monkeypatch.setattr(ablation, "train", lambda *_: pytest.fail("nothing is trained again"))
+    evaluate = ablation.evaluate
+    monkeypatch.setattr(ablation, "evaluate", lambda *given: calls.append(1) or evaluate(*given))
+    again = run_cell(config.model_copy(update={"context": "none"}), folder)
+    assert calls == [1] and again == first
+    assert run_cell(config.model_copy(update={"context": "none"}), folder) == first and calls == [1]

@@ -1,5 +1,7 @@
 """Reading an ablation: effects with known answers, both kinds of interval, and the wording for one seed and several."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -125,7 +127,8 @@ def test_the_bootstrap_covers_what_it_should():
 @pytest.mark.parametrize("size, sign", [(3, "+3.0"), (0, "+0.0"), (-3, "-3.0")])
 def test_one_seed_claims_nothing(size, sign):
     words = conclusion(grid(size, 0))
-    assert f"FCA instead of ASPP: {sign} points." in words and words.endswith("One seed: no claim about the modules.")
+    assert f"FCA instead of ASPP: {sign} points, with GCI {sign}" in words
+    assert words.endswith("One seed: no claim about the modules.")
     words = conclusion(grid(size, 0), resampled(pixels(size)))
     assert f"FCA instead of ASPP: {sign} points (95 % interval over images " in words and "over seeds" not in words
     assert words.endswith("One seed: bootstrap over images only; no claim about the modules.")
@@ -169,3 +172,17 @@ def test_differences_are_paired_by_seed():
     draws = {(name, seed): np.linspace(iou, iou + 0.1 * (name == "new"), 101) for name, seed, iou in rows}
     drawn = differences(table, "base", draws).set_index("variant").loc["new"]
     assert (drawn.images_low, drawn.images_high) == (pytest.approx(1 + 0.25), pytest.approx(1 + 9.75))
+
+
+def test_modules_that_stand_in_for_each_other_are_told_apart_from_modules_that_help():
+    """FCA brings 6 alone and -1 beside SF2: a gain on the mean, which nobody who uses both would see."""
+    words = conclusion(grid(6, 0, -7, seeds=6, noise=0.2))
+    assert re.search(r"with GCI \+[56]\.\d, with SF2 -[01]\.\d: a gain, but not in both settings\.", words)
+    assert "they stand in for each other" in words and "a loss" not in words.split("less its gain")[1]
+    assert "they help each other" in conclusion(grid(0, 0, 4, seeds=6, noise=0.2))
+
+
+def test_a_gain_under_one_recipe_alone_is_told_as_such():
+    table, against = grid(3, 0, seeds=6, noise=0.2), effects(grid(-3, 0, seeds=6, noise=0.2))
+    assert "a gain, under this recipe only." in conclusion(table, other=against)
+    assert "this recipe only" not in conclusion(table, other=effects(grid(2, 0, seeds=6, noise=0.2)))

@@ -146,7 +146,7 @@ def test_dropout_rates():
 def test_skipped_taps_change_nothing(size, kernel, dilation):
     torch.manual_seed(0)
     pad = [dilation * (k // 2) for k in kernel]
-    fast = DilatedConv2d(3, 4, kernel, padding=pad, dilation=dilation)
+    fast = DilatedConv2d(3, 4, kernel, dilation, bias=True)
     plain = torch.nn.Conv2d(3, 4, kernel, padding=pad, dilation=dilation)
     plain.load_state_dict(fast.state_dict())
     x = torch.randn(2, 3, *size, requires_grad=True)

@@ -129,6 +129,17 @@ def test_changes_are_seen_by_the_stages_they_concern(made, monkeypatch):
     assert stages.news("01_prepare_data", plan) == ["code", "train.csv"]
 
 
+def test_other_code_is_told_and_trains_nothing_again(made, monkeypatch, capsys):
+    run, plan = made
+    monkeypatch.setattr(stages, "code_hash", lambda _=None: "new")
+    done = []
+    monkeypatch.setattr(run_all, "execute", lambda stage, *rest: done.append(stage))
+    before = (run / "run.json").read_text()
+    run_all.run_stages(run, plan, ("02",), None)
+    assert done == [] and "trained by other code than today's, kept; --fresh trains anew" in capsys.readouterr().out
+    assert (run / "run.json").read_text() == before, "it is told again next time"
+
+
 def test_a_deleted_image_or_manifest_is_noticed(made):
     run, plan = made
     next((run.parent / "raw").rglob("*.jpg")).unlink()

@@ -320,3 +320,11 @@ def test_the_command_names_a_run_that_is_not_there():
 
 def test_root_is_the_repository():
     assert (ROOT / "wsfcn_lib" / "runs.py").samefile(Path(runs.__file__))
+
+
+def test_one_damaged_run_does_not_spoil_the_list(tmp_path):
+    with RunFolder.open(tmp_path / "good", {}, "02_train"):
+        pass
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "run.json").write_text('{"stages": ')
+    assert [(row["name"], row["finished"]) for row in list_runs(tmp_path)] == [("torn", ["damaged"]), ("good", [])]

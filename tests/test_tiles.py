@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wsfcn_lib import WSFCN, NetConfig, tiles
-from wsfcn_lib.tiles import LEAST, OVERLAP, PIXEL_BYTES, SHARE, in_tiles, spans, tile_side
+from wsfcn_lib.tiles import OVERLAP, PIXEL_BYTES, SHARE, WHOLE, in_tiles, spans, tile_side
 from wsfcn_lib.views import predict_masks
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (150, 211, 3), dtype=np.uint8)
@@ -61,7 +61,7 @@ def test_a_large_picture_is_put_together_from_tiles(monkeypatch):
     # the same by itself where memory is short
     free = PIXEL_BYTES * 96**2 / SHARE
     monkeypatch.setattr(tiles.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
-    monkeypatch.setattr(tiles, "LEAST", 16)
+    monkeypatch.setattr(tiles, "WHOLE", 16)
     seen.clear()
     short = predict_masks(net, IMAGE, (1.0, 0.5))
     assert max(size[0] * size[1] for size in seen) <= 96 * 96
@@ -70,7 +70,8 @@ def test_a_large_picture_is_put_together_from_tiles(monkeypatch):
 
 
 def test_side_follows_free_memory_and_scale(monkeypatch):
-    monkeypatch.setattr(tiles.psutil, "virtual_memory", lambda: SimpleNamespace(available=PIXEL_BYTES * 1000**2 / SHARE))
-    assert [tile_side(torch.device("cpu"), scale) for scale in (1, 2)] == [1000, 500]
+    monkeypatch.setattr(tiles.psutil, "virtual_memory", lambda: SimpleNamespace(available=PIXEL_BYTES * 4000**2 / SHARE))
+    assert [tile_side(torch.device("cpu"), scale) for scale in (1, 2)] == [4000, 2000]
     monkeypatch.setattr(tiles.psutil, "virtual_memory", lambda: SimpleNamespace(available=1e6))
-    assert tile_side(torch.device("cpu")) == LEAST
+    assert [tile_side(torch.device("cpu"), scale) for scale in (1, 2)] == [WHOLE, WHOLE // 2]
+    assert WHOLE // 2 >= 640, "COCO's largest picture is whole at twice its size"

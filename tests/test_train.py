@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from wsfcn_lib.checkpoints import CheckpointError, Progress, find_snapshot, load_snapshot, snapshots
+from wsfcn_lib.checkpoints import CheckpointError, Progress, find_snapshot, load_snapshot, random_states, snapshots
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings
 from wsfcn_lib.data.manifest import Manifest
@@ -22,7 +22,7 @@ from wsfcn_lib.job import THREADS, TrainingError, build_accelerator, build_optim
 from wsfcn_lib.log import COLUMNS, RunLog
 from wsfcn_lib.network import build_network
 from wsfcn_lib.objective import losses
-from wsfcn_lib.runs import RunError, read_run
+from wsfcn_lib.runs import RunError, RunFolder, read_run
 from wsfcn_lib.train import lr_factor, show_progress, train, train_step
 from wsfcn_lib.weights import WeightsError
 
@@ -221,6 +221,45 @@ def test_a_torn_state_falls_back_to_the_one_before(data, finished, tmp_path, cap
     assert "damaged" in capsys.readouterr().out
     first, second = weights(finished[0]), weights(run)
     assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_killed_between_the_files_of_an_epoch_loses_none_of_them(data, finished, tmp_path, monkeypatch):
+    """The state is written last, so an epoch whose other files are missing is done again, and comes out the same."""
+    whole, run, save = tmp_path / "whole", tmp_path / "run", Progress.save
+    list(train(settings(data, snapshot_every=1), whole))
+
+    def killed(self, folder, *state):
+        if self.step == killed.at:
+            raise KeyboardInterrupt
+        save(self, folder, *state)
+
+    for killed.at in (4, 12):  # the first epoch, the last one
+        monkeypatch.setattr(Progress, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            list(train(settings(data, snapshot_every=1), run))
+        RunFolder(run).close()
+    monkeypatch.setattr(Progress, "save", save)
+    list(train(settings(data, snapshot_every=1), run))
+    names, found = (
+        sorted(p.relative_to(home) for p in home.glob("*/*") if p.suffix in (".safetensors", ".png")) for home in (whole, run)
+    )
+    assert len(names) >= 7 and names == found
+    assert all((run / name).read_bytes() == (whole / name).read_bytes() for name in names)
+    assert log_of(run) == log_of(whole)
+
+
+def test_a_new_state_outlives_damaged_ones_of_later_steps(tmp_path, capsys):
+    net = torch.nn.Linear(2, 2)
+    optimiser = torch.optim.SGD(net.parameters(), 0.1)
+    for step in (200, 300):
+        Progress(step=step).save(tmp_path, net, optimiser, [random_states()])
+    for path in tmp_path.glob("state-*.pt"):
+        path.write_bytes(b"torn")
+    assert Progress.restore(tmp_path, net, optimiser).step == 0
+    assert "starting from the beginning" in capsys.readouterr().out
+    Progress(step=100).save(tmp_path, net, optimiser, [random_states()])
+    assert [path.name[:14] for path in tmp_path.glob("state-*.pt")] == ["state-00000100"]
+    assert Progress.restore(tmp_path, net, optimiser).step == 100
 
 
 def test_a_run_of_other_settings_is_left_alone(data, finished):

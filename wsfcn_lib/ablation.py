@@ -3,11 +3,13 @@
 `python -m wsfcn_lib.ablation FOLDER` trains and measures one cell, whose settings come as JSON on standard input.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +24,18 @@ from wsfcn_lib.effects import CORNERS
 from wsfcn_lib.evaluate import EvalSettings, evaluate
 from wsfcn_lib.job import FREE, THREADS, build_accelerator
 from wsfcn_lib.job import STAGE as TRAINING
-from wsfcn_lib.runs import ROOT, RunError, RunFolder, atomic_write, compare, plain, provenance, read_run
+from wsfcn_lib.runs import (
+    ROOT,
+    RunError,
+    RunFolder,
+    atomic_write,
+    compare,
+    files_of,
+    peak_memory_mb,
+    plain,
+    provenance,
+    read_run,
+)
 from wsfcn_lib.train import show_progress, train
 
 STAGE = "04_ablations"
@@ -71,15 +84,26 @@ def borrow(run: Path, configs: Mapping[Path, TrainConfig]) -> None:
     for folder, config in configs.items():
         same = not [row for row in compare(then, config.model_dump()) if row[0] not in FREE]
         if same and stage.get("finished") and not folder.exists():
-            shutil.copytree(run / "checkpoints", folder / "checkpoints", ignore=shutil.ignore_patterns("state-*"))
-            shutil.copy(run / "log.csv", folder)
-            atomic_write(folder / "run.json", json.dumps({"stages": {TRAINING: stage}}))
+            beside = folder.with_name(f".{folder.name}")  # renamed when whole
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.copytree(run / "checkpoints", beside / "checkpoints", ignore=shutil.ignore_patterns("state-*"))
+            shutil.copy(run / "log.csv", beside)
+            atomic_write(beside / "run.json", json.dumps({"stages": {TRAINING: stage}}))
+            beside.rename(folder)
 
 
-def is_measured(folder: Path, settings: EvalSettings) -> bool:
-    """Whether a cell's folder holds what these settings ask for."""
-    stages = read_run(folder)["stages"] if (folder / "run.json").exists() else {}
-    return stages.get(STAGE, {}).get("settings") == asked(settings) and (folder / FILE).exists()
+def is_measured(folder: Path, settings: EvalSettings, masks: str) -> bool:
+    """Whether a cell's folder holds what these settings ask for, measured by these masks (a cell that tells none counts)."""
+    stage = (read_run(folder)["stages"] if (folder / "run.json").exists() else {}).get(STAGE, {})
+    return stage.get("settings") == asked(settings) and stage.get("masks", masks) == masks and (folder / FILE).exists()
+
+
+def masks_of(manifest: Manifest, images: str) -> str:
+    """A checksum over the masks that a split is measured by, and the names of its images."""
+    digest = hashlib.sha256()
+    for sample in manifest.samples(images):
+        digest.update(sample.name.encode() + (sample.mask.read_bytes() if sample.mask else b""))
+    return digest.hexdigest()[:16]
 
 
 def asked(settings: EvalSettings) -> dict:
@@ -99,7 +123,8 @@ def run_cell(config: TrainConfig, folder: Path | str, settings: EvalSettings = Q
     if not any(sample.mask for sample in manifest.samples(settings.images)):
         text = f"{config.data}: no image of {settings.images} has a mask, and the variants are compared by masks"
         raise DataError(f"{text}; add masks of some, or leave 04_ablations out")
-    with RunFolder.open(folder, config.model_dump(), TRAINING, "cpu", FREE, TrainConfig().model_dump()) as run:
+    device, masks = build_accelerator(config).device, masks_of(manifest, settings.images)
+    with RunFolder.open(folder, config.model_dump(), TRAINING, str(device), FREE, TrainConfig().model_dump()) as run:
         trained = read_run(folder)["stages"][TRAINING]
         if not trained.get("finished"):
             for _ in show_progress(train(config, folder), config.epochs):
@@ -108,12 +133,13 @@ def run_cell(config: TrainConfig, folder: Path | str, settings: EvalSettings = Q
             raise RunError(f"{folder.name} was trained on other lists than {config.data} holds now; delete {folder}")
         if not read_run(folder)["stages"][TRAINING].get("finished"):
             raise RunError(f"{folder.name} was stopped before its last epoch; run the notebook again, it continues")
-        if not is_measured(folder, settings):
-            device, counter = build_accelerator(config).device, Counter(manifest)
+        if not is_measured(folder, settings, masks):
+            counter, began = Counter(manifest), time.perf_counter()
             net = load_snapshot(find_snapshot(folder, settings.snapshot))[0].to(device)
             evaluate(net, manifest, settings, folder, [counter.add])
             counter.save(folder)
-            run.record(STAGE, settings=asked(settings), finished=True, **provenance(str(device)))
+            done = {"seconds": round(time.perf_counter() - began, 1), "peak_memory_mb": peak_memory_mb(), "masks": masks}
+            run.record(STAGE, settings=asked(settings), finished=True, files=files_of(folder), **done, **provenance(str(device)))
     counts, cell = Counts.load(folder), {"dataset": Path(config.data).name, "run": folder.name}
     cell |= {"variant": variant_of(folder.name), "context": config.context, "fusion": config.fusion, "seed": config.seed}
     return [cell | variant._asdict() | counts.measures(variant) for variant in counts.variants]
@@ -124,7 +150,9 @@ def run_cells(configs: Mapping[Path, TrainConfig], settings: EvalSettings = QUIC
 
     Several GPUs are shared out among them; on a CPU they share the cores.
     """
-    todo = [(folder, config) for folder, config in configs.items() if not is_measured(ROOT / folder, settings)]
+    manifest = Manifest.load(ROOT / next(iter(configs.values())).data) if configs else None
+    masks = masks_of(manifest, settings.images) if configs else ""
+    todo = [(folder, config) for folder, config in configs.items() if not is_measured(ROOT / folder, settings, masks)]
     if jobs > 1:
         shares = [{"threads": config.threads or max(1, THREADS // jobs)} for _, config in todo]
         with ThreadPoolExecutor(jobs) as pool:
@@ -146,14 +174,18 @@ def _apart(folder: Path, config: TrainConfig, settings: EvalSettings, number: in
     command = [sys.executable, "-m", "wsfcn_lib.ablation", str(folder)]
     done = subprocess.run(command, input=given, text=True, capture_output=True, cwd=ROOT, env=os.environ | place)
     if done.returncode:
-        raise RunError(f"{folder.name} failed: {' '.join(done.stderr.strip().splitlines()[-1:])}")
+        said = done.stderr.strip() or f"it ended with code {done.returncode}, perhaps for want of memory"
+        raise RunError(f"{folder.name} failed: {said[-2000:]}")
     print(f"{folder.name} is trained and measured", flush=True)
 
 
 def main() -> None:
     """Train and measure the cell in the folder that the command names."""
     given = json.load(sys.stdin)
-    run_cell(TrainConfig(**given["training"]), Path(sys.argv[1]), EvalSettings(**given["evaluation"]))
+    try:
+        run_cell(TrainConfig(**given["training"]), Path(sys.argv[1]), EvalSettings(**given["evaluation"]))
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 if __name__ == "__main__":

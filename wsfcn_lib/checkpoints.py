@@ -127,20 +127,26 @@ class Progress:
         digest = _write(part, lambda: torch.save(state, part))
         path = folder / f"state-{self.step:08d}-{digest}.pt"
         os.replace(part, path)
-        again = {*folder.glob(f"state-{self.step:08d}*.pt")} - {path}  # of this step, but damaged: nobody saves one twice else
-        for old in {*again, *sorted({*folder.glob("state-*.pt")} - again)[:-2]}:
+        found = [*folder.glob("state-*.pt")]
+        # others of this step, or of later ones, were damaged, or training would not be here
+        void = [old for old in found if old != path and int(old.stem.split("-")[1]) >= self.step]
+        for old in (*void, *sorted(set(found) - set(void))[:-2]):
             old.unlink()
 
     @classmethod
     def restore(cls, folder: Path, net: nn.Module, optimiser: Optimizer, process: int = 0) -> "Progress":
         """Go back to the newest whole resume state, or to the beginning where there is none; a damaged one is told."""
-        for path in sorted(folder.glob("state-*.pt"), reverse=True):
+        states = sorted(folder.glob("state-*.pt"))
+        for path in reversed(states):
             try:
                 if (digest := path.stem.split("-")[2:]) and digest != [checksum(path)[:16]]:  # once, names held none
                     raise CheckpointError("its checksum is another than its name says")
                 state = torch.load(path, map_location="cpu", weights_only=True)
+            except (PermissionError, MemoryError):
+                raise  # nothing is wrong with the file
             except Exception as error:  # a torn file raises any of a dozen kinds; the state before it still serves
-                print(f"{path.name} is damaged ({str(error).splitlines()[0]}); going back to the state before it")
+                back = "starting from the beginning" if path == states[0] else "going back to the state before it"
+                print(f"{path.name} is damaged ({str(error).splitlines()[0]}); {back}")
                 continue
             try:
                 net.load_state_dict(state["net"])

@@ -23,9 +23,10 @@ def cost(config: TrainConfig, num_classes: int, steps: int = 3) -> dict[str, flo
     device, kept, times = build_accelerator(config).device, {}, []
     with torch.random.fork_rng():
         net = build_network(config.network(num_classes)).to(device, memory_format=torch.channels_last)
-        images = torch.randn(config.batch_size, 3, config.crop, config.crop, device=device)
+        size, config = config.batch_size // config.accumulate, config.model_copy(update={"accumulate": 1})  # one part of a batch
+        images = torch.randn(size, 3, config.crop, config.crop, device=device)
         images = images.contiguous(memory_format=torch.channels_last)
-        tags = torch.eye(num_classes - 1, device=device)[:1].expand(config.batch_size, -1)
+        tags = torch.eye(num_classes - 1, device=device)[:1].expand(size, -1)
         with FlopCounterMode(display=False) as flops, torch.no_grad():
             net.eval()(images[:1])
         optimiser = build_optimiser(net.train(), config)

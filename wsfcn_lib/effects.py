@@ -15,6 +15,10 @@ WEIGHTS = {  # of the corners in each effect
     "SF2 instead of GCI": ("fusion", [-0.5, 0.5, -0.5, 0.5]),
     "FCA's gain with SF2 less its gain with GCI": ("interaction", [1, -1, -1, 1]),
 }
+PAIRS = {  # of corners that differ in one module, by the setting of the other
+    "context": {"with GCI": (CORNERS[0], CORNERS[2]), "with SF2": (CORNERS[1], CORNERS[3])},
+    "fusion": {"with ASPP": (CORNERS[0], CORNERS[1]), "with FCA": (CORNERS[2], CORNERS[3])},
+}
 
 
 def resampled(counts: Mapping[tuple, np.ndarray], draws: int = DRAWS, seed: int = 0) -> dict[tuple, np.ndarray]:
@@ -90,15 +94,29 @@ def verdict(row: pd.Series) -> str:
     return "a gain" if (lows[known] > 0).all() else "a loss" if (highs[known] < 0).all() else "not told apart from no effect"
 
 
-def conclusion(table: pd.DataFrame, draws: Mapping | None = None) -> str:
-    """What the grid shows, in plain words made from its numbers; a single seed supports no claim, and the text says so."""
+def conclusion(table: pd.DataFrame, draws: Mapping | None = None, other: pd.DataFrame | None = None) -> str:
+    """What the grid shows, in plain words made from its numbers; a single seed supports no claim, and the text says so.
+
+    `table` and `draws` as for `effects`; `other`: the effects under the other recipe. A gain that this recipe alone shows, or
+    that is none in one of the two settings of the other module, is told as such.
+    """
     sentences, seeds = [], table["seed"].nunique()
-    for _, row in effects(table, draws=draws).iterrows():
+    mean = 100 * table.groupby(["context", "fusion"])["mean_iou"].mean()
+    for number, row in effects(table, draws=draws).iterrows():
         parts = [f"over seeds {row.low:+.1f} to {row.high:+.1f}"] * (seeds > 1)
         parts += [f"over images {row.images_low:+.1f} to {row.images_high:+.1f}"] * bool(draws)
         told = f" (95 % interval {', '.join(parts)})" if parts else ""
-        sentences.append(f"{row.change}: {row.points:+.1f} points{told}{': ' + verdict(row) if seeds > 1 else ''}.")
-    best = table.groupby("variant")["mean_iou"].mean()
-    sentences.append(f"Highest: {best.idxmax()} with {100 * best.max():.1f} % mIoU.")
+        alone = [mean[new] - mean[old] for old, new in PAIRS.get(row.effect, {}).values()]
+        told += "".join(f", {setting} {points:+.1f}" for setting, points in zip(PAIRS.get(row.effect, {}), alone))
+        said = verdict(row)
+        if row.effect == "interaction":
+            said = {"a gain": "they help each other", "a loss": "they stand in for each other"}.get(said, said)
+        elif said.startswith("a "):
+            said += ", but not in both settings" * bool(min(alone) < 0 < max(alone))
+            said += ", under this recipe only" * (other is not None and verdict(other.loc[number]) != verdict(row))
+        sentences.append(f"{row.change}: {row.points:+.1f} points{told}{': ' + said if seeds > 1 else ''}.")
+    best = table.groupby("variant")["mean_iou"].agg(["mean", "std"]).sort_values("mean").iloc[-1]
+    spread = f" (sd {100 * best['std']:.1f})" * (seeds > 1)
+    sentences.append(f"Highest: {best.name} with {100 * best['mean']:.1f} % mIoU{spread}.")
     alone = "bootstrap over images only; no claim about the modules" if draws else "no claim about the modules"
     return " ".join([*sentences, f"{seeds} seeds, this data set, this schedule." if seeds > 1 else f"One seed: {alone}."])

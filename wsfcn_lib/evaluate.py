@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import sys
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
@@ -27,8 +28,8 @@ from wsfcn_lib.data.manifest import Manifest, Sample
 from wsfcn_lib.infer import SCALES, SCORE_CUT, at_size, predict_masks, probabilities, shrink
 from wsfcn_lib.job import build_accelerator
 from wsfcn_lib.recipes import RECIPES, label_map
-from wsfcn_lib.runs import ROOT, RunFolder, atomic_write, plain
-from wsfcn_lib.subjects import ending_of, label_of, open_trained, place_of, readable, samples_of
+from wsfcn_lib.runs import ROOT, RunFolder, atomic_write, files_of, peak_memory_mb, plain, provenance
+from wsfcn_lib.subjects import ending_of, label_of, none_opens, open_trained, place_of, readable, samples_of
 from wsfcn_lib.tally import ImageResult, Tally, Variant
 
 STAGE = "05_evaluate"
@@ -116,14 +117,14 @@ def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Pa
     list or folder end in _<name> (metrics_holiday.json). DataError where these are of another folder with the same name.
     A picture of a folder that cannot be opened is left out, told at the end and in `left_out` of the metrics; see `readable`.
     Each function in `also` is called with each `ImageResult`, such as `counts.Counter.add`. Several processes take a share of
-    the list each; all return the tally of the whole, the first one writes the tables.
+    the list each; all return the tally of the whole, the first one writes the tables; `also` sees the share of its process.
     """
     images, ending = settings.images, ending_of(settings.images)
     path, source = run / f"metrics{ending}.json", {"source": plain(place_of(images))} if ending else {}
     if source and path.exists() and (known := json.loads(path.read_text("utf-8")).get("source")) != source["source"]:
         raise DataError(f"{path} is of {known}, not of {place_of(images)}: rename this, or choose another run name")
     samples, tally, bad = share_of(samples_of(images, manifest)), Tally(manifest, settings), []
-    results = predict(net, readable(images, samples, bad), settings)
+    results = predict(net, readable(images, samples, bad, part=process()[1] > 1), settings)
     for result in tqdm(results, "evaluate", len(samples), file=sys.stdout, mininterval=5, ncols=80):
         for count in (tally.add, *also):
             count(result)
@@ -131,6 +132,8 @@ def evaluate(net: nn.Module, manifest: Manifest, settings: EvalSettings, run: Pa
             if (labels := result.labels.get(Variant(settings.recipe, crf, "predicted"))) is not None:
                 save_mask(run / "masks" / f"{label_of(images)}{'_crf' * crf}" / f"{result.sample.name}.png", labels, manifest)
     tally, bad = gathered(tally), gathered(bad)
+    if bad and not tally.rows:
+        raise none_opens(images, bad)
     if process()[0]:
         return tally
     print(*(f"left out: {line}" for line in bad), sep="\n", end="\n" * bool(bad))
@@ -173,12 +176,15 @@ def main() -> None:
         given = json.loads(arguments.settings.read_text()) if arguments.settings else {}
         trained = open_trained(arguments.run, given.get("snapshot", "best"))
         settings = EvalSettings(**{"images": "test", "long_side": 640} | trained.protocol | given)
-        net = trained.net.to(build_accelerator(trained.config).device)
+        device, began = build_accelerator(trained.config).device, time.perf_counter()
         folder = None if process()[0] else RunFolder.open(arguments.run, settings.model_dump(), STAGE, free=settings.model_dump())
-        tally = evaluate(net, trained.manifest, settings, ROOT / arguments.run)
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        tally = evaluate(trained.net.to(device), trained.manifest, settings, ROOT / arguments.run)
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        sys.exit(f"{type(error).__name__}: {error}" + f" (settings: {arguments.settings})" * bool(arguments.settings))
     if folder:
+        done = {"settings": settings.model_dump(), "weights": trained.path.name, "data": trained.manifest.checksums()}
+        done |= {"seconds": round(time.perf_counter() - began, 1), "peak_memory_mb": peak_memory_mb(), "finished": True}
+        folder.record(STAGE, **done, files=files_of(folder.path), **provenance(str(device)))
         folder.close()
         print(json.dumps({key: value for key, value in tally.metrics().items() if key.startswith(("images", "mean"))}))
 

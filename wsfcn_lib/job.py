@@ -24,7 +24,7 @@ from wsfcn_lib.syncnorm import synchronise
 from wsfcn_lib.weights import initial_weights, load_published
 
 STAGE = "02_train"
-FREE = ("device", "workers", "threads", "snapshot_every")  # settings that change no result
+FREE = ("device", "workers", "threads", "snapshot_every")  # change no result, or, as devices and threads do, its last digits
 THREADS = torch.get_num_threads()  # as PyTorch or its environment chose
 
 
@@ -94,17 +94,20 @@ class Job:
         return self.log.write(row) if self.lead else row
 
     def save(self, epoch: int, panel: bool, stopped_at: int | None) -> None:
-        """Write the resume state and the `last` snapshot, after a whole epoch also the panel; an obeyed `stop` file goes."""
+        """Write the `last` snapshot, after a whole epoch the panel, and the resume state; an obeyed `stop` file goes.
+
+        The state comes after all that belongs to its epoch: killed between them, a training does that epoch again.
+        """
         random = gather_object([random_states()])
         self.check([weight.abs().max().item() for weight in self.net.state_dict().values() if weight.numel()], "a weight")
         if self.lead:
-            self.progress.save(self.checkpoints, self.net, self.optimiser, random)
-            self.folder.record(STAGE, seconds=round(time.perf_counter() - self.began, 1), stopped_at=stopped_at)
             self.snapshot("last")
             if panel and self.config.snapshot_every and (epoch + 1) % self.config.snapshot_every == 0:
                 self.snapshot(f"epoch-{epoch + 1:03d}")
             if panel:
                 write_panel(self.net, self.manifest, self.config, self.run / "panels" / f"epoch-{epoch:03d}.png")
+            self.progress.save(self.checkpoints, self.net, self.optimiser, random)
+            self.folder.record(STAGE, seconds=round(time.perf_counter() - self.began, 1), stopped_at=stopped_at)
             if stopped_at:  # all processes have agreed
                 (self.run / "stop").unlink(missing_ok=True)
 

@@ -13,8 +13,7 @@ from wsfcn_lib.dilated import DilatedConv2d
 
 def conv_norm_relu(inputs: int, outputs: int, kernel: int, bias: bool = False, norm=nn.BatchNorm2d, dilation: int = 1):
     """Convolution that keeps the size, BatchNorm, ReLU."""
-    conv = DilatedConv2d(inputs, outputs, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=bias)
-    return nn.Sequential(conv, norm(outputs), nn.ReLU(inplace=True))
+    return nn.Sequential(DilatedConv2d(inputs, outputs, kernel, dilation, bias), norm(outputs), nn.ReLU(inplace=True))
 
 
 def resize(x: Tensor, size, align_corners: bool) -> Tensor:
@@ -39,11 +38,9 @@ class GlobalConvolution(nn.Module):
 
     def __init__(self, inputs: int, width: int, kernel: int, dilation: int):
         super().__init__()
-        pad = dilation * (kernel - 1) // 2
-        tall = {"kernel_size": (kernel, 1), "padding": (pad, 0), "dilation": dilation, "bias": False}
-        wide = {"kernel_size": (1, kernel), "padding": (0, pad), "dilation": dilation, "bias": False}
-        self.tall_wide = nn.Sequential(DilatedConv2d(inputs, width, **tall), DilatedConv2d(width, width, **wide))
-        self.wide_tall = nn.Sequential(DilatedConv2d(inputs, width, **wide), DilatedConv2d(width, width, **tall))
+        tall, wide = (kernel, 1), (1, kernel)
+        self.tall_wide = nn.Sequential(DilatedConv2d(inputs, width, tall, dilation), DilatedConv2d(width, width, wide, dilation))
+        self.wide_tall = nn.Sequential(DilatedConv2d(inputs, width, wide, dilation), DilatedConv2d(width, width, tall, dilation))
         self.unused_norm = StoredNorm(width)  # the published checkpoints hold it, their forward pass never calls it
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ def _shifts(dilations) -> list[tuple[int, int]]:
     return [(dilation * dy, dilation * dx) for dilation in dilations for dy, dx in RING]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=2)  # training has one size; the indices of a large picture take 200 bytes a pixel
 def _neighbours(height: int, width: int, dilations: tuple[int, ...], device: torch.device) -> Tensor:
     """Flat indices (H*W, 8*D) of each pixel's neighbours, clamped to the image (replicate padding)."""
     y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")

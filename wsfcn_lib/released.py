@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from wsfcn_lib import weights
@@ -69,11 +70,16 @@ def load_network(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
     released weights are recipe, canvas and published, see `Released`.
     """
     if Path(path).suffix == ".safetensors":
-        return load_snapshot(path)
+        net, *rest = load_snapshot(path)
+        return net.to(memory_format=torch.channels_last), *rest  # as the views come
     found, classes = released(path), [info.model_dump() for info in voc_classes()]
     if found.config.num_classes != 1 + len(classes):
         told = f"{path} knows {found.config.num_classes - 1} classes, whose names no file of this kind tells"
         raise WeightsError(f"{told}, and only VOC's {len(classes)} were released; load_published and save_snapshot convert it")
     net = build_network(found.config)
     weights.load_published(net, path)
-    return net.eval(), classes, {"recipe": found.recipe, "canvas": found.canvas, "published": found.published}
+    return (
+        net.to(memory_format=torch.channels_last).eval(),
+        classes,
+        {"recipe": found.recipe, "canvas": found.canvas, "published": found.published},
+    )

@@ -58,7 +58,11 @@ def list_runs(folder: Path | str = RUNS) -> list[dict]:
     """Return one row per run folder, oldest first: name, started, commit, finished (stages), mean_iou (or None)."""
     rows = []
     for path in (ROOT / folder).glob("*/run.json"):
-        run = read_run(path.parent)
+        try:
+            run = read_run(path.parent)
+        except RunError:
+            rows.append({"name": path.parent.name, "started": "", "commit": None, "finished": ["damaged"], "mean_iou": None})
+            continue
         first = min(run["stages"].values(), key=lambda stage: stage.get("started", "9"), default={})
         row = {"name": path.parent.name, "started": first.get("started", ""), "commit": first.get("commit")}
         row["finished"] = [name for name, stage in run["stages"].items() if stage.get("finished")]

@@ -83,11 +83,11 @@ def samples_of(images: str, manifest: Manifest, root: Path = ROOT) -> list[Sampl
     return _split(images, manifest) if images in SPLITS else _listed(path, manifest)
 
 
-def readable(images: str, samples: list[Sample], bad: list[str], root: Path = ROOT) -> Iterator[Sample]:
+def readable(images: str, samples: list[Sample], bad: list[str], root: Path = ROOT, part: bool = False) -> Iterator[Sample]:
     """The samples of `images`, one by one; of a folder only those that open, with a line in `bad` for each other one.
 
     Splits and lists are a data set, whose numbers are of all its pictures: there a bad one stops the evaluation that opens it.
-    In a folder it is left out. DataError where none of them opens.
+    In a folder it is left out; DataError where none of them opens, unless they are only a part of it.
     """
     if images in SPLITS or not place_of(images, root).is_dir():
         yield from samples
@@ -99,8 +99,13 @@ def readable(images: str, samples: list[Sample], bad: list[str], root: Path = RO
             bad.append(str(error))
         else:
             yield sample
-    if len(bad) == len(samples):
-        raise DataError(f"{place_of(images, root)}: none of its {len(bad)} pictures can be opened; first: {bad[0]}")
+    if bad and len(bad) == len(samples) and not part:
+        raise none_opens(images, bad, root)
+
+
+def none_opens(images: str, bad: list[str], root: Path = ROOT) -> DataError:
+    """What to say of a folder without a picture that can be opened."""
+    return DataError(f"{place_of(images, root)}: none of its {len(bad)} pictures can be opened; first: {bad[0]}")
 
 
 def place_of(images: str, root: Path = ROOT) -> Path:

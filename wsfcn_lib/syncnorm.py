@@ -33,6 +33,8 @@ class SyncedNorm(nn.BatchNorm2d):
         mean = _Mean.apply(exact.mean((0, 2, 3)))[:, None, None]
         variance = _Mean.apply((exact - mean).square().mean((0, 2, 3)))
         count = x.numel() / x.shape[1] * dist.get_world_size()
+        if count <= 1:
+            raise ValueError(f"a norm that trains got one value per channel, from a map of {tuple(x.shape)}; raise batch_size")
         with torch.no_grad():
             self.running_mean.lerp_(mean.flatten(), self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)

@@ -102,13 +102,13 @@ def predict_masks(
     if net.training:
         raise ValueError("the network is in training mode, where dropout and the gate draw at random; call net.eval() first")
     device = next(net.parameters()).device
-    total, scores = 0.0, []
+    total, scores = None, []
     for scale, flipped in product(scales, (False, True)[: 1 + flip]):
         one = partial(look, net, scale=scale, flip=flipped, canvas=canvas, bf16=bf16)
         side = tile or tile_side(device, scale)
         whole = canvas or image.shape[0] * image.shape[1] <= side**2
         masks, view_scores = one(image) if whole else in_tiles(one, image, side)
-        total = total + masks
+        total = masks if total is None else total.add_(masks)  # in place: at twelve million pixels each copy is a gigabyte
         scores.append(view_scores)
-    fused = (total / len(scores)).cpu().numpy()
+    fused = total.div_(len(scores)).cpu().numpy()
     return Prediction(fused, torch.stack(scores).amax(0).float().cpu().numpy())
