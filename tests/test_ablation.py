@@ -86,7 +86,7 @@ def test_other_measurements_need_no_other_training(config, tmp_path, monkeypatch
     assert is_measured(tmp_path / "cell", large.model_copy(update={"processes": 9}), masks)
     assert not is_measured(tmp_path / "cell", QUICK, masks)
     (tmp_path / "cell" / FILE).unlink()
-    assert not is_measured(tmp_path / "cell", large) and not is_measured(tmp_path / "nothing", large)
+    assert not is_measured(tmp_path / "cell", large, masks) and not is_measured(tmp_path / "nothing", large, masks)
     assert run_cell(config, tmp_path / "cell", large) and (tmp_path / "cell" / FILE).exists()
 
 
