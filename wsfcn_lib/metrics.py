@@ -31,11 +31,15 @@ class ConfusionMatrix:
         if prediction.shape != truth.shape:
             shapes = f"prediction has shape {prediction.shape} but truth {truth.shape}"
             raise ValueError(f"{shapes}; resize the prediction to the mask's size")
-        valid = truth != IGNORE
         self._check_ids(prediction, "prediction", "")
-        self._check_ids(truth[valid], "truth", f" (or {IGNORE} = ignored)")
-        pairs = truth[valid].astype(np.int64) * self.num_classes + prediction[valid]
-        self.matrix += np.bincount(pairs, minlength=self.num_classes**2).reshape(self.matrix.shape)
+        if truth.size and (truth.min() < 0 or truth.max() > IGNORE):
+            self._check_ids(truth, "truth", f" (or {IGNORE} = ignored)")
+        # counted with the ignored pixels, in rows of their own: taking these out first costs more than all the rest
+        pairs = truth.ravel().astype(np.int64) * self.num_classes + prediction.ravel()
+        counts = np.bincount(pairs, minlength=(IGNORE + 1) * self.num_classes).reshape(-1, self.num_classes)
+        if counts[self.num_classes : IGNORE].any():
+            self._check_ids(truth[truth != IGNORE], "truth", f" (or {IGNORE} = ignored)")
+        self.matrix += counts[: self.num_classes]
 
     def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
         if self.num_classes != other.num_classes:

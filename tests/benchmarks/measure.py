@@ -22,24 +22,22 @@ def timed(function, repeats):
     return best, result
 
 
-def peak(function, device):
-    """Bytes that a call adds to this process's peak, or takes on a GPU; None where the system cannot tell."""
+def watched(function, device):
+    """What a call returns, and the bytes it adds to this process's peak, or takes on a GPU; None where nobody can tell."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        function()
-        return torch.cuda.max_memory_allocated() - before
+        return function(), torch.cuda.max_memory_allocated() - before
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         reset.write_text("5")  # Linux: the peak starts anew from what is resident now
         before = _kilobytes(status, "VmRSS")
-        function()
-        return 1024 * (_kilobytes(status, "VmHWM") - before)
     except OSError:
-        return None
+        return function(), None
+    return function(), 1024 * (_kilobytes(status, "VmHWM") - before)
 
 
 def _kilobytes(status, name):
@@ -49,9 +47,9 @@ def _kilobytes(status, name):
 
 def compare(stage, fast, direct, difference, device, repeats=(5, 2), memory=True):
     """One row of the table: `fast` against `direct`, whose results `difference` compares."""
-    seconds, result = timed(fast, repeats[0])
-    oracle_seconds, oracle = timed(direct, repeats[1])
-    used, oracle_used = (peak(fast, device), peak(direct, device)) if memory else (None, None)
+    (seconds, result), used = watched(lambda: timed(fast, repeats[0]), device)
+    (oracle_seconds, oracle), oracle_used = watched(lambda: timed(direct, repeats[1]), device)
+    used = used if memory else None
     row = {
         "stage": stage,
         "ratio": round(oracle_seconds / seconds, 2),
