@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 CORE = ("backbones", "dilated", "modules", "network", "losses", "objective", "optimiser", "pamr", "job", "train")
-LIMITS = {"core": 900, "rest": 2900, "data": 1300, "explore": 1150}
+LIMITS = {"core": 900, "rest": 3000, "data": 1300, "explore": 1150}
 
 
 def code_lines(path: Path) -> int:
