@@ -136,8 +136,8 @@ class Book:
         raise AssertionError("the picture did not change" if same else "the page does not show render(state)")
 
     def slide(self, words: str, key: str = "ArrowRight", times: int = 1) -> None:
-        """Move a slider by the keyboard; `words`: its label, or its tooltip."""
-        slider = self.page.locator(".widget-slider")
+        """Move a slider by the keyboard, once it is free to move; `words`: its label, or its tooltip."""
+        slider = self.page.locator(".widget-slider").filter(has=self.page.locator(".noUi-target:not([disabled])"))
         named = slider.filter(has=self.page.get_by_text(words, exact=True))
         handle = named.or_(slider.filter(has=self.page.locator(f'label[title="{words}"]'))).locator(".noUi-handle")
         handle.focus()

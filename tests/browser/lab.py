@@ -17,8 +17,8 @@ from papermill.parameterize import parameterize_notebook
 from wsfcn_lib.runs import ROOT
 
 LIMIT = 120  # seconds that anything may take before it counts as stalled
-SETTINGS = {  # all cells stay in the page, and no question is asked
-    "notebook-extension/tracker": {"windowingMode": "none"},
+SETTINGS = {  # all cells stay in the page, and no question is asked, such as which kernel where cells run before it has come
+    "notebook-extension/tracker": {"windowingMode": "none", "autoStartDefaultKernel": True},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 
