@@ -1,48 +1,43 @@
 """Run the notebooks in order, through papermill, into data/runs/<name>/.
 
 A stage that is finished is skipped while its settings, its code and the files it read or made are what they were; so an
-interrupted command goes on when it is given again. Exit code: 0 all went well, 1 a notebook failed, 2 wrong usage,
-130 interrupted.
+interrupted command goes on when it is given again. Where data or training were made with other settings, lists or training
+code, the whole run is renamed to <name>-before and begins anew. Exit code: 0 all went well, 1 a notebook failed, 2 wrong
+usage, 130 interrupted.
 """
 
 import argparse
-import fcntl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import yaml
+from folders import alone, put_aside
 from keep_outputs import OutputError, keep_figures, keep_outputs
-from stages import STAGES, evidence, news, plan, pointless, put_aside, read_params, relative, stage_record
+from stages import (
+    STAGES,
+    TRAINING,
+    begun_otherwise,
+    binding,
+    evidence,
+    news,
+    plan,
+    pointless,
+    read_params,
+    relative,
+    stage_record,
+)
 
 from wsfcn_lib.notebook import ParameterError, declared
-from wsfcn_lib.runs import ROOT, RUNS, RunError, RunFolder, read_run, writing
+from wsfcn_lib.runs import ROOT, RUNS, RunError, RunFolder, read_run
 
-TRAINING = "02_train"  # may have taken days: other code is told, and nothing is trained again without being asked
 DEMO = RUNS / "demo"
 
 
 class NotebookError(RuntimeError):
     """A notebook failed, stopped or took too long; the message names the cell, the error and the executed copy."""
-
-
-@contextmanager
-def alone(run: Path) -> Iterator[None]:
-    """Keep a second command out of the run; each notebook besides locks it for itself. RunError where one is at work."""
-    with writing(run):
-        run.mkdir(parents=True, exist_ok=True)
-        file = open(run / ".run_all", "a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it, however the command ends
-        except OSError:
-            told = f"another run_all.py works on {relative(run)}"
-            raise RunError(f"{told}: wait for it, interrupt it, or choose another name with --run-name") from None
-        yield
 
 
 def execute(stage: str, values: dict, copy: Path, timeout: float | None) -> None:
@@ -75,8 +70,11 @@ def failure(stage: str, copy: Path, reason: str) -> str:
     return f"{stage}{where}\n  {reason}\n  executed copy: {relative(copy)}"
 
 
-def run_stages(run: Path, values: dict[str, dict], only: tuple[str, ...], timeout: float | None) -> None:
-    """Execute those stages whose result is not there yet, or stands on something that changed."""
+def run_stages(run: Path, values: dict[str, dict], only: tuple[str, ...], timeout: float | None, keep: bool = False) -> str:
+    """Execute the stages whose result is not there yet or stands on something that changed.
+
+    Returns what changed where the run has to begin anew for it, else nothing. `keep` leaves a training of other code as it is.
+    """
     (run / "notebooks").mkdir(parents=True, exist_ok=True)
     for stage in (stage for stage in STAGES if stage.startswith(only)):
         if why := pointless(stage, values):
@@ -86,18 +84,32 @@ def run_stages(run: Path, values: dict[str, dict], only: tuple[str, ...], timeou
         if changed == []:
             print(f"--- {stage}: finished before, nothing changed", flush=True)
             continue
-        if stage == TRAINING and changed == ["code"]:
-            print(
-                f"--- {stage}: trained by other code than today's, kept; --fresh trains anew and keeps this run beside",
-                flush=True,
-            )
+        if keep and stage == TRAINING and changed == ["code"]:
+            print(f"--- {stage}: trained by other code than today's, kept as asked", flush=True)
             continue
+        if anew := binding(stage, changed, values):
+            return ", ".join(anew[:4])
         print(f"--- {stage}" + (f": again, since {', '.join(changed[:4])} changed" if changed else ""), flush=True)
         began = time.perf_counter()
         execute(stage, values[stage], run / "notebooks" / f"{stage}.ipynb", timeout)
         with RunFolder.open(run, stage_record(run, stage)["settings"], stage) as folder:
             folder.record(stage, evidence=evidence(stage, values))
         print(f"--- {stage}: {time.perf_counter() - began:.0f} s", flush=True)
+    return ""
+
+
+def complete(run: Path, values: dict[str, dict], options: argparse.Namespace) -> None:
+    """Bring one run to its end; an outdated one is put aside first, and nothing of it is lost."""
+    if (options.fresh or options.commit) and run.exists():
+        with alone(run):
+            if begun_otherwise(run, values):
+                put_aside(run, "other settings or code")
+    while True:
+        with alone(run):
+            changed = run_stages(run, values, tuple(options.only or [""]), options.timeout, options.keep)
+            if not changed:
+                return
+            put_aside(run, f"other {changed}")
 
 
 def results(runs: list[Path]) -> str:
@@ -123,7 +135,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[Path, dict[s
     parser.add_argument("--run-name", help="name of the folder in data/runs, or a path (default: demo, or the YAML's name)")
     parser.add_argument("--only", nargs="+", metavar="NN", help="only these notebooks, such as 02 05")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="for each notebook (default: none)")
-    parser.add_argument("--fresh", action="store_true", help="put a run of other settings or code aside and begin anew")
+    parser.add_argument("--keep", action="store_true", help="do not train again where only the code changed since")
+    parser.add_argument("--fresh", action="store_true", help="begin anew also where any other stage's settings or code changed")
     parser.add_argument("--commit", action="store_true", help="make the default run and keep its outputs in the notebooks")
     options = parser.parse_args(argv)
     name = options.run_name
@@ -156,11 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     for run, values in plans.items():
         print(f"run {relative(run)}", flush=True)
         try:
-            if (options.fresh or options.commit) and run.exists():
-                with alone(run):
-                    put_aside(run, values)
-            with alone(run):
-                run_stages(run, values, tuple(options.only or [""]), options.timeout)
+            complete(run, values, options)
         except (NotebookError, RunError, OSError) as error:
             print(f"\nFAILED  {error}\n", file=sys.stderr, flush=True)
             failed = True

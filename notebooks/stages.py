@@ -1,5 +1,6 @@
 """What the stages of a run are, which settings each takes, and whether its result still stands. Used by run_all.py."""
 
+import ast
 import functools
 import hashlib
 from pathlib import Path
@@ -8,10 +9,13 @@ import yaml
 
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.job import FREE
 from wsfcn_lib.notebook import NOTEBOOKS, ParameterError, check_values, declared
 from wsfcn_lib.runs import ROOT, code_hash, compare, read_run
 
 STAGES = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
+PREPARATION, TRAINING = "01_prepare_data", "02_train"
+LISTS = ("classes.json", "train.csv", "val.csv")  # a training stands on these
 NETWORK = ("checkpoints/*.safetensors",)
 FILES = {  # what a stage reads or makes in the run; the lists of the data come on top
     "02_train": (*NETWORK, "log.csv"),
@@ -51,6 +55,33 @@ def _checksum(path: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def training_files(library: Path = ROOT / "wsfcn_lib") -> list[Path]:
+    """The library's files that wsfcn_lib.train imports, and those they import; not what only draws."""
+    found, waiting = set(), ["wsfcn_lib.train"]
+    while waiting:
+        name = waiting.pop()
+        base = library.parent.joinpath(*name.split("."))
+        file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+        if base == library or file in found or not file.is_file() or file.stem in ("panels", "plots"):
+            continue
+        found.add(file)
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):  # the library names its modules in full
+                waiting += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return sorted(found)
+
+
+@functools.cache
+def training_code() -> str:
+    """16 hex digits over the code a training depends on: an explorer or a report that changed makes none again."""
+    digest = hashlib.sha256()
+    for path in training_files():
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def evidence(stage: str, values: dict[str, dict]) -> dict:
     """What the result of a stage stands on: settings, code, and checksums of the files it read or made."""
     run, data = ROOT / values[stage]["run"], ROOT / values["02_train"]["data"]
@@ -58,8 +89,9 @@ def evidence(stage: str, values: dict[str, dict]) -> dict:
     files = {str(path.relative_to(run if run in path.parents else data)): path for path in sorted(found)}
     sums = {name: _checksum(path, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files.items()}
     settings = {name: value for name, value in values[stage].items() if name != "run"}
-    known = {"settings": settings, "code": code_hash(STAGES[stage]), "files": sums}
-    if stage == "01_prepare_data":
+    known = {"settings": settings, "code": training_code() if stage == TRAINING else code_hash(STAGES[stage])}
+    known["files"] = sums
+    if stage == PREPARATION:
         try:
             manifest = Manifest.load(data)
             known["images"] = sum(sample.image.is_file() for split in manifest.splits for sample in manifest.samples(split))
@@ -96,15 +128,20 @@ def pointless(stage: str, values: dict[str, dict]) -> str:
     return "" if masked else f"no image of {split} has a mask to compare by"
 
 
-def put_aside(run: Path, values: dict[str, dict]) -> None:
-    """Rename a run that was begun with other settings or code to <name>-before (-before2, ...), so that it begins anew."""
+def binding(stage: str, changed: list[str] | None, values: dict[str, dict]) -> list[str]:
+    """Those changes that the run cannot take up: settings of data and training, lists, and the code that trained."""
+    if stage not in (PREPARATION, TRAINING):
+        return []  # made again in place
+    others = ("code", *LISTS) if stage == TRAINING else ()
+    names = [name for name in changed or () if name in others or name.split(".")[0] in values[stage]]
+    return [name for name in names if name.split(".")[-1] not in FREE]
+
+
+def begun_otherwise(run: Path, values: dict[str, dict]) -> bool:
+    """Whether a stage of the run was begun with other settings or code than now."""
     for stage in values:
-        known = stage_record(run, stage)
-        now = evidence(stage, values)
-        stands_on = known.get("evidence", {"settings": now["settings"], "code": now["code"] * (known.get("code") == code_hash())})
-        if known and any(stands_on[key] != now[key] for key in ("settings", "code")):
-            taken = (run.with_name(f"{run.name}-before{number}") for number in ("", *range(2, 1000)))
-            before = next(path for path in taken if not path.exists())
-            run.rename(before)
-            print(f"{relative(run)} was made with other settings or code; it is kept as {relative(before)}")
-            return
+        known, now = stage_record(run, stage), evidence(stage, values)
+        then = {"settings": now["settings"], "code": now["code"] if known.get("code") == code_hash() else ""}
+        if known and any(known.get("evidence", then)[key] != now[key] for key in ("settings", "code")):
+            return True
+    return False

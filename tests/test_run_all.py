@@ -1,5 +1,6 @@
 """The command line around the notebooks: usage, what is skipped, and how outputs are kept. No notebook is run here."""
 
+import argparse
 import base64
 import io
 import os
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import folders
 import keep_outputs
 import nbformat
 import numpy as np
@@ -129,15 +131,110 @@ def test_changes_are_seen_by_the_stages_they_concern(made, monkeypatch):
     assert stages.news("01_prepare_data", plan) == ["code", "train.csv"]
 
 
-def test_other_code_is_told_and_trains_nothing_again(made, monkeypatch, capsys):
-    run, plan = made
-    monkeypatch.setattr(stages, "code_hash", lambda _=None: "new")
+def complete(run, plan, monkeypatch, *only, **options):
+    """The stages that run_all executes to bring a run to its end; each is taken to finish."""
     done = []
-    monkeypatch.setattr(run_all, "execute", lambda stage, *rest: done.append(stage))
-    before = (run / "run.json").read_text()
-    run_all.run_stages(run, plan, ("02",), None)
-    assert done == [] and "trained by other code than today's, kept; --fresh trains anew" in capsys.readouterr().out
-    assert (run / "run.json").read_text() == before, "it is told again next time"
+
+    def execute(stage, values, *_):
+        done.append(stage)
+        with RunFolder.open(run, values, stage, free=values) as folder:
+            folder.record(stage, finished=True)
+
+    monkeypatch.setattr(run_all, "execute", execute)
+    usual = {"fresh": False, "commit": False, "keep": False, "only": [*only], "timeout": None}
+    run_all.complete(run, plan, argparse.Namespace(**usual | options))
+    return done
+
+
+@pytest.mark.parametrize(
+    "stage, changes, why",
+    [
+        ("02_train", {"epochs": 99}, "epochs"),
+        ("02_train", {"more": {"size_offset": 0.1}}, "more.size_offset"),
+        ("01_prepare_data", {"image_size": 40}, "image_size"),
+    ],
+)
+def test_a_run_of_other_settings_begins_anew_and_the_earlier_one_is_kept(made, monkeypatch, capsys, stage, changes, why):
+    run, plan = made
+    before = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert complete(run, plan | {stage: plan[stage] | changes}, monkeypatch, "01", "02") == ["01_prepare_data", "02_train"]
+    kept = run.with_name("run-before")
+    assert {path.name: path.read_bytes() for path in kept.rglob("*") if path.name in before} == before
+    assert f"was made with other {why}; it is kept as" in capsys.readouterr().out
+    assert not (run / "checkpoints" / "last.safetensors").exists() and read_run(run)["stages"]["02_train"]["finished"]
+    assert complete(run, plan | {stage: plan[stage] | changes}, monkeypatch, "01", "02") == [], "and once is enough"
+
+
+def test_a_training_of_other_code_or_lists_begins_anew_or_is_kept_as_asked(made, monkeypatch, capsys):
+    run, plan = made
+    monkeypatch.setattr(stages, "training_code", lambda: "new")
+    record = (run / "run.json").read_text()
+    assert complete(run, plan, monkeypatch, "02", keep=True) == []
+    assert "kept as asked" in capsys.readouterr().out and (run / "run.json").read_text() == record, "it is told again next time"
+    assert complete(run, plan, monkeypatch, "02") == ["02_train"] and run.with_name("run-before").exists()
+    with open(plan["02_train"]["data"] + "/train.csv", "a") as file:
+        file.write("\n")
+    assert complete(run, plan, monkeypatch, "02", keep=True) == ["02_train"] and run.with_name("run-before2").exists()
+    assert "was made with other train.csv" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("changes", [{"workers": 0}, {"device": "cpu"}, {"more": {"snapshot_every": 3}}])
+def test_what_changes_no_result_puts_nothing_aside(made, monkeypatch, changes):
+    run, plan = made
+    assert complete(run, plan | {"02_train": plan["02_train"] | changes}, monkeypatch, "02") == ["02_train"]
+    assert not run.with_name("run-before").exists()
+
+
+def test_a_lost_checkpoint_or_other_stages_put_nothing_aside(made, monkeypatch):
+    run, plan = made
+    (run / "checkpoints" / "last.safetensors").unlink()
+    assert complete(run, plan, monkeypatch, "02") == ["02_train"]
+    complete(run, plan, monkeypatch, "05")
+    other = plan | {"05_evaluate": plan["05_evaluate"] | {"scales": [1.0]}}
+    assert complete(run, other, monkeypatch, "05") == ["05_evaluate"] and not run.with_name("run-before").exists()
+
+
+LOADED = "import sys, wsfcn_lib.train; print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('wsfcn_lib.')))"
+
+
+def test_training_code_is_what_a_training_loads_but_for_drawing():
+    """As Python finds it: importing wsfcn_lib itself brings segment and what it needs, which train.py does not name."""
+    found = {str(path) for path in stages.training_files()}
+    drawn = {str(ROOT / "wsfcn_lib" / name) for name in ("panels.py", "plots.py")}
+    loaded = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
+    assert found <= {*loaded} and len(found) > 20 and not found & drawn
+    named = {str(ROOT / "wsfcn_lib" / name) for name in ("objective.py", "pamr.py", "losses.py", "data/transforms.py", "job.py")}
+    assert named <= found and not any("explore" in path or "report" in path for path in found)
+
+
+def test_training_code_changes_with_its_files_alone(tmp_path, monkeypatch):
+    files = [tmp_path / "a.py", tmp_path / "b.py"]
+    for path in files:
+        path.write_text("1")
+    monkeypatch.setattr(stages, "ROOT", tmp_path)
+    monkeypatch.setattr(stages, "training_files", lambda: files[:1])
+    first = stages.training_code.__wrapped__()
+    files[1].write_text("2")
+    assert stages.training_code.__wrapped__() == first
+    files[0].write_text("2")
+    assert stages.training_code.__wrapped__() != first
+
+
+@pytest.mark.parametrize("place", [".", "ablation/fca-sf2-s0"])
+def test_a_run_at_work_is_not_put_aside(made, place):
+    """Neither its own training nor a cell that another task trains."""
+    run, _ = made
+    hold = "import sys; from wsfcn_lib.runs import RunFolder; RunFolder.open(sys.argv[1], {}, 'x'); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(run / place)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as other:
+        assert other.stdout.readline() == "1\n"
+        with pytest.raises(folders.RunError, match=f"in use by process {other.pid}, so run cannot be put aside"):
+            folders.put_aside(run, "other epochs")
+        assert run.exists()
+        other.communicate("\n")
+    folders.put_aside(run, "other epochs")
+    assert not run.exists()
 
 
 def test_a_deleted_image_or_manifest_is_noticed(made):
@@ -148,24 +245,21 @@ def test_a_deleted_image_or_manifest_is_noticed(made):
     assert stages.news("01_prepare_data", plan) == ["classes.json", "images"]
 
 
-def test_fresh_keeps_an_outdated_run_beside(made, capsys):
+def test_fresh_concerns_the_other_stages_too(made, monkeypatch):
     run, plan = made
-    stages.put_aside(run, plan)
-    assert run.exists()
-    stages.put_aside(run, plan | {"02_train": plan["02_train"] | {"epochs": 99}})
-    assert not run.exists() and (run.parent / "run-before" / "checkpoints" / "last.safetensors").exists()
-    assert "it is kept as" in capsys.readouterr().out
+    assert not stages.begun_otherwise(run, plan)
+    monkeypatch.setattr(stages, "code_hash", lambda _=None: "new")
+    assert complete(run, plan, monkeypatch, "02") == [], "what trained is what it was"
+    assert complete(run, plan, monkeypatch, "02", fresh=True) == ["02_train"] and run.with_name("run-before").exists()
 
 
 def test_fresh_leaves_an_interrupted_run_of_the_same_code(tmp_path, monkeypatch):
     with RunFolder.open(tmp_path / "run", {}, "02_train"):
         pass
     plan = stages.plan({}, tmp_path / "run")
-    stages.put_aside(tmp_path / "run", plan)
-    assert (tmp_path / "run").exists()
+    assert not stages.begun_otherwise(tmp_path / "run", plan)
     monkeypatch.setattr(stages, "code_hash", lambda _=None: "new")
-    stages.put_aside(tmp_path / "run", plan)
-    assert not (tmp_path / "run").exists()
+    assert stages.begun_otherwise(tmp_path / "run", plan)
 
 
 PART = """
