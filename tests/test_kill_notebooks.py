@@ -1,0 +1,101 @@
+"""SIGKILL inside each notebook of a real pass: given again, the command goes on and ends with the same results."""
+
+import csv
+import json
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+import stages
+import yaml
+
+from test_kill import MARK, kill, until
+from test_notebooks import RUN_ALL, SMOKE
+from wsfcn_lib.runs import ROOT, read_run
+
+pytestmark = pytest.mark.kill
+TIMES = ("seconds", "memory", "images_per_second", "stall")
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Begins a pass with the smallest settings; its images are its own, its processes bear its mark."""
+    home = tmp_path_factory.mktemp("passes")
+
+    def begin(name):
+        places = {"run": str(home / name / "run"), "raw": str(home / name / "raw"), "data": str(home / name / "data")}
+        (home / f"{name}.yaml").write_text(yaml.safe_dump(yaml.safe_load(SMOKE.read_text()) | places))
+        command = ["env", f"{MARK}={home / name}", *RUN_ALL, "--params", str(home / f"{name}.yaml")]
+        words = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return home / name, subprocess.Popen(command, cwd=ROOT, **words)
+
+    return begin
+
+
+def ended(process):
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def whole(start):
+    home, process = start("whole")
+    code, _, err = ended(process)
+    assert code == 0, err
+    return home / "run"
+
+
+def at_work(run, stage):
+    """Whether a notebook has opened the run and not finished it."""
+    known = stages.stage_record(run, stage)
+    return bool(known) and not known.get("finished")
+
+
+def without_times(path):
+    """A table's rows but for the columns that tell a time or a memory."""
+    with open(path, newline="") as file:
+        return [{k: v for k, v in row.items() if not any(word in k for word in TIMES)} for row in csv.DictReader(file)]
+
+
+def results(run):
+    """What a pass found out: its metrics, each image's, the ablation's table and the log of the training."""
+    tables = ("per_image.csv", "ablation/table.csv", "log.csv")
+    files = {stage: read_run(run)["stages"][stage]["files"] for stage in ("02_train", "05_evaluate")}
+    return json.loads((run / "metrics.json").read_text()), files, *(without_times(run / name) for name in tables)
+
+
+def test_killed_inside_every_notebook_a_pass_ends_with_the_same_results(start, whole):
+    for stage in stages.STAGES:
+        home, process = start("killed")
+        run = home / "run"
+        until(process, lambda: (run / "run.json").exists() and at_work(run, stage), 300)  # noqa: B023 — used at once
+        time.sleep(random.uniform(0, 0.8) * read_run(whole)["stages"][stage]["seconds"])
+        known = stages.stage_record(run, stage)
+        assert kill(process, home), process.stderr.read()
+        print(f"{stage}: killed; finished by then: {bool(known.get('finished'))}", flush=True)
+    code, out, err = ended(start("killed")[1])
+    assert code == 0, err
+    assert out.count("finished before, nothing changed") >= 3
+    assert results(run) == results(whole)
+    assert not run.with_name("run-before").exists()
+
+
+def test_a_notebook_that_outlives_its_command_is_waited_for(start, whole):
+    """Only the command is killed, as by a careless hand: the notebook it began goes on, and the next command says so."""
+    home, process = start("orphaned")
+    run = home / "run"
+    until(process, lambda: (run / "run.json").exists() and at_work(run, "02_train"), 300)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    refused = 0
+    for _ in range(100):
+        code, _, err = ended(start("orphaned")[1])
+        if code == 0:
+            break
+        assert "is in use by process" in err and "wait for it" in err, err
+        refused += 1
+        time.sleep(1)
+    assert code == 0 and results(run) == results(whole)
+    print(f"refused {refused} times while the first notebook was at work")
