@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wsfcn_lib.effects import CORNERS, conclusion, differences, effects, resampled
+from wsfcn_lib.effects import CORNERS, conclusion, differences, effects, resampled, spread
 from wsfcn_lib.metrics import ConfusionMatrix
 
 
@@ -186,3 +186,18 @@ def test_a_gain_under_one_recipe_alone_is_told_as_such():
     table, against = grid(3, 0, seeds=6, noise=0.2), effects(grid(-3, 0, seeds=6, noise=0.2))
     assert "a gain, under this recipe only." in conclusion(table, other=against)
     assert "this recipe only" not in conclusion(table, other=effects(grid(2, 0, seeds=6, noise=0.2)))
+
+
+def test_spread_is_mean_and_sample_deviation_in_per_cent():
+    table = pd.DataFrame(
+        {
+            "variant": ["b", "b", "b", "a"],
+            "x": [0.1, 0.2, 0.6, 0.5],
+            "y": [0.1, np.nan, 0.3, np.nan],
+            "z": [0.25, np.nan, np.nan, 1],
+        }
+    )
+    shown = spread(table, ["x", "y", "z"])
+    assert [*shown.index] == ["b", "a"], "in the order of the table"
+    assert shown.loc["b"].to_dict() == {"x": "30.0 ± 26.5", "y": "20.0 ± 14.1", "z": "25.0"}
+    assert shown.loc["a", "x"] == "50.0" and shown.loc["a", "z"] == "100.0"

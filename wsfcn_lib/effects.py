@@ -1,6 +1,6 @@
 """Reading an ablation: effects of the two modules with 95 % intervals, over seeds and over images, and what they allow to say."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,19 @@ def intervals(by_seed: np.ndarray, by_draw: np.ndarray | None) -> dict[str, floa
     return out | {"images_low": low, "images_high": high}
 
 
+def spread(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
+    """Mean ± standard deviation over the seeds, in per cent, of columns of shares (0..1), a row a `variant`.
+
+    The deviation is that of a sample (divisor S - 1); where only one training has a value, it stands alone.
+    """
+
+    def told(values: pd.Series) -> str:
+        known = 100 * values.dropna()
+        return f"{known.mean():.1f}" + f" ± {known.std():.1f}" * (len(known) > 1)
+
+    return table.groupby("variant", sort=False)[list(columns)].agg(told)
+
+
 def effects(table: pd.DataFrame, measure: str = "mean_iou", draws: Mapping | None = None) -> pd.DataFrame:
     """Effects of context and fusion, and their interaction, in points of `measure`, with their 95 % intervals.
 
@@ -83,7 +96,8 @@ def differences(table: pd.DataFrame, reference: str, draws: Mapping | None = Non
         pairs = grid[variant] - grid[reference]
         seeds = pairs.dropna().index
         drawn = draws and 100 * np.mean([draws[variant, seed] - draws[reference, seed] for seed in seeds], 0)
-        rows.append({"variant": variant, "mIoU": grid[variant].mean(), **intervals(pairs[seeds].to_numpy(), drawn)})
+        mean = {"mIoU": grid[variant].mean(), "mIoU_sd": grid[variant].std()}
+        rows.append({"variant": variant, **mean, **intervals(pairs[seeds].to_numpy(), drawn)})
     return pd.DataFrame(rows)
 
 
