@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages import relative
+from stages import PREPARATION, relative
 
-from wsfcn_lib.runs import RunError, writing
+from wsfcn_lib.runs import RunError, read_run, writing
 
 
 @contextmanager
@@ -35,6 +35,14 @@ def require_idle(run: Path) -> None:
                 lock.seek(0)
                 told = f"{relative(path.parent)} is in use by process {lock.read()}, so {run.name} cannot be put aside"
                 raise RunError(f"{told}: wait for it, touch the file `stop` there, or choose another run name") from None
+
+
+def forget_failed_preparation(run: Path) -> None:
+    """Let a run whose preparation failed, and which holds nothing else, take other settings; a stage else keeps its own."""
+    stages = read_run(run)["stages"] if (run / "run.json").exists() else {}
+    if [*stages] == [PREPARATION] and not stages[PREPARATION].get("finished"):
+        require_idle(run)
+        (run / "run.json").unlink()
 
 
 def put_aside(run: Path, why: str) -> Path:

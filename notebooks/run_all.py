@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from folders import alone, put_aside
+from folders import alone, forget_failed_preparation, put_aside
 from keep_outputs import OutputError, keep_figures, keep_outputs
 from stages import (
     STAGES,
@@ -106,6 +106,7 @@ def complete(run: Path, values: dict[str, dict], options: argparse.Namespace) ->
                 put_aside(run, "other settings or code")
     while True:
         with alone(run):
+            forget_failed_preparation(run)
             changed = run_stages(run, values, tuple(options.only or [""]), options.timeout, options.keep)
             if not changed:
                 return

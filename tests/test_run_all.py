@@ -185,6 +185,27 @@ def test_what_changes_no_result_puts_nothing_aside(made, monkeypatch, changes):
     assert not run.with_name("run-before").exists()
 
 
+def test_a_failed_preparation_binds_nobody_to_its_settings(tmp_path, monkeypatch):
+    """As where other scenes were asked for and lie in the way: given again with the old settings, it goes on."""
+    run, failed = tmp_path / "run", {"image_size": 40}
+    with RunFolder.open(run, failed, "01_prepare_data"):
+        pass
+
+    def execute(stage, values, *_):
+        with RunFolder.open(run, {"image_size": values["image_size"]}, stage) as folder:
+            folder.record(stage, finished=True)
+
+    plan = stages.plan({"image_size": 48}, run)
+    options = argparse.Namespace(fresh=False, commit=False, keep=False, only=["01"], timeout=None)
+    monkeypatch.setattr(run_all, "execute", execute)
+    run_all.complete(run, plan, options)
+    assert read_run(run)["stages"]["01_prepare_data"]["settings"] == {"image_size": 48}
+    with RunFolder.open(run, {}, "02_train"):
+        pass
+    folders.forget_failed_preparation(run)
+    assert [*read_run(run)["stages"]] == ["01_prepare_data", "02_train"], "what is finished or trained stays"
+
+
 def test_a_lost_checkpoint_or_other_stages_put_nothing_aside(made, monkeypatch):
     run, plan = made
     (run / "checkpoints" / "last.safetensors").unlink()
