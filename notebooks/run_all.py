@@ -1,8 +1,8 @@
 """Run the notebooks in order, through papermill, into data/runs/<name>/.
 
 A stage that is finished is skipped while its settings, its code and the files it read or made are what they were; so an
-interrupted command goes on when it is given again. Where data or training were made with other settings, lists or training
-code, the whole run is renamed to <name>-before and begins anew. Exit code: 0 all went well, 1 a notebook failed, 2 wrong
+interrupted command goes on when it is given again. Where data or a finished training were made with other settings, lists or
+training code, the whole run is renamed to <name>-before and begins anew. Exit code: 0 all went well, 1 a notebook failed, 2 wrong
 usage, 130 interrupted.
 """
 
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from folders import alone, forget_failed_preparation, put_aside
+from folders import alone, forget_preparation, put_aside
 from keep_outputs import OutputError, keep_figures, keep_outputs
 from stages import (
+    PREPARATION,
     STAGES,
-    TRAINING,
     begun_otherwise,
     binding,
+    check_training,
     evidence,
     news,
     plan,
@@ -84,11 +85,14 @@ def run_stages(run: Path, values: dict[str, dict], only: tuple[str, ...], timeou
         if changed == []:
             print(f"--- {stage}: finished before, nothing changed", flush=True)
             continue
-        if keep and stage == TRAINING and changed == ["code"]:
+        anew = binding(stage, values)
+        if keep and anew == ["training code"]:
             print(f"--- {stage}: trained by other code than today's, kept as asked", flush=True)
             continue
-        if anew := binding(stage, changed, values):
+        if anew:
             return ", ".join(anew[:4])
+        if stage == PREPARATION:
+            forget_preparation(run, bool(changed))
         print(f"--- {stage}" + (f": again, since {', '.join(changed[:4])} changed" if changed else ""), flush=True)
         began = time.perf_counter()
         execute(stage, values[stage], run / "notebooks" / f"{stage}.ipynb", timeout)
@@ -103,13 +107,14 @@ def complete(run: Path, values: dict[str, dict], options: argparse.Namespace) ->
     if (options.fresh or options.commit) and run.exists():
         with alone(run):
             if begun_otherwise(run, values):
+                check_training(values)
                 put_aside(run, "other settings or code")
     while True:
         with alone(run):
-            forget_failed_preparation(run)
             changed = run_stages(run, values, tuple(options.only or [""]), options.timeout, options.keep)
             if not changed:
                 return
+            check_training(values)
             put_aside(run, f"other {changed}")
 
 
@@ -140,6 +145,8 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[Path, dict[s
     parser.add_argument("--fresh", action="store_true", help="begin anew also where any other stage's settings or code changed")
     parser.add_argument("--commit", action="store_true", help="make the default run and keep its outputs in the notebooks")
     options = parser.parse_args(argv)
+    if options.keep and (options.fresh or options.commit):
+        parser.error("--keep leaves a training of other code, --fresh and --commit put it aside: choose one of them")
     name = options.run_name
     if options.commit and (options.params or name or options.only):
         parser.error("--commit is about the default run: it takes no --params, --run-name or --only")

@@ -7,15 +7,24 @@ from pathlib import Path
 
 import yaml
 
+from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.job import FREE
 from wsfcn_lib.notebook import NOTEBOOKS, ParameterError, check_values, declared
-from wsfcn_lib.runs import ROOT, code_hash, compare, read_run
+from wsfcn_lib.runs import ROOT, RunError, code_hash, compare, read_run
 
 STAGES = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
 PREPARATION, TRAINING = "01_prepare_data", "02_train"
-LISTS = ("classes.json", "train.csv", "val.csv")  # a training stands on these
+LISTS = ("files.classes.json", "files.train.csv", "files.val.csv")  # a training stands on these
+HARMLESS = (
+    "download",
+    "strict",
+    "root",
+    "sbd_root",
+    "test_images",
+    "test_list",
+)  # lists and pictures tell if more changed by them
 NETWORK = ("checkpoints/*.safetensors",)
 FILES = {  # what a stage reads or makes in the run; the lists of the data come on top
     "02_train": (*NETWORK, "log.csv"),
@@ -65,20 +74,27 @@ def training_files(library: Path = ROOT / "wsfcn_lib") -> list[Path]:
         if base == library or file in found or not file.is_file() or file.stem in ("panels", "plots"):
             continue
         found.add(file)
+        package = (name if base.is_dir() else name.rpartition(".")[0]).split(".")
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):  # the library names its modules in full
-                waiting += [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.ImportFrom):
+                above = package[: len(package) - node.level + 1] if node.level else []
+                start = ".".join([*above, *([node.module] if node.module else [])])
+                waiting += [start, *(f"{start}.{alias.name}" for alias in node.names)]
     return sorted(found)
 
 
 @functools.cache
 def training_code() -> str:
-    """16 hex digits over the code a training depends on: an explorer or a report that changed makes none again."""
+    """16 hex digits over the code a training depends on, without comments: a changed explorer makes no training again."""
     digest = hashlib.sha256()
     for path in training_files():
-        digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes())
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+                node.body[0] = ast.Pass()
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{ast.unparse(tree)}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -89,8 +105,8 @@ def evidence(stage: str, values: dict[str, dict]) -> dict:
     files = {str(path.relative_to(run if run in path.parents else data)): path for path in sorted(found)}
     sums = {name: _checksum(path, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files.items()}
     settings = {name: value for name, value in values[stage].items() if name != "run"}
-    known = {"settings": settings, "code": training_code() if stage == TRAINING else code_hash(STAGES[stage])}
-    known["files"] = sums
+    code = {"training code": training_code()} if stage == TRAINING else {"code": code_hash(STAGES[stage])}
+    known = {"settings": settings, **code, "files": sums}
     if stage == PREPARATION:
         try:
             manifest = Manifest.load(data)
@@ -107,14 +123,27 @@ def stage_record(run: Path, stage: str) -> dict:
     return read_run(run)["stages"].get(stage, {}) if (run / "run.json").exists() else {}
 
 
-def news(stage: str, values: dict[str, dict]) -> list[str] | None:
-    """What changed since a stage was finished (nothing: []); None where it never was."""
+def changes(stage: str, values: dict[str, dict]) -> list[str] | None:
+    """What changed since a stage was finished, such as settings.lr, code, files.train.csv; None where it never was.
+
+    A parameter that a notebook has got since then, at its default, is no change; nor is the code of a training from before
+    training code was recorded, of which nobody knows.
+    """
     known = stage_record(ROOT / values[stage]["run"], stage)
     if not known.get("finished") or "evidence" not in known:
         return None
-    return [
-        key.removeprefix("settings.").removeprefix("files.") for key, *_ in compare(known["evidence"], evidence(stage, values))
+    usual = {f"settings.{name}": what[1] for name, what in declared(STAGES[stage]).items()}
+    rows = [
+        row for row in compare(known["evidence"], evidence(stage, values)) if row[1] != "(absent)" or row[2] != usual.get(row[0])
     ]
+    unknown = ("code", "training code") if stage == TRAINING and "training code" not in known["evidence"] else ()
+    return [key for key, *_ in rows if key not in unknown]
+
+
+def news(stage: str, values: dict[str, dict]) -> list[str] | None:
+    """`changes` as people read them."""
+    found = changes(stage, values)
+    return found and [key.removeprefix("settings.").removeprefix("files.") for key in found]
 
 
 def pointless(stage: str, values: dict[str, dict]) -> str:
@@ -128,20 +157,37 @@ def pointless(stage: str, values: dict[str, dict]) -> str:
     return "" if masked else f"no image of {split} has a mask to compare by"
 
 
-def binding(stage: str, changed: list[str] | None, values: dict[str, dict]) -> list[str]:
-    """Those changes that the run cannot take up: settings of data and training, lists, and the code that trained."""
-    if stage not in (PREPARATION, TRAINING):
-        return []  # made again in place
-    others = ("code", *LISTS) if stage == TRAINING else ()
-    names = [name for name in changed or () if name in others or name.split(".")[0] in values[stage]]
-    return [name for name in names if name.split(".")[-1] not in FREE]
+def binding(stage: str, values: dict[str, dict]) -> list[str]:
+    """Those changes that a run cannot take up: settings that make other data or another training, lists, training code.
+
+    A list that is not there binds nobody: notebook 01 may write it again as it was.
+    """
+    data, free = ROOT / values[TRAINING]["data"], {PREPARATION: HARMLESS, TRAINING: FREE}
+    found = []
+    for key in changes(stage, values) or () if stage in free else ():
+        kind, _, name = key.partition(".")
+        listed = stage == TRAINING and (key == "training code" or key in LISTS and (data / name).is_file())
+        if listed or kind == "settings" and name.rpartition(".")[2] not in free[stage]:
+            found.append(name or key)
+    return found
+
+
+def check_training(values: dict[str, dict]) -> None:
+    """RunError where the settings make no training: before a finished run is put aside for them."""
+    given = values[TRAINING]
+    try:
+        TrainConfig(**{name: value for name, value in given.items() if name in TrainConfig.model_fields} | given["more"])
+    except ValueError as error:
+        raise RunError(f"these settings make no training, so the run stays as it is: {error}") from None
 
 
 def begun_otherwise(run: Path, values: dict[str, dict]) -> bool:
     """Whether a stage of the run was begun with other settings or code than now."""
     for stage in values:
         known, now = stage_record(run, stage), evidence(stage, values)
-        then = {"settings": now["settings"], "code": now["code"] if known.get("code") == code_hash() else ""}
-        if known and any(known.get("evidence", then)[key] != now[key] for key in ("settings", "code")):
+        if then := known.get("evidence"):
+            if any(then.get(key) != now[key] for key in now if key in ("settings", "code", "training code")):
+                return True
+        elif known and known.get("code") != code_hash():
             return True
     return False

@@ -82,8 +82,8 @@ def test_killed_inside_every_notebook_a_pass_ends_with_the_same_results(start, w
     assert not run.with_name("run-before").exists()
 
 
-def test_a_notebook_that_outlives_its_command_is_waited_for(start, whole):
-    """Only the command is killed, as by a careless hand: the notebook it began goes on, and the next command says so."""
+def test_a_notebook_that_outlives_its_command_does_no_harm(start, whole):
+    """Only the command is killed: the notebook it began may go on, and the next command is refused until it ends."""
     home, process = start("orphaned", "--only", "01", "02")
     run = home / "run"
     until(process, lambda: (run / "run.json").exists() and at_work(run, "02_train"), 300)

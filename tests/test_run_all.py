@@ -3,6 +3,7 @@
 import argparse
 import base64
 import io
+import json
 import os
 import subprocess
 import sys
@@ -185,6 +186,62 @@ def test_what_changes_no_result_puts_nothing_aside(made, monkeypatch, changes):
     assert not run.with_name("run-before").exists()
 
 
+def test_lost_lists_put_nothing_aside(made, monkeypatch):
+    """An unmounted disk, or a deleted data set that notebook 01 writes again."""
+    run, plan = made
+    for name in ("classes.json", "train.csv", "val.csv"):
+        (run.parent / "data" / name).unlink()
+    assert complete(run, plan, monkeypatch, "01", "02") == ["01_prepare_data", "02_train"]
+    assert not run.with_name("run-before").exists()
+
+
+def test_settings_that_change_no_data_are_taken_up_in_place(made, monkeypatch):
+    run, plan = made
+    other = plan | {"01_prepare_data": plan["01_prepare_data"] | {"download": True}}
+    assert complete(run, other, monkeypatch, "01", "02") == ["01_prepare_data"] and not run.with_name("run-before").exists()
+    assert complete(run, other, monkeypatch, "01", "02") == []
+
+
+def record_of(run, stage, change):
+    """Alter what run.json tells of a stage's evidence."""
+    with RunFolder.open(run, stages.stage_record(run, stage)["settings"], stage) as folder:
+        evidence = stages.stage_record(run, stage)["evidence"]
+        change(evidence)
+        known = read_run(run)["stages"]
+        known[stage]["evidence"] = evidence
+        (run / "run.json").write_text(json.dumps({"stages": known}))
+        assert folder.path == run
+
+
+def test_a_training_from_before_its_code_was_recorded_is_kept(made, monkeypatch):
+    run, plan = made
+    record_of(run, "02_train", lambda evidence: evidence.update(code=evidence.pop("training code")[::-1]))
+    assert complete(run, plan, monkeypatch, "01", "02") == []
+
+
+def test_a_parameter_that_a_notebook_has_got_since_is_no_change(made, monkeypatch):
+    run, plan = made
+    record_of(run, "02_train", lambda evidence: evidence["settings"].pop("lr"))
+    assert complete(run, plan, monkeypatch, "02") == []
+    assert stages.binding("02_train", plan | {"02_train": plan["02_train"] | {"lr": 0.5}}) == ["lr"]
+
+
+def test_keep_holds_beside_harmless_changes(made, monkeypatch, capsys):
+    run, plan = made
+    monkeypatch.setattr(stages, "training_code", lambda: "new")
+    other = plan | {"02_train": plan["02_train"] | {"workers": 0}}
+    assert complete(run, other, monkeypatch, "02", keep=True) == [] and not run.with_name("run-before").exists()
+    assert "--keep leaves a training" in usage_error(capsys, "--keep", "--fresh")
+
+
+def test_settings_that_make_no_training_leave_the_run(made, monkeypatch):
+    run, plan = made
+    other = plan | {"02_train": plan["02_train"] | {"more": {"epohcs": 3}}}
+    with pytest.raises(folders.RunError, match="these settings make no training, so the run stays as it is"):
+        complete(run, other, monkeypatch, "02")
+    assert (run / "checkpoints" / "last.safetensors").exists()
+
+
 def test_a_failed_preparation_binds_nobody_to_its_settings(tmp_path, monkeypatch):
     """As where other scenes were asked for and lie in the way: given again with the old settings, it goes on."""
     run, failed = tmp_path / "run", {"image_size": 40}
@@ -202,7 +259,7 @@ def test_a_failed_preparation_binds_nobody_to_its_settings(tmp_path, monkeypatch
     assert read_run(run)["stages"]["01_prepare_data"]["settings"] == {"image_size": 48}
     with RunFolder.open(run, {}, "02_train"):
         pass
-    folders.forget_failed_preparation(run)
+    folders.forget_preparation(run, changed=False)
     assert [*read_run(run)["stages"]] == ["01_prepare_data", "02_train"], "what is finished or trained stays"
 
 
@@ -221,6 +278,7 @@ LOADED = "import sys, wsfcn_lib.train; print(*(m.__file__ for n, m in sys.module
 def test_training_code_is_what_a_training_loads_but_for_drawing():
     """As Python finds it: importing wsfcn_lib itself brings segment and what it needs, which train.py does not name."""
     found = {str(path) for path in stages.training_files()}
+    assert str(ROOT / "wsfcn_lib/data/files.py") in found, "which a sibling imports by `from .files`"
     drawn = {str(ROOT / "wsfcn_lib" / name) for name in ("panels.py", "plots.py")}
     loaded = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
     assert found <= {*loaded} and len(found) > 20 and not found & drawn
