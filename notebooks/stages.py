@@ -17,14 +17,8 @@ from wsfcn_lib.runs import ROOT, RunError, code_hash, compare, read_run
 STAGES = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
 PREPARATION, TRAINING = "01_prepare_data", "02_train"
 LISTS = ("files.classes.json", "files.train.csv", "files.val.csv")  # a training stands on these
-HARMLESS = (
-    "download",
-    "strict",
-    "root",
-    "sbd_root",
-    "test_images",
-    "test_list",
-)  # lists and pictures tell if more changed by them
+# of the preparation's settings those that change no training image; where they do, the lists tell
+HARMLESS = ("download", "strict", "root", "sbd_root", "test_images", "test_list")
 NETWORK = ("checkpoints/*.safetensors",)
 FILES = {  # what a stage reads or makes in the run; the lists of the data come on top
     "02_train": (*NETWORK, "log.csv"),

@@ -1,6 +1,5 @@
 """SIGKILL inside each notebook of a real pass: given again, the command goes on and ends with the same results."""
 
-import csv
 import json
 import random
 import signal
@@ -13,10 +12,10 @@ import yaml
 
 from test_kill import MARK, kill, until
 from test_notebooks import RUN_ALL, SMOKE
+from test_train import log_of
 from wsfcn_lib.runs import ROOT, read_run
 
 pytestmark = pytest.mark.kill
-TIMES = ("seconds", "memory", "images_per_second", "stall")
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +52,11 @@ def at_work(run, stage):
     return bool(known) and not known.get("finished")
 
 
-def without_times(path):
-    """A table's rows but for the columns that tell a time or a memory."""
-    with open(path, newline="") as file:
-        return [{k: v for k, v in row.items() if not any(word in k for word in TIMES)} for row in csv.DictReader(file)]
-
-
 def results(run):
-    """What a pass found out: its metrics, each image's, the ablation's table and the log of the training."""
-    tables = ("per_image.csv", "ablation/table.csv", "log.csv")
+    """What a pass found out: its metrics, hashes of its files, each image's numbers, the ablation's table, the training's log."""
     files = {stage: read_run(run)["stages"][stage]["files"] for stage in ("02_train", "05_evaluate")}
-    return json.loads((run / "metrics.json").read_text()), files, *(without_times(run / name) for name in tables)
+    tables = [(run / name).read_bytes() for name in ("per_image.csv", "ablation/table.csv")]
+    return json.loads((run / "metrics.json").read_text()), files, *tables, log_of(run)
 
 
 def test_killed_inside_every_notebook_a_pass_ends_with_the_same_results(start, whole):
@@ -71,7 +64,7 @@ def test_killed_inside_every_notebook_a_pass_ends_with_the_same_results(start, w
         home, process = start("killed")
         run = home / "run"
         until(process, lambda: (run / "run.json").exists() and at_work(run, stage), 300)  # noqa: B023 — used at once
-        time.sleep(random.uniform(0, 0.8) * read_run(whole)["stages"][stage]["seconds"])
+        time.sleep(random.uniform(0, 0.6) * read_run(whole)["stages"][stage]["seconds"])
         known = stages.stage_record(run, stage)
         assert kill(process, home), process.stderr.read()
         print(f"{stage}: killed; finished by then: {bool(known.get('finished'))}", flush=True)
@@ -98,7 +91,7 @@ def test_a_notebook_that_outlives_its_command_does_no_harm(start, whole):
         refused += 1
         time.sleep(1)
     assert code == 0
-    assert without_times(run / "log.csv") == without_times(whole / "log.csv")
+    assert log_of(run) == log_of(whole)
     weights = [read_run(path)["stages"]["02_train"]["files"] for path in (run, whole)]
     assert weights[0] == weights[1] and weights[0]
     print(f"refused {refused} times while the first notebook was at work")
