@@ -91,6 +91,8 @@ def test_the_command_line_says_what_is_missing(tmp_path):
 
 EQUAL = """
 import os, sys, torch
+from accelerate import PartialState
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.job import Job
 from wsfcn_lib.runs import ROOT
@@ -101,6 +103,9 @@ job = Job(config, run)
 for module in job.net.modules():
     if "Dropout" in type(module).__name__:
         module.p = 0.0
+exchanges = []
+if job.accelerator.num_processes > 1:
+    job.model.register_comm_hook(None, lambda state, bucket: exchanges.append(1) or allreduce_hook(None, bucket))
 found = []
 for step, (images, tags, index) in enumerate(step_loader(job.trainset, config, job.accelerator, 0)):
     if step == 3:
@@ -109,7 +114,8 @@ for step, (images, tags, index) in enumerate(step_loader(job.trainset, config, j
     losses = job.accelerator.reduce(torch.tensor(losses), "mean")
     gradients = {name: p.grad for name, p in job.net.named_parameters() if p.grad is not None}
     found.append((losses, {name: g.clone() for name, g in gradients.items()}))
-torch.save((found, job.net.state_dict()), f"{out}-{job.accelerator.process_index}")
+torch.save((found, job.net.state_dict(), len(exchanges)), f"{out}-{job.accelerator.process_index}")
+PartialState().destroy_process_group()
 """
 
 
@@ -128,16 +134,24 @@ def test_two_processes_learn_what_one_does(data, tmp_path):  # noqa: F811
         assert done.returncode == 0, done.stderr[-3000:]
         return torch.load(tmp_path / f"{name}.out-0")
 
-    (one, state), (two, other) = learn("one", 1), learn("two", 2)
-    for (losses, gradients), (others, other_gradients) in zip(one, two, strict=True):
-        assert losses[1] > 0, "the mask loss takes part"
-        assert torch.allclose(losses, others, atol=1e-5)
-        assert gradients.keys() == {n for n in other_gradients if n in gradients} and len(gradients) > 50
-        for name, gradient in gradients.items():
-            assert (gradient - other_gradients[name]).abs().max() < 1e-5 * max(1, gradient.abs().max()), name
-    assert all(torch.allclose(state[name], other[name], atol=1e-5) for name in state)
-    (apart, _) = learn("apart", 2, batch_norm="process")
-    assert not torch.allclose(one[0][0], apart[0][0], atol=1e-5), "with statistics of each process the losses differ"
+    counts = []
+    # in parts a ReLU meets a value within rounding of 0 here, which falls to its other side: 0.3 % of the first gradient, then more
+    for accumulate, steps, most in ((1, 3, 1e-5), (2, 1, 1e-2)):
+        (one, state, _), (two, other, exchanges) = (
+            learn(f"{processes}-{accumulate}", processes, accumulate=accumulate) for processes in (1, 2)
+        )
+        for (losses, gradients), (others, other_gradients) in zip(one[:steps], two[:steps], strict=True):
+            assert losses[1] > 0, "the mask loss takes part"
+            assert torch.allclose(losses, others, atol=most)
+            assert gradients.keys() == {n for n in other_gradients if n in gradients} and len(gradients) > 50
+            for name, gradient in gradients.items():
+                size = gradient.abs().max() if accumulate > 1 else max(1, gradient.abs().max())
+                assert (gradient - other_gradients[name]).abs().max() <= most * size + 1e-6, name
+        assert all(torch.allclose(state[name], other[name], atol=most) for name in state)
+        counts.append(exchanges)
+    assert counts[0] == counts[1] > 0, "gradients are exchanged once a step, however many parts it has"
+    (together, *_), (apart, *_) = learn("1-1", 1), learn("apart", 2, batch_norm="process")
+    assert not torch.allclose(together[0][0], apart[0][0], atol=1e-5), "with statistics of each process the losses differ"
 
 
 def test_two_processes_evaluate_what_one_does(data, tmp_path):  # noqa: F811

@@ -17,6 +17,7 @@ from typing import Annotated
 
 import numpy as np
 import torch.distributed as dist
+from accelerate import PartialState
 from pydantic import Field
 from torch import nn
 from tqdm import tqdm
@@ -187,6 +188,7 @@ def main() -> None:
         folder.record(STAGE, **done, files=files_of(folder.path), **provenance(str(device)))
         folder.close()
         print(json.dumps({key: value for key, value in tally.metrics().items() if key.startswith(("images", "mean"))}))
+    PartialState().destroy_process_group()  # else PyTorch aborts every second process as Python ends
 
 
 if __name__ == "__main__":

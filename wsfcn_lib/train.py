@@ -9,10 +9,11 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from torch.utils.data import DataLoader
 
 from wsfcn_lib.config import TrainConfig
@@ -44,18 +45,20 @@ def step_loader(data: TrainSet, config: TrainConfig, accelerator: Accelerator, s
 def train_step(model, optimiser, images, tags, config: TrainConfig, factor: float, with_masks: bool, backward) -> list[float]:
     """One update of the weights; returns classification and mask loss of this process's share of the batch.
 
-    The share is computed in `config.accumulate` parts of equal size, whose gradients are averaged. Norms that train take
-    their statistics from a part.
+    The share is computed in `config.accumulate` parts of equal size, whose gradients are averaged; several processes exchange
+    them once, with the last part. Norms that train take their statistics from a part.
     """
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * factor
     optimiser.zero_grad(set_to_none=True)
     means, count = [0.0, 0.0], config.accumulate
-    for part, part_tags in zip(images.chunk(count), tags.chunk(count)):
-        with autocast(config, images.device):
-            out = model(part)
-        found = losses(out, part, part_tags, config, with_masks)
-        backward(sum(found) / count)
+    for number, (part, part_tags) in enumerate(zip(images.chunk(count), tags.chunk(count)), 1):
+        # `no_sync`: of the wrapper that several processes train in
+        with model.no_sync() if number < count and hasattr(model, "no_sync") else nullcontext():
+            with autocast(config, images.device):
+                out = model(part)
+            found = losses(out, part, part_tags, config, with_masks)
+            backward(sum(found) / count)
         means = [mean + loss.item() / count for mean, loss in zip(means, found)]
     optimiser.step()
     return means
@@ -138,6 +141,7 @@ def main() -> None:
             pass
     except (OSError, ValueError, RunError, TrainingError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    PartialState().destroy_process_group()  # else PyTorch aborts every second process as Python ends
 
 
 def settings_of(run: Path, file: Path | None) -> TrainConfig:
