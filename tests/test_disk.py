@@ -15,13 +15,18 @@ import pytest
 from PIL import Image
 
 from test_train import data, equal, finished, log_of, settings, weights  # noqa: F401, a trained run and its data
+from wsfcn_lib.ablation import borrow
 from wsfcn_lib.checkpoints import CheckpointError, load_snapshot, save_snapshot, snapshots
 from wsfcn_lib.config import NetConfig
+from wsfcn_lib.counts import Counter
+from wsfcn_lib.data.files import save_mask
+from wsfcn_lib.data.glyphs import GlyphSettings, make_glyphs
 from wsfcn_lib.data.manifest import ClassInfo, Manifest
 from wsfcn_lib.data.prepare import SourceSettings, prepare
 from wsfcn_lib.evaluate import EvalSettings, evaluate
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs import ROOT, RunFolder, atomic_write
+from wsfcn_lib.storage import make_folder
 from wsfcn_lib.subjects import manifest_of
 
 ADVICE = "make room on its disk, or get the right to write there, and start again"
@@ -188,3 +193,38 @@ def test_a_read_only_run_is_told_and_stays_as_it_was(public):
     told = without_rights(lambda: save_snapshot(build_network(TINY), public / "run/net.safetensors", CLASSES))
     assert told.startswith("CheckpointError: ") and "net.safetensors.part cannot be written (" in told and ADVICE in told
     assert content(public) == before
+
+
+@pytest.mark.parametrize("what", ["scenes", "counts", "a borrowed training"])
+def test_whatever_is_written_meets_a_full_disk_with_advice(data, finished, tmp_path, what):  # noqa: F811
+    place = tmp_path / "place"
+    counter = Counter(Manifest.load(data))
+    counter.objects, counter.covered = [np.random.default_rng(0).integers(0, 2**31, (2000, 3))], [np.zeros((2000, 1), int)]
+    run = RunFolder.open(finished[0], settings(data).model_dump(), "02_train")
+    run.record("02_train", finished=True)
+    run.close()
+    works = {
+        "scenes": lambda: make_glyphs(place, GlyphSettings(size=96, train=2, val=1, test=1)),
+        "counts": lambda: counter.save(place),
+        "a borrowed training": lambda: borrow(finished[0], {place: settings(data)}),
+    }
+    with room(1500), pytest.raises(OSError, match=ADVICE) as caught:
+        works[what]()
+    assert caught.value.filename and str(tmp_path) in caught.value.filename
+    works[what]()  # with room it goes on
+    assert content(place)
+
+
+def test_folders_that_cannot_be_made_are_told(public):
+    (public / "closed").mkdir(mode=0o555)
+    place = public / "closed" / "new"
+    manifest, labels = manifest_of(CLASSES), np.zeros((4, 4), np.uint8)
+    for work in (
+        lambda: save_mask(place / "a.png", labels, manifest),
+        lambda: make_glyphs(place, GlyphSettings(train=1, val=1, test=1)),
+        lambda: atomic_write(place / "deep" / "a.txt", "x"),
+        lambda: make_folder(place),
+    ):
+        told = without_rights(work)
+        assert told.startswith(f"PermissionError: [Errno 13] Permission denied: {ADVICE}") and str(place) in told, told
+    assert not list((public / "closed").iterdir())

@@ -17,7 +17,7 @@ LEVELS = tuple(
         "depthwise dilated backbones modules pamr losses network metrics plots ablation_plots overview data",
         "weights checkpoints released objective panels syncnorm optimiser job train preflight",
         "tiles views infer subjects tally evaluate archives export quality counts effects costs ablation",
-        "notebook report explore",
+        "notebook page report explore",
     )
 )
 ORDER = {name: (level, place) for level, names in enumerate(LEVELS) for place, name in enumerate(names)}

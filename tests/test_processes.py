@@ -135,7 +135,7 @@ def test_two_processes_learn_what_one_does(data, tmp_path):  # noqa: F811
         return torch.load(tmp_path / f"{name}.out-0")
 
     counts = []
-    # in parts a ReLU meets a value within rounding of 0 here, which falls to its other side: 0.3 % of the first gradient, then more
+    # in parts a ReLU meets a value within rounding of 0 here, which falls to its other side: 0.3 % of a gradient, then more
     for accumulate, steps, most in ((1, 3, 1e-5), (2, 1, 1e-2)):
         (one, state, _), (two, other, exchanges) = (
             learn(f"{processes}-{accumulate}", processes, accumulate=accumulate) for processes in (1, 2)

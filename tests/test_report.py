@@ -154,6 +154,27 @@ def test_long_ablation_is_folded(run):
     assert "all 13 rows" in words(write_report(run))
 
 
+def test_several_seeds_are_told_as_mean_and_deviation(run):
+    lines = [
+        "FCA,0,0.5,0.1,1000",
+        "FCA,1,0.6,,1000",
+        "ASPP,0,0.4,,900",
+        "ASPP,1,0.4,,900",
+        f"{NASTY.replace(chr(34), '')},0,0.25,0.2,1",
+    ]
+    (run / "ablation.csv").write_text("variant,seed,mean_iou,recall_small,parameters\n" + "\n".join(lines))
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    text = " ".join(page.words)
+    assert "55.0 ± 7.1" in text and "40.0 ± 0.0" in text and "mean ± standard deviation over the seeds" in text
+    assert text.index("55.0 ± 7.1") < text.index("all 5 rows"), "each training is still there, folded"
+    assert " nan" not in text and not page.of("script")
+
+
+def test_one_seed_has_no_deviation(run):
+    (run / "ablation.csv").write_text("variant,seed,mean_iou\nFCA,0,0.5\nASPP,0,0.4\n")
+    assert "±" not in words(write_report(run))
+
+
 def test_folder_must_exist(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is no run folder.*run_all.py --run-name nowhere"):
         write_report(tmp_path / "nowhere")

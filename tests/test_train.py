@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from wsfcn_lib.checkpoints import CheckpointError, Progress, find_snapshot, load_snapshot, random_states, snapshots
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.prepare import SourceSettings, prepare
@@ -106,6 +107,34 @@ def test_snapshots_follow_the_validation(finished):
     assert find_snapshot(run).name == expected[-1]
     net, classes, facts = load_snapshot(find_snapshot(run))
     assert net.config.num_classes == 7 and [c["name"] for c in classes] == list(GLYPH_CLASSES) and facts["crop"] == 48
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_picture_that_goes_bad_is_told_in_a_line(data, tmp_path, workers):
+    whole = tmp_path / "data"
+    prepare(
+        SourceSettings(raw=str(tmp_path / "raw"), glyphs=GlyphSettings(size=48, train=32, val=8, test=8)),
+        whole,
+    )
+    bad = Manifest.load(whole).samples("train")[3].image
+    content = bad.read_bytes()
+    bad.write_bytes(content[:50])
+    with pytest.raises(DataError) as caught:
+        list(train(settings(whole, workers=workers), tmp_path / "run"))
+    told = str(caught.value)
+    assert told.startswith(f"{bad}: not a readable picture") and "\n" not in told
+    assert told.endswith("then give the same command again, it goes on")
+    bad.write_bytes(content)
+    assert list(train(settings(whole, workers=workers), tmp_path / "run"))[-1]["epoch"] == 3
+
+
+def test_no_resume_state_is_newer_than_the_log_on_disk(data, tmp_path, monkeypatch):
+    order = []
+    sync, save = RunLog.sync, Progress.save
+    monkeypatch.setattr(RunLog, "sync", lambda self: order.append("log") or sync(self))
+    monkeypatch.setattr(Progress, "save", lambda self, *rest: order.append("state") or save(self, *rest))
+    list(train(settings(data, epochs=2), tmp_path / "run"))
+    assert order == ["log", "state"] * 2
 
 
 def test_snapshots_of_epochs_change_nothing_else(data, finished, tmp_path):

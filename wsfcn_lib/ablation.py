@@ -36,6 +36,7 @@ from wsfcn_lib.runs import (
     provenance,
     read_run,
 )
+from wsfcn_lib.storage import writing
 from wsfcn_lib.train import show_progress, train
 
 STAGE = "04_ablations"
@@ -86,8 +87,9 @@ def borrow(run: Path, configs: Mapping[Path, TrainConfig]) -> None:
         if same and stage.get("finished") and not folder.exists():
             beside = folder.with_name(f".{folder.name}")  # renamed when whole
             shutil.rmtree(beside, ignore_errors=True)
-            shutil.copytree(run / "checkpoints", beside / "checkpoints", ignore=shutil.ignore_patterns("state-*"))
-            shutil.copy(run / "log.csv", beside)
+            with writing(beside):
+                shutil.copytree(run / "checkpoints", beside / "checkpoints", ignore=shutil.ignore_patterns("state-*"))
+                shutil.copy(run / "log.csv", beside)
             atomic_write(beside / "run.json", json.dumps({"stages": {TRAINING: stage}}))
             beside.rename(folder)
 

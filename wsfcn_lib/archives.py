@@ -140,7 +140,6 @@ def write_server_archive(masks: Path | str, names: Iterable[str], path: Path | s
     if path.exists() and path.read_bytes() != packed:
         raise DataError(f"{path} exists and holds other masks; choose another name, or delete it")
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, packed)
     return path
 

@@ -1,5 +1,6 @@
 """What the pixels of an evaluation say, image by image: near object borders, and object by object; kept in counts.npz."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from scipy.ndimage import distance_transform_edt, label
 from wsfcn_lib.data.files import IGNORE, read_mask
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.evaluate import ImageResult, Variant
+from wsfcn_lib.storage import atomic_write
 
 FILE = "counts.npz"
 NEAR = 5  # pixels from an object's border
@@ -87,10 +89,9 @@ class Counter:
         parts = {"images": self.images, "variants": [f"{v.recipe} {v.crf:d} {v.tags}" for v in self.variants]}
         parts |= {"whole": np.array(self.whole), "border": np.array(self.border)}
         parts |= {"objects": np.concatenate(self.objects), "covered": np.concatenate(self.covered)}
-        part = folder / f".{FILE}"
-        with open(part, "wb") as file:
-            np.savez_compressed(file, **parts)
-        part.rename(folder / FILE)
+        content = io.BytesIO()
+        np.savez_compressed(content, **parts)
+        atomic_write(folder / FILE, content.getvalue())
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,6 @@ def save_cams(path: Path, masks: np.ndarray, tags: np.ndarray, size: tuple[int, 
     classes = 1 + np.flatnonzero(tags).astype(np.uint8)
     stream = io.BytesIO()
     np.savez_compressed(stream, cams=at_size(masks[classes], size).astype(np.float16), classes=classes)
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, stream.getvalue())
 
 

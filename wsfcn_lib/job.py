@@ -20,6 +20,7 @@ from wsfcn_lib.objective import TrainingError, autocast, losses, require_finite
 from wsfcn_lib.optimiser import build_optimiser
 from wsfcn_lib.panels import write_panel
 from wsfcn_lib.runs import ROOT, RunFolder, files_of, peak_memory_mb, read_run, stop_requested
+from wsfcn_lib.storage import make_folder
 from wsfcn_lib.syncnorm import synchronise
 from wsfcn_lib.weights import initial_weights, load_published
 
@@ -45,8 +46,7 @@ class Job:
             self.folder = open_run(config, run, self.manifest, self.device)
             self.began -= read_run(run)["stages"][STAGE].get("seconds", 0)
             self.folder.record(STAGE, stopped_at=None)
-        self.checkpoints = run / "checkpoints"
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self.checkpoints = make_folder(run / "checkpoints")
         set_seed(config.seed)
         self.net = build_network(config.network(self.manifest.num_classes))
         if config.initial_weights:
@@ -106,6 +106,7 @@ class Job:
                 self.snapshot(f"epoch-{epoch + 1:03d}")
             if panel:
                 write_panel(self.net, self.manifest, self.config, self.run / "panels" / f"epoch-{epoch:03d}.png")
+            self.log.sync()
             self.progress.save(self.checkpoints, self.net, self.optimiser, random)
             self.folder.record(STAGE, seconds=round(time.perf_counter() - self.began, 1), stopped_at=stopped_at)
             if stopped_at:  # all processes have agreed

@@ -36,6 +36,11 @@ class RunLog:
             self.events.flush()
         return row
 
+    def sync(self) -> None:
+        """Bring the rows to the disk: a resume state must never be newer than they are, whatever fails."""
+        with writing(self.path), open(self.path, "rb+") as file:
+            os.fsync(file.fileno())
+
     def close(self) -> None:
         """Finish the TensorBoard events."""
         self.events.close()

@@ -90,7 +90,6 @@ class Picture:
 def save_figure(run: Path | str, name: str, figure: object, title: str, caption: str, order: int) -> Picture:
     """Keep a figure (or PNG bytes) as `<run>/figures/<name>.png` with its caption for the report; returns it for display."""
     folder = ROOT / run / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
     png = figure if isinstance(figure, bytes) else to_png(figure)
     atomic_write(folder / f"{name}.png", png)
     listed = folder / "captions.json"

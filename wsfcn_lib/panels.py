@@ -59,7 +59,6 @@ def write_panel(net: nn.Module, manifest: Manifest, config: TrainConfig, path: P
         rgb, pseudo = found["image"][b], found["pseudo"][b]
         rows.append([rgb, *(heat(rgb, m.clip(0, 1)) for m in maps), overlay(rgb, pseudo, manifest.palette)])
         labels.append(", ".join(np.array(manifest.names[1:])[present]))
-    path.parent.mkdir(parents=True, exist_ok=True)
     panel = tile(rows, COLUMNS, labels)
     atomic_write(path, to_png(panel, rows=row_ends(panel)))
 

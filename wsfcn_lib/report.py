@@ -1,8 +1,6 @@
 """A run folder as one HTML page: pictures inlined, no network, no scripts; what is missing is said in words."""
 
-import base64
 import csv
-import json
 import re
 from collections.abc import Iterable
 from datetime import timedelta
@@ -10,27 +8,13 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-from wsfcn_lib.pictures import light
+import pandas as pd
+
+from wsfcn_lib.effects import spread
+from wsfcn_lib.page import CSS, as_text, missing, percent, picture, read_json, rounded, spoken, table
 from wsfcn_lib.runs import atomic_write, flat
 
-CSS = """
-:root { color-scheme: light dark; --ink: #1d2430; --soft: #5c6670; --line: #dfe3e8; --page: #fbfbfa; --bar: #0072b233; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e7eb; --soft: #9aa4af; --line: #363d47; --page: #14181e; --bar: #56b4e94d; } }
-body { font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: var(--page); max-width: 60rem;
-  margin: 0 auto; padding: 1.5rem 1.5rem 4rem; }
-h1 { margin: 0.5rem 0; font-size: 2rem; } h2 { margin: 3rem 0 0.6rem; font-size: 1.3rem; } p { margin: 0.5rem 0; }
-a { color: inherit; } nav a { margin-right: 1rem; } nav, .soft, figcaption { color: var(--soft); }
-.wide { overflow-x: auto; } table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.35rem 0.7rem; border-bottom: 1px solid var(--line); text-align: right; } th { font-weight: 600; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
-.result td + td { font-size: 1.7rem; font-weight: 650; } .settings td { text-align: left; overflow-wrap: anywhere; }
-.share { --end: calc(var(--part) * 0.66); min-width: 5.2rem; }
-.share { background: linear-gradient(90deg, var(--bar) var(--end), transparent var(--end)) content-box; }
-figure { margin: 2rem 0; } figcaption { margin-bottom: 0.5rem; } figcaption b { color: var(--ink); }
-img { max-width: 100%; box-sizing: border-box; background: white; border: 1px solid var(--line); border-radius: 8px; }
-summary { cursor: pointer; margin: 0.6rem 0; } .missing { border-left: 3px solid #d55e00; padding-left: 0.8rem; }
-"""
+SHARES = "iou|recall|incomplete"  # columns of an ablation that hold shares, 0..1
 
 
 def write_report(run: Path | str) -> Path:
@@ -42,16 +26,16 @@ def write_report(run: Path | str) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise FileNotFoundError(f"{run} is no run folder; notebooks/run_all.py --run-name {run.name} makes one")
-    metrics, record = _json(run / "metrics.json"), _json(run / "run.json")
+    metrics, record = read_json(run / "metrics.json"), read_json(run / "run.json")
     sections = {
-        "Result": _result(metrics) or _missing("metrics.json", "05_evaluate measures the network"),
-        "Classes": _classes(metrics) or _missing("per_class_iou in metrics.json", "05_evaluate makes it, by masks"),
-        "Ablation": _ablation(run / "ablation.csv", record) or _missing("ablation.csv", "04_ablations makes it, by masks"),
-        "Pictures": "".join(_figures(run / "figures")) or _missing("figures/*.png", "each notebook saves its own"),
-        "Growth of the maps": "".join(_growth(run / "panels")) or _missing("panels/*.png", "02_train draws one per epoch"),
-        "Stages": _stages(record.get("stages")) or _missing("run.json", "each notebook writes its part"),
-        "Settings and provenance": "".join(_settings(record)) or _missing("run.json", "each notebook writes its part"),
-        "Notebooks": _notebooks(run / "notebooks") or _missing("notebooks/*.ipynb", "run_all.py keeps the executed copies"),
+        "Result": _result(metrics) or missing("metrics.json", "05_evaluate measures the network"),
+        "Classes": _classes(metrics) or missing("per_class_iou in metrics.json", "05_evaluate makes it, by masks"),
+        "Ablation": _ablation(run / "ablation.csv", record) or missing("ablation.csv", "04_ablations makes it, by masks"),
+        "Pictures": "".join(_figures(run / "figures")) or missing("figures/*.png", "each notebook saves its own"),
+        "Growth of the maps": "".join(_growth(run / "panels")) or missing("panels/*.png", "02_train draws one per epoch"),
+        "Stages": _stages(record.get("stages")) or missing("run.json", "each notebook writes its part"),
+        "Settings and provenance": "".join(_settings(record)) or missing("run.json", "each notebook writes its part"),
+        "Notebooks": _notebooks(run / "notebooks") or missing("notebooks/*.ipynb", "run_all.py keeps the executed copies"),
     }
     title = escape(f"Run {run.resolve().name}")
     links = "".join(f'<a href="#{name.split()[0]}">{name}</a>' for name in sections)
@@ -70,12 +54,12 @@ def _result(metrics: dict) -> str:
         return ""
     kinds = {"predicted tags": "mean_iou{}", "true tags (upper bound)": "mean_iou{}_true_tags"}
     keys = {kind: [key.format(""), key.format("_crf")] for kind, key in kinds.items()}
-    rows = [[kind, *(_percent(metrics.get(key)) for key in row)] for kind, row in keys.items() if metrics.keys() & {*row}]
+    rows = [[kind, *(percent(metrics.get(key)) for key in row)] for kind, row in keys.items() if metrics.keys() & {*row}]
     told = sum(keys.values(), [])
     others = {key: value for key, value in metrics.items() if key not in told and not isinstance(value, dict | list)}
-    words = " · ".join(f"{escape(_name(key))} <b>{escape(_text(value))}</b>" for key, value in others.items())
+    words = " · ".join(f"{escape(spoken(key))} <b>{escape(as_text(value))}</b>" for key, value in others.items())
     heads = ["mIoU, %", "network", "+ dense CRF"]
-    return _table(heads, rows, "result") + f'<p class="soft">{words}</p>' + _other_recipe(metrics, heads)
+    return table(heads, rows, "result") + f'<p class="soft">{words}</p>' + _other_recipe(metrics, heads)
 
 
 def _other_recipe(metrics: dict, heads: list[str]) -> str:
@@ -84,14 +68,14 @@ def _other_recipe(metrics: dict, heads: list[str]) -> str:
     mean = {(v["recipe"], v["tags"], v["crf"]): v["mean_iou"] for v in found}
     keys = dict.fromkeys((v["recipe"], v["tags"]) for v in found)
     rows = [[f"recipe {r}, {tags} tags", mean.get((r, tags, False)), mean.get((r, tags, True))] for r, tags in keys]
-    return f"<details><summary>the other recipe</summary>{_table(heads, rows, '')}</details>" if rows else ""
+    return f"<details><summary>the other recipe</summary>{table(heads, rows, '')}</details>" if rows else ""
 
 
 def _classes(metrics: dict) -> str:
     names = metrics.get("per_class_iou", {}).keys()
     columns = {key: value for key, value in metrics.items() if isinstance(value, dict) and value.keys() == names}
     rows = [[name, *(column[name] for column in columns.values())] for name in names]
-    return _table(["%", *(_name(key).removeprefix("per class ") for key in columns)], rows, "") if rows else ""
+    return table(["%", *(spoken(key).removeprefix("per class ") for key in columns)], rows, "") if rows else ""
 
 
 def _ablation(path: Path, record: dict) -> str:
@@ -99,23 +83,37 @@ def _ablation(path: Path, record: dict) -> str:
     heads, *rows = list(csv.reader(text.splitlines())) or [[]]
     if not rows:
         return ""
-    table = _table([_name(head) for head in heads], [[_rounded(cell) for cell in row] for row in rows], "")
     words = f"<p>{escape(record.get('stages', {}).get('04_ablations', {}).get('conclusion', ''))}</p>"
-    return words + (table if len(rows) <= 12 else f"<details><summary>all {len(rows)} rows</summary>{table}</details>")
+    means, each = _over_seeds(heads, rows), table([*map(spoken, heads)], [[*map(rounded, row)] for row in rows], "")
+    folded = means or len(rows) > 12
+    return words + means + (f"<details><summary>all {len(rows)} rows</summary>{each}</details>" if folded else each)
+
+
+def _over_seeds(heads: list[str], rows: list[list[str]]) -> str:
+    """The means of an ablation's shares with their deviations; nothing where no variant was trained twice."""
+    cells = pd.DataFrame([dict(zip(heads, row)) for row in rows])
+    if not {"variant", "seed"} <= {*cells} or cells.groupby("variant").seed.nunique().max() < 2:
+        return ""
+    shares = cells[["variant"]].join(cells.filter(regex=SHARES).apply(pd.to_numeric, errors="coerce"))
+    means = spread(shares, sorted(shares.columns[1:], key=lambda name: "1stage" in name)).replace("nan", "–")
+    seeds = cells.groupby("variant").seed.nunique()
+    lines = [[name, str(seeds[name]), *row] for name, row in zip(means.index, means.to_numpy())]
+    words = '<p class="soft">In per cent: mean ± standard deviation over the seeds.</p>'
+    return words + table(["variant", "seeds", *map(spoken, means)], lines, "means")
 
 
 def _figures(folder: Path) -> Iterable[str]:
-    captions = _json(folder / "captions.json")
+    captions = read_json(folder / "captions.json")
     told = {file: captions.get(file.name, {}) for file in folder.glob("*.png")}
     for file, entry in sorted(told.items(), key=lambda item: (item[1].get("order", len(told)), item[0].name)):
-        yield _picture(file, entry.get("title", _name(file.stem)), entry.get("caption", ""))
+        yield picture(file, entry.get("title", spoken(file.stem)), entry.get("caption", ""))
 
 
 def _growth(folder: Path) -> Iterable[str]:
     epochs = {file: [int(part) for part in re.findall(r"\d+", file.stem)] for file in folder.glob("*.png")}
     files = sorted(epochs, key=lambda file: (epochs[file], file.name))
     for file in (files[index] for index in sorted({0, len(files) // 2, len(files) - 1} if files else ())):
-        yield _picture(file, f"Epoch {epochs[file][0]}" if epochs[file] else file.stem, "")
+        yield picture(file, f"Epoch {epochs[file][0]}" if epochs[file] else file.stem, "")
 
 
 def _stages(stages: dict | None) -> str:
@@ -124,77 +122,18 @@ def _stages(stages: dict | None) -> str:
         memory, seconds = stage.get("peak_memory_mb"), stage.get("seconds")
         time = "–" if seconds is None else str(timedelta(seconds=round(seconds)))
         done = "yes" if stage.get("finished") else "no"
-        rows.append([name, _text(stage.get("started")), done, time, "–" if memory is None else f"{memory:,.0f} MB"])
-    return _table(["stage", "started", "finished", "time (h:m:s)", "peak memory"], rows, "") if rows else ""
+        rows.append([name, as_text(stage.get("started")), done, time, "–" if memory is None else f"{memory:,.0f} MB"])
+    return table(["stage", "started", "finished", "time (h:m:s)", "peak memory"], rows, "") if rows else ""
 
 
 def _settings(record: dict) -> Iterable[str]:
     parts = record.get("stages", {}) | {key: {key: value} for key, value in record.items() if key != "stages"}
     for name, part in parts.items():
-        rows = [[key.removeprefix("settings."), _text(value)] for key, value in flat(part).items()]
-        yield f"<details><summary>{escape(name)}</summary>{_table([], rows, 'settings')}</details>"
+        rows = [[key.removeprefix("settings."), as_text(value)] for key, value in flat(part).items()]
+        yield f"<details><summary>{escape(name)}</summary>{table([], rows, 'settings')}</details>"
 
 
 def _notebooks(folder: Path) -> str:
     names = [file.name for file in sorted(folder.glob("*.ipynb"))]
     found = "".join(f'<li><a href="notebooks/{quote(name)}">{escape(name)}</a></li>' for name in names)
     return f'<p class="soft">As executed, in the folder beside this page:</p><ul>{found}</ul>' if found else ""
-
-
-def _table(heads: list[str], rows: list[list], kind: str) -> str:
-    """An HTML table: text cells as they are, numbers in [0, 1] as percent with a bar, None as a dash."""
-
-    def cell(value: object) -> str:
-        if isinstance(value, str):
-            return f"<td>{escape(value)}</td>"
-        part = "0" if value is None else f"{100 * value:.1f}%"
-        return f'<td class="share" style="--part:{part}">{_percent(value)}</td>'
-
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    lines = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    return f'<div class="wide"><table class="{kind}"><tr>{head}</tr>{lines}</table></div>'
-
-
-def _picture(file: Path, title: str, caption: str) -> str:
-    data = file.read_bytes()
-    words = f"<figcaption><b>{escape(title)}</b> {escape(caption)}</figcaption>"
-    try:
-        kind, data = light(data) if data.startswith(b"\x89PNG") else ("", data)
-    except OSError:  # truncated
-        kind = ""
-    if not kind:
-        return f'<figure>{words}</figure><p class="missing">{escape(file.name)} is damaged: it is no whole PNG file.</p>'
-    image = f'<img alt="{escape(title)}" src="data:{kind};base64,{base64.b64encode(data).decode()}">'
-    return f"<figure>{words}{image}</figure>"
-
-
-def _missing(what: str, who: str) -> str:
-    return f'<p class="missing">Not here yet: {escape(what)} is missing or unreadable ({escape(who)}).</p>'
-
-
-def _json(path: Path) -> dict:
-    """The object in a JSON file; empty when the file is missing or damaged, which the page then says."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _name(key: str) -> str:
-    words = {"mean_iou": "mIoU", "mean_ap": "image-level mAP", "iou": "IoU", "crf": "CRF", "_": " "}
-    return re.sub("|".join(words), lambda found: words[found[0]], key)
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{100 * value:.1f}"
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(_text, value))
-    return "–" if value in (None, "") else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _rounded(cell: str) -> str:
-    return f"{float(cell):.{3 if float(cell) < 10 else 0}f}" if re.fullmatch(r"-?\d+\.\d+(e-?\d+)?", cell) else cell

@@ -18,7 +18,7 @@ from typing import Self
 
 from wsfcn_lib.differences import compare, explain, flat, plain
 from wsfcn_lib.provenance import ROOT, code_hash, code_state, files_of, peak_memory_mb, provenance  # noqa: F401 — so are these
-from wsfcn_lib.storage import atomic_write, writing
+from wsfcn_lib.storage import atomic_write, make_folder, writing
 
 RUNS = ROOT / "data" / "runs"
 _locks = {}  # folder -> open lock file; one per process, because closing any handle of a file drops its POSIX lock
@@ -90,8 +90,7 @@ class RunFolder:
         `usual`. Opening twice in one process is harmless; the first takes an old `stop` file away.
         """
         run = cls((ROOT / path).resolve())
-        with writing(run.path):
-            run.path.mkdir(parents=True, exist_ok=True)
+        make_folder(run.path)
         fresh = run._lock()
         try:
             run._enter(stage, plain(settings), device, free, fresh, usual)

@@ -1,5 +1,6 @@
 """Writing files so that whatever happens, what was there before stays whole; and errors of the disk that say what to do."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -14,12 +15,23 @@ def writing(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         advice = "make room on its disk, or get the right to write there, and start again; what was written before is whole"
-        raise OSError(error.errno, f"{error.strerror or error}: {advice}", str(path)) from error
+        raise OSError(error.errno or errno.EIO, f"{error.strerror or error}: {advice}", str(path)) from error
+
+
+def make_folder(path: Path | str) -> Path:
+    """The folder, made with those above it where it is not there; an error of the disk says what to do."""
+    with writing(path):
+        Path(path).mkdir(parents=True, exist_ok=True)
+    return Path(path)
 
 
 def atomic_write(path: Path | str, data: str | bytes) -> None:
-    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part."""
+    """Write a file so that a reader, or a crash at any moment, sees the old content or the new, never a part.
+
+    Its folder is made where it is not there.
+    """
     path = Path(path)
+    make_folder(path.parent)
     short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]  # a name may be as long as names can be
     beside = path.with_name(f".{path.name[:40]}.{short}.{os.getpid()}")
     with writing(path):

@@ -17,6 +17,7 @@ from accelerate import Accelerator, PartialState
 from torch.utils.data import DataLoader
 
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.transforms import TrainSet, epoch_batches
 from wsfcn_lib.job import STAGE, Job, TrainingError
 from wsfcn_lib.objective import autocast, losses
@@ -40,6 +41,17 @@ def step_loader(data: TrainSet, config: TrainConfig, accelerator: Accelerator, s
     remaining, pin = batches[start % epoch_steps :], accelerator.device.type == "cuda"
     # an own generator: the loader's seed must not come out of the stream that dropout and gate draw from
     return DataLoader(data, batch_sampler=remaining, num_workers=config.workers, pin_memory=pin, generator=torch.Generator())
+
+
+def next_batch(batches: Iterator) -> list[torch.Tensor]:
+    """The next batch; DataError where a picture has gone bad since preparation, in a line, wherever it was read."""
+    try:
+        return next(batches)
+    except DataError as error:
+        told = str(error)
+        if told.startswith("Caught "):  # by a worker, whose traceback the loader puts before the message
+            told = told.rpartition("DataError: ")[2].strip()
+        raise DataError(f"{told}; then give the same command again, it goes on") from None
 
 
 def train_step(model, optimiser, images, tags, config: TrainConfig, factor: float, with_masks: bool, backward) -> list[float]:
@@ -82,7 +94,7 @@ def train(config: TrainConfig, run: Path | str) -> Iterator[dict]:
         if within == 0 and epoch % config.validate_every == 0:
             yield job.judge(epoch)
         began = time.perf_counter()
-        images, tags, indices = next(batches)
+        images, tags, indices = next_batch(batches)
         waited = time.perf_counter() - began
         images = images.to(job.device, memory_format=torch.channels_last, non_blocking=True)
         factor, with_masks = lr_factor(progress.step, steps, config.lr_schedule), epoch >= config.warmup_epochs

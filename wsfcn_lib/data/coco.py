@@ -22,6 +22,7 @@ from tqdm.utils import CallbackIOWrapper
 from ..classes import voc_colour, voc_palette
 from ..downloads import fetch
 from ..runs import atomic_write, require_space
+from ..storage import make_folder
 from .files import MOST_PIXELS, DataError, encode, progress
 from .manifest import ClassInfo, Sample
 from .source import Found
@@ -118,7 +119,7 @@ def read_instances(path: Path) -> Instances:
 
 def paint_all(listed: Instances, wanted: list[tuple], home: Path, folder: Path) -> list[Sample]:
     """Samples of the `wanted` images, whose masks `folder` gets unless it has them; DataError if it was painted otherwise."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     record, wish = folder / "painted_from.txt", f"{listed.checksum} {RULE}\n"
     if record.is_file() and record.read_text() != wish:
         text = f"{folder} holds masks painted from another annotation file than {listed.path}, or by another rule"
@@ -183,7 +184,6 @@ def unpack(path: Path, folder: Path, pattern: str) -> None:
                 if target.exists() and target.stat().st_size != member.file_size:
                     raise DataError(f"{target} is not the file in {path.name}, which has {member.file_size} bytes; move it away")
                 if not target.exists():
-                    target.parent.mkdir(parents=True, exist_ok=True)
                     atomic_write(target, archive.read(member))
     except BadZipFile as error:
         raise DataError(f"{path} is no whole zip file ({error}); delete it and call again") from error

@@ -106,7 +106,6 @@ def save_mask(path: Path, labels: np.ndarray, manifest: "Manifest") -> None:
     palette[ids] = manifest.palette[: manifest.num_classes]
     picture = Image.fromarray(ids[labels])
     picture.putpalette(palette.tobytes())
-    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, encode(picture, "PNG"))
 
 

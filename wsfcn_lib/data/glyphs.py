@@ -17,6 +17,7 @@ from pydantic import Field
 from ..classes import voc_palette
 from ..config import Settings
 from ..runs import atomic_write
+from ..storage import make_folder, writing
 from .files import DataError, encode
 
 SYMBOLS = {"aeroplane": "✈", "telephone": "☎", "umbrella": "☂", "knight": "♞", "heart": "♥", "star": "★"}
@@ -154,8 +155,9 @@ def scene(settings: GlyphSettings, split: str, index: int) -> tuple[np.ndarray, 
 def write_whole(image: Image.Image, path: Path, **options) -> None:
     """Save so that `path` either is whole or is not there: an interrupted run leaves no broken picture."""
     partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_bytes(encode(image, {".jpg": "JPEG", ".png": "PNG"}[path.suffix], **options))
-    partial.replace(path)
+    with writing(path):
+        partial.write_bytes(encode(image, {".jpg": "JPEG", ".png": "PNG"}[path.suffix], **options))
+        partial.replace(path)
 
 
 def make_glyphs(root: Path, settings: GlyphSettings | None = None) -> int:
@@ -171,7 +173,7 @@ def make_glyphs(root: Path, settings: GlyphSettings | None = None) -> int:
         raise DataError(f"{record}: made from other settings ({'; '.join(unequal)}); delete {root} or name another folder")
     images, masks, lists = base / "JPEGImages", base / "SegmentationClass", base / "ImageSets" / "Segmentation"
     for folder in (images, masks, lists):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     atomic_write(record, json.dumps(wanted, indent=1))
     palette, made, present = voc_palette(), 0, {path.name for folder in (images, masks) for path in folder.iterdir()}
     for split in SPLITS:

@@ -37,7 +37,6 @@ def write_lists(folder: Path, lists: dict[str, str], names: Iterable[str]) -> No
     # old and new: when the writing is interrupted half way, it can be begun again
     names = sorted({*there, *new}.difference(theirs))
     both = {name: sorted({part[name] for part in (there, new) if name in part}) for name in names}
-    folder.mkdir(parents=True, exist_ok=True)
     atomic_write(record, json.dumps(both, indent=1) + "\n")
     for name in there.keys() - lists:
         (folder / name).unlink()

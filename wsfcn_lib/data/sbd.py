@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..classes import VOC_CLASSES, voc_palette
 from ..runs import atomic_write, require_space
+from ..storage import make_folder, writing
 from .files import IGNORE, DataError, encode, progress, read_text
 from .voc import AUGMENTED, voc_base, voc_names
 
@@ -69,7 +70,7 @@ def convert_sbd(sbd: Path | str, voc: Path | str, out: Path | str, processes: in
 
     sbd, voc, out = sbd_base(sbd), voc_base(voc), Path(out)
     names, own = trainaug_names(voc, sbd), set(voc_names(voc, "train"))
-    (out / AUGMENTED).mkdir(parents=True, exist_ok=True)
+    make_folder(out / AUGMENTED)
     sources = [voc / "SegmentationClass" / f"{n}.png" if n in own else sbd / "cls" / f"{n}.mat" for n in names]
     jobs = [(source, target) for source in sources if not (target := out / AUGMENTED / f"{source.stem}.png").is_file()]
     done = Parallel(processes if jobs else 1, return_as="generator")(delayed(_convert)(*job) for job in jobs)
@@ -111,7 +112,7 @@ def _unpack(raw: Path, inner: str, url: str, filename: str, md5: str, sizes: tup
         raise DataError(f"{target} is there, but not whole; complete it, or move it away to have it made from {filename}")
     require_space(raw.resolve(), sizes[1] + sizes[0] * (not archive.is_file()))
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    make_folder(part)
     try:
         if not archive.is_file():
             try:
@@ -122,11 +123,11 @@ def _unpack(raw: Path, inner: str, url: str, filename: str, md5: str, sizes: tup
             os.replace(part / filename, archive)
         elif not check_integrity(archive, md5):
             raise DataError(f"{archive} is damaged or another file: its md5 must be {md5}; remove it, or get it again from {url}")
-        with tarfile.open(archive) as tar:
+        with writing(target), tarfile.open(archive) as tar:
             tar.extraction_filter = getattr(tarfile, "data_filter", None)  # early 3.11 has none
             for member in progress(tar, f"unpack {filename}", unit=" files"):
                 tar.extract(member, part)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         (part / inner).rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..classes import voc_palette
 from ..runs import atomic_write
+from ..storage import make_folder
 from .files import DataError, encode, open_image, open_mask, progress, read_text
 from .manifest import ClassInfo, Sample
 from .source import MASKLESS, Found
@@ -76,7 +77,7 @@ def copy_pictures(found: Found, folder: Path, max_side: int, foreign: Sequence[i
     for target in (folder / "images", folder / "masks"):
         if target.resolve() in taken:
             raise DataError(f"{target} is where copies go, and the source's own pictures lie there: name another folder")
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
     bar = progress(None, "copy", len(jobs))
 
     def copied(job: tuple[str, Sample]) -> tuple[Path | None, Path | None, str]:
