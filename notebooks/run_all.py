@@ -1,9 +1,9 @@
 """Run the notebooks in order, through papermill, into data/runs/<name>/.
 
 A stage that is finished is skipped while its settings, its code and the files it read or made are what they were; so an
-interrupted command goes on when it is given again. Where data or a finished training were made with other settings, lists or
-training code, the whole run is renamed to <name>-before and begins anew. Exit code: 0 all went well, 1 a notebook failed, 2 wrong
-usage, 130 interrupted.
+interrupted command goes on when it is given again. Where data or a training were made with other settings or lists, or a
+finished training with other code, the whole run is renamed to <name>-before and begins anew. Exit code: 0 all went well, 1 a
+notebook failed, 2 wrong usage, 130 interrupted.
 """
 
 import argparse

@@ -1,18 +1,18 @@
 """What the stages of a run are, which settings each takes, and whether its result still stands. Used by run_all.py."""
 
-import ast
 import functools
 import hashlib
 from pathlib import Path
 
 import yaml
+from training_code import training_code
 
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.job import FREE
 from wsfcn_lib.notebook import NOTEBOOKS, ParameterError, check_values, declared
-from wsfcn_lib.runs import ROOT, RunError, code_hash, compare, read_run
+from wsfcn_lib.runs import ROOT, RunError, code_hash, compare, plain, read_run
 
 STAGES = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
 PREPARATION, TRAINING = "01_prepare_data", "02_train"
@@ -56,40 +56,6 @@ def plan(given: dict, run: Path) -> dict[str, dict]:
 def _checksum(path: Path, size: int, changed: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def training_files(library: Path = ROOT / "wsfcn_lib") -> list[Path]:
-    """The library's files that wsfcn_lib.train imports, and those they import; not what only draws."""
-    found, waiting = set(), ["wsfcn_lib.train"]
-    while waiting:
-        name = waiting.pop()
-        base = library.parent.joinpath(*name.split("."))
-        file = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
-        if base == library or file in found or not file.is_file() or file.stem in ("panels", "plots"):
-            continue
-        found.add(file)
-        package = (name if base.is_dir() else name.rpartition(".")[0]).split(".")
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                above = package[: len(package) - node.level + 1] if node.level else []
-                start = ".".join([*above, *([node.module] if node.module else [])])
-                waiting += [start, *(f"{start}.{alias.name}" for alias in node.names)]
-    return sorted(found)
-
-
-@functools.cache
-def training_code() -> str:
-    """16 hex digits over the code a training depends on, without comments: a changed explorer makes no training again."""
-    digest = hashlib.sha256()
-    for path in training_files():
-        tree = ast.parse(path.read_text("utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
-                node.body[0] = ast.Pass()
-        digest.update(f"{path.relative_to(ROOT).as_posix()}\0{ast.unparse(tree)}".encode())
-    return digest.hexdigest()[:16]
 
 
 def evidence(stage: str, values: dict[str, dict]) -> dict:
@@ -154,10 +120,13 @@ def pointless(stage: str, values: dict[str, dict]) -> str:
 def binding(stage: str, values: dict[str, dict]) -> list[str]:
     """Those changes that a run cannot take up: settings that make other data or another training, lists, training code.
 
-    A list that is not there binds nobody: notebook 01 may write it again as it was.
+    A list that is not there binds nobody: notebook 01 may write it again as it was. A training that was interrupted goes on with
+    other code, which its record then shows.
     """
     data, free = ROOT / values[TRAINING]["data"], {PREPARATION: HARMLESS, TRAINING: FREE}
-    found = []
+    known, found = stage_record(ROOT / values[stage]["run"], stage), []
+    if stage == TRAINING and known and not known.get("finished"):
+        return _other_beginning(known, values)
     for key in changes(stage, values) or () if stage in free else ():
         kind, _, name = key.partition(".")
         listed = stage == TRAINING and (key == "training code" or key in LISTS and (data / name).is_file())
@@ -166,11 +135,31 @@ def binding(stage: str, values: dict[str, dict]) -> list[str]:
     return found
 
 
-def check_training(values: dict[str, dict]) -> None:
-    """RunError where the settings make no training: before a finished run is put aside for them."""
-    given = values[TRAINING]
+def _other_beginning(known: dict, values: dict[str, dict]) -> list[str]:
+    """What an interrupted training began with that is other now, settings or lists; one without files yet binds nobody."""
+    if not any((ROOT / values[TRAINING]["run"] / "checkpoints").glob("*")):
+        return []
     try:
-        TrainConfig(**{name: value for name, value in given.items() if name in TrainConfig.model_fields} | given["more"])
+        now, lists = plain(training(values).model_dump()), Manifest.load(ROOT / values[TRAINING]["data"]).checksums()
+    except ValueError:  # of settings that make no training, or data that are not there: notebook 02 tells
+        return []
+    changed = [key for key, *_ in compare(plain(TrainConfig().model_dump()) | known["settings"], now)]
+    names = [name.removeprefix("files.") for name in LISTS]
+    began = known.get("data", {})
+    other = [name for name in names if name in lists and name in began and lists[name] != began[name]]
+    return [key for key in changed if key.partition(".")[0] not in FREE] + other
+
+
+def training(values: dict[str, dict]) -> TrainConfig:
+    """The settings of the training, as notebook 02 puts them together; ValueError where they make none."""
+    given = values[TRAINING]
+    return TrainConfig(**{name: value for name, value in given.items() if name in TrainConfig.model_fields} | given["more"])
+
+
+def check_training(values: dict[str, dict]) -> None:
+    """RunError where the settings make no training: before a run is put aside for them."""
+    try:
+        training(values)
     except ValueError as error:
         raise RunError(f"these settings make no training, so the run stays as it is: {error}") from None
 

@@ -16,10 +16,12 @@ import numpy as np
 import pytest
 import run_all
 import stages
+import training_code
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
 from wsfcn_lib.data.glyphs import GlyphSettings
+from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.prepare import SourceSettings, prepare
 from wsfcn_lib.runs import ROOT, RUNS, RunFolder, code_hash, read_run
 
@@ -186,6 +188,46 @@ def test_what_changes_no_result_puts_nothing_aside(made, monkeypatch, changes):
     assert not run.with_name("run-before").exists()
 
 
+@pytest.fixture
+def interrupted(made):
+    """A run whose training was begun by its settings, left a file, and did not end."""
+    run, plan = made
+    config, sums = stages.training(plan).model_dump(), Manifest.load(plan["02_train"]["data"]).checksums()
+    record = read_run(run)
+    del record["stages"]["02_train"]
+    (run / "run.json").write_text(json.dumps(record))
+    with RunFolder.open(run, config, "02_train") as folder:
+        folder.record("02_train", data=sums)
+    return run, plan
+
+
+@pytest.mark.parametrize(
+    "changes, why", [({"lr": 0.5}, "lr"), ({"more": {"size_offset": 0.1}}, "size_offset"), ({}, "train.csv")]
+)
+def test_an_interrupted_training_of_other_settings_or_lists_is_put_aside(interrupted, monkeypatch, capsys, changes, why):
+    run, plan = interrupted
+    if not changes:
+        with open(plan["02_train"]["data"] + "/train.csv", "a") as file:
+            file.write("\n")
+    other = plan | {"02_train": plan["02_train"] | changes}
+    assert complete(run, other, monkeypatch, "02") == ["02_train"]
+    assert f"was made with other {why}; it is kept as" in capsys.readouterr().out
+    assert (run.with_name("run-before") / "checkpoints" / "last.safetensors").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("what", ["nothing", "code", "workers", "no file yet", "lost lists", "no training"])
+def test_an_interrupted_training_goes_on(interrupted, monkeypatch, what):
+    run, plan = interrupted
+    changes = {"workers": {"workers": 0}, "no file yet": {"lr": 0.5}, "no training": {"more": {"epohcs": 3}}}.get(what, {})
+    if what == "code":
+        monkeypatch.setattr(stages, "training_code", lambda: "new")
+    elif what == "no file yet":
+        (run / "checkpoints" / "last.safetensors").unlink()
+    elif what == "lost lists":
+        (run.parent / "data" / "val.csv").unlink()
+    assert stages.binding("02_train", plan | {"02_train": plan["02_train"] | changes}) == []
+
+
 def test_lost_lists_put_nothing_aside(made, monkeypatch):
     """An unmounted disk, or a deleted data set that notebook 01 writes again."""
     run, plan = made
@@ -273,7 +315,7 @@ LOADED = "import sys, wsfcn_lib.train; print(*(m.__file__ for n, m in sys.module
 
 def test_training_code_is_what_a_training_loads_but_for_drawing():
     """As Python finds it: importing wsfcn_lib itself brings segment and what it needs, which train.py does not name."""
-    found = {str(path) for path in stages.training_files()}
+    found = {str(path) for path in training_code.training_files()}
     assert str(ROOT / "wsfcn_lib/data/files.py") in found, "which a sibling imports by `from .files`"
     drawn = {str(ROOT / "wsfcn_lib" / name) for name in ("panels.py", "plots.py")}
     loaded = subprocess.run([sys.executable, "-c", LOADED], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
@@ -286,13 +328,13 @@ def test_training_code_changes_with_its_files_alone(tmp_path, monkeypatch):
     files = [tmp_path / "a.py", tmp_path / "b.py"]
     for path in files:
         path.write_text("1")
-    monkeypatch.setattr(stages, "ROOT", tmp_path)
-    monkeypatch.setattr(stages, "training_files", lambda: files[:1])
-    first = stages.training_code.__wrapped__()
+    monkeypatch.setattr(training_code, "ROOT", tmp_path)
+    monkeypatch.setattr(training_code, "training_files", lambda: files[:1])
+    first = training_code.training_code.__wrapped__()
     files[1].write_text("2")
-    assert stages.training_code.__wrapped__() == first
+    assert training_code.training_code.__wrapped__() == first
     files[0].write_text("2")
-    assert stages.training_code.__wrapped__() != first
+    assert training_code.training_code.__wrapped__() != first
 
 
 @pytest.mark.parametrize("place", [".", "ablation/fca-sf2-s0"])
