@@ -1,6 +1,7 @@
 """SIGKILL inside each notebook of a real pass: given again, the command goes on and ends with the same results."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -76,22 +77,25 @@ def test_killed_inside_every_notebook_a_pass_ends_with_the_same_results(start, w
 
 
 def test_a_notebook_that_outlives_its_command_does_no_harm(start, whole):
-    """Only the command is killed: the notebook it began may go on, and the next command is refused until it ends."""
+    """Only the command is killed: the notebook it began holds the run, and the next command is refused until it ends."""
     home, process = start("orphaned", "--only", "01", "02")
     run = home / "run"
     until(process, lambda: (run / "run.json").exists() and at_work(run, "02_train"), 300)
+    kernel = int((run / ".lock").read_text())
+    os.kill(kernel, signal.SIGSTOP)  # else the smallest training ends before the next command has a kernel
     process.send_signal(signal.SIGKILL)
     process.wait()
-    refused = 0
+    assert not stages.stage_record(run, "02_train").get("finished")
+    code, _, err = ended(start("orphaned", "--only", "01", "02")[1])
+    assert code == 1 and f"is in use by process {kernel}" in err and "wait for it" in err, err
+    os.kill(kernel, signal.SIGCONT)
     for _ in range(100):
         code, _, err = ended(start("orphaned", "--only", "01", "02")[1])
         if code == 0:
             break
-        assert "is in use by process" in err and "wait for it" in err, err
-        refused += 1
+        assert f"is in use by process {kernel}" in err, err
         time.sleep(1)
     assert code == 0
     assert log_of(run) == log_of(whole)
     weights = [read_run(path)["stages"]["02_train"]["files"] for path in (run, whole)]
     assert weights[0] == weights[1] and weights[0]
-    print(f"refused {refused} times while the first notebook was at work")
