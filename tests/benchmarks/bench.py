@@ -4,13 +4,12 @@
     .venv/bin/python tests/benchmarks/bench.py --only pamr fca        # prints these, writes nothing
 
 Nothing else should run meanwhile. Each stage: the same inputs and the same process for both; the best of several calls, of
-inference and the training step the only or the second one. `loading` and `import` have no direct formulation.
+inference and the training step the only or the second one. Rates, `loading` and `import` have no direct formulation.
 """
 
 import argparse
 import json
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,12 +23,14 @@ from torch.nn.functional import interpolate
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
+from around import loading, starting  # noqa: E402
 from measure import compare, largest, share, timed  # noqa: E402
+from throughput import inference, pamr_floor, training  # noqa: E402
 
 import oracles  # noqa: E402
 from wsfcn_lib import NetConfig, TrainConfig  # noqa: E402
 from wsfcn_lib.crf import BILATERAL_SXY, crf, crf_many  # noqa: E402
-from wsfcn_lib.data.transforms import TrainSet, normalise  # noqa: E402
+from wsfcn_lib.data.transforms import normalise  # noqa: E402
 from wsfcn_lib.metrics import ConfusionMatrix  # noqa: E402
 from wsfcn_lib.modules import FCA  # noqa: E402
 from wsfcn_lib.network import build_network  # noqa: E402
@@ -181,49 +182,6 @@ def bench_train_step(device, batch=2):
     return compare("train_step", lambda: kept("fast", fast), lambda: kept("direct", direct), difference, device, (3, 2))
 
 
-def bench_loading(device):
-    """Images a second that one loader process decodes, augments and normalises at the paper's crop."""
-    home = ROOT / "data" / "results" / "bench"
-    home.mkdir(parents=True, exist_ok=True)
-    path = home / ".picture.jpg"
-    Image.fromarray(picture(375, 500)).save(path, quality=90)
-    data = TrainSet(_OnePicture(path), "train", 321, SEED)
-    seconds, _ = timed(lambda: [data[0, index] for index in range(32)], 3)
-    path.unlink()
-    print(f"{'loading':16} {32 / seconds:8.1f} images/s in one process, 500x375 to a crop of 321", flush=True)
-    return {"stage": "loading", "images_per_second": round(32 / seconds, 1), "device": "cpu"}
-
-
-class _OnePicture:
-    """A manifest of 32 times one picture."""
-
-    def __init__(self, path):
-        self.sample = type("Sample", (), {"image": path, "tags": (True, False)})
-
-    def samples(self, split):
-        return [self.sample] * 32
-
-
-def bench_import(device):
-    """Seconds that the library adds to importing torch, each in a fresh process; the best of three."""
-
-    def seconds(code):
-        code = f"import time; b = time.perf_counter(); {code}; print(time.perf_counter() - b)"
-        runs = [
-            subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True) for _ in range(3)
-        ]
-        return min(float(run.stdout) for run in runs)
-
-    torch_alone = seconds("import torch")
-    more = {
-        "package": seconds("import torch, wsfcn_lib") - torch_alone,
-        "network": seconds("import torch, wsfcn_lib; wsfcn_lib.WSFCN") - torch_alone,
-        "segment": seconds("import torch, wsfcn_lib; wsfcn_lib.segment") - torch_alone,
-    }
-    print(f"{'import':16} torch {torch_alone:.2f} s; on top " + ", ".join(f"{k} {v:.2f} s" for k, v in more.items()), flush=True)
-    return {"stage": "import", "torch": round(torch_alone, 3), "device": "cpu"} | {k: round(v, 3) for k, v in more.items()}
-
-
 STAGES = {
     "pamr": bench_pamr,
     "confusion": bench_confusion,
@@ -232,8 +190,11 @@ STAGES = {
     "inference": bench_inference,
     "inference_bf16": lambda device: bench_inference(device, bf16=True),
     "train_step": bench_train_step,
-    "loading": bench_loading,
-    "import": bench_import,
+    "training": training,
+    "inference_rate": inference,
+    "pamr_floor": pamr_floor,
+    "loading": loading,
+    "import": starting,
 }
 
 
@@ -248,6 +209,10 @@ def main():
     for name in options.only or STAGES:
         torch.manual_seed(SEED)
         rows.append(STAGES[name](device))
+    rates = {row["stage"]: row for row in rows}
+    if {"training", "loading"} <= rates.keys():  # how many times what training consumes one loader process delivers
+        rates["loading"]["ratio"] = round(rates["loading"]["images_per_second"] / rates["training"]["images_per_second"], 2)
+        print(f"one loader process delivers {rates['loading']['ratio']:.1f} times what training consumes")
     if not options.only:
         home = ROOT / "data" / "results" / "bench"
         home.mkdir(parents=True, exist_ok=True)
