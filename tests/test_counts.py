@@ -8,6 +8,7 @@ import pytest
 from test_evaluate import CLASSES, QUICK, Painter, folder_of, mean, slow_iou
 from wsfcn_lib.counts import FILE, NEAR, Counter, Counts, mean_iou, near_borders, pieces, tally
 from wsfcn_lib.data.manifest import read_mask
+from wsfcn_lib.effects import redrawn
 from wsfcn_lib.evaluate import Variant, evaluate, look
 from wsfcn_lib.metrics import ConfusionMatrix
 
@@ -82,6 +83,30 @@ def test_an_evaluation_is_counted_image_by_image(counted):
             truth = read_mask(sample.mask, manifest)
             pairs.append((look(net, sample, QUICK)[0].labels[variant], np.where(slow_band(truth, NEAR), truth, 255)))
     assert counts.measures(variant)["border_iou"] == pytest.approx(mean(slow_iou(pairs)))
+
+
+def test_drawn_images_count_as_often_as_they_are_drawn(counted):
+    """Beside a plain repetition of images, objects and all, with the thirds of the whole set."""
+    counts = counted[2]
+    variant, times = Variant("1stage", False, "true"), redrawn(len(counts.images), 6, seed=3)
+    found, place = counts.drawn(variant, times), counts.variants.index(variant)
+    assert {key: value.shape for key, value in found.items()} == dict.fromkeys(counts.measures(variant), (6,))
+    size = counts.objects[:, 1] / counts.objects[:, 2]
+    first, second = np.quantile(size, [1 / 3, 2 / 3])
+    for draw, row in enumerate(times.astype(int)):
+        images = [image for image, count in enumerate(row) for _ in range(count)]
+        assert found["mean_iou"][draw] == pytest.approx(mean_iou(counts.whole[images, place].sum(0)))
+        assert found["border_iou"][draw] == pytest.approx(mean_iou(counts.border[images, place].sum(0)))
+        objects = [k for image in images for k in np.flatnonzero(counts.objects[:, 0] == image)]
+        shares = [counts.covered[k, place] / counts.objects[k, 1] for k in objects]
+        large = [share for k, share in zip(objects, shares) if size[k] > second]
+        assert found["recall_large"][draw] == pytest.approx(np.mean(large) if large else np.nan, nan_ok=True)
+        small = [share for k, share in zip(objects, shares) if size[k] <= first]
+        assert found["recall_small"][draw] == pytest.approx(np.mean(small) if small else np.nan, nan_ok=True)
+        assert found["object_incomplete"][draw] == pytest.approx(np.mean([share < 0.5 for share in shares]))
+        whole = [counts.whole[image, place, :2, 0] for image in images]
+        lost = [right < 0.9 * true for right, true in whole if true]
+        assert found["background_incomplete"][draw] == pytest.approx(np.mean(lost) if lost else np.nan, nan_ok=True)
 
 
 def painted(tmp_path, monkeypatch, truths, labels):

@@ -95,7 +95,7 @@ def test_every_import_is_declared():
     declared = {canonicalize_name(requirement.name) for requirement in DECLARED}
     homes = packages_distributions()
     files = [*(ROOT / "wsfcn_lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")]
-    files += [*(ROOT / "tests").glob("*.py"), *(ROOT / "tests" / "browser").glob("*.py"), *(ROOT / ".ci").glob("*.py")]
+    files += [path for home in ("tests", "tests/browser", "tests/benchmarks", ".ci") for path in (ROOT / home).glob("*.py")]
     own = {"wsfcn_lib", *(path.stem for path in files)}
     for path in files:
         for node in ast.walk(ast.parse(path.read_text())):

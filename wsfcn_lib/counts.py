@@ -131,15 +131,28 @@ class Counts:
         of whose background less than KEPT is found, the rest being taken for objects. The paper's introduction says that
         its ancestor's masks suffer from both, for lack of local contents and of global context; the cuts are ours.
         """
-        place = self.variants.index(variant)
-        shares, size = self.covered[:, place] / self.objects[:, 1], self.objects[:, 1] / self.objects[:, 2]
+        once = np.ones((1, len(self.images)))
+        return {key: float(value[0]) for key, value in self.drawn(variant, once).items()}
+
+    def drawn(self, variant: Variant, times: np.ndarray) -> dict[str, np.ndarray]:
+        """Each of `measures`, (T,), where image n counts times[t, n] times; (T, N), as `effects.redrawn` makes it.
+
+        What is small or large stays as in the whole set. nan in a draw that has nothing to measure.
+        """
+        place, (image, pixels, area) = self.variants.index(variant), self.objects.T
+        shares, size = self.covered[:, place] / pixels, pixels / area
         thirds = np.searchsorted(np.quantile(size, [1 / 3, 2 / 3]), size) if len(size) else size
         right, true = self.whole[:, place, 0, 0], self.whole[:, place, 1, 0]
-        out = {"mean_iou": mean_iou(self.whole[:, place].sum(0)), "border_iou": mean_iou(self.border[:, place].sum(0))}
-        out |= {f"recall_{name}": _mean(shares[thirds == third]) for third, name in enumerate(("small", "medium", "large"))}
-        incomplete = {"object_incomplete": shares < FOUND, "background_incomplete": (right < KEPT * true)[true > 0]}
-        return {key: float(value) for key, value in (out | {key: _mean(value) for key, value in incomplete.items()}).items()}
 
+        def iou(counts: np.ndarray) -> np.ndarray:
+            own = counts[:, place]
+            return mean_iou((times @ own.reshape(len(own), -1)).reshape(-1, *own.shape[1:]))
 
-def _mean(values: np.ndarray) -> float:
-    return values.mean() if len(values) else np.nan
+        def mean(values: np.ndarray, where: np.ndarray, images: np.ndarray) -> np.ndarray:
+            sums, numbers = (times @ np.bincount(images[where], w, times.shape[1]) for w in (values[where], None))
+            return np.divide(sums, numbers, out=np.full(len(times), np.nan), where=numbers > 0)
+
+        out = {"mean_iou": iou(self.whole), "border_iou": iou(self.border)}
+        out |= {f"recall_{name}": mean(shares, thirds == third, image) for third, name in enumerate(("small", "medium", "large"))}
+        out["object_incomplete"] = mean(shares < FOUND, np.full(len(shares), True), image)
+        return out | {"background_incomplete": mean(right < KEPT * true, true > 0, np.arange(len(true)))}

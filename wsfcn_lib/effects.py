@@ -21,6 +21,11 @@ PAIRS = {  # of corners that differ in one module, by the setting of the other
 }
 
 
+def redrawn(images: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """How often each image occurs, (draws, images), where as many are drawn anew with replacement."""
+    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), draws).astype(float)
+
+
 def resampled(counts: Mapping[tuple, np.ndarray], draws: int = DRAWS, seed: int = 0) -> dict[tuple, np.ndarray]:
     """{cell: mIoU (draws,)} where the images are drawn anew with replacement, from {cell: counts (N, 3, K)}.
 
@@ -31,7 +36,7 @@ def resampled(counts: Mapping[tuple, np.ndarray], draws: int = DRAWS, seed: int 
     if len(images) != 1:
         raise ValueError(f"cells were measured on {sorted(images)} images; measure them all on the same")
     size = images.pop()
-    times = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), draws).astype(float)  # (draws, N)
+    times = redrawn(size, draws, seed)
     return {cell: mean_iou((times @ each.reshape(size, -1)).reshape(draws, *each.shape[1:])) for cell, each in counts.items()}
 
 
@@ -64,7 +69,7 @@ def effects(table: pd.DataFrame, measure: str = "mean_iou", draws: Mapping | Non
     Args:
         table: context, fusion, seed and `measure` (0..1), one row a cell; ValueError when a corner is missing or double.
         measure: a column of it.
-        draws: {(context, fusion, seed): mIoU (draws,)} from `resampled`; only for mIoU.
+        draws: {(context, fusion, seed): measure (draws,)} from `resampled` or `Counts.drawn`.
 
     Returns:
         A row for each effect: change, points, sd, seeds; low, high: paired over the seeds (nan for one seed); images_low,
