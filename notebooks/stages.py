@@ -121,11 +121,11 @@ def binding(stage: str, values: dict[str, dict]) -> list[str]:
     """Those changes that a run cannot take up: settings that make other data or another training, lists, training code.
 
     A list that is not there binds nobody: notebook 01 may write it again as it was. A training that was interrupted goes on with
-    other code, which its record then shows.
+    other code, which its record then shows; of one that another launcher ended, the code is not compared either.
     """
     data, free = ROOT / values[TRAINING]["data"], {PREPARATION: HARMLESS, TRAINING: FREE}
     known, found = stage_record(ROOT / values[stage]["run"], stage), []
-    if stage == TRAINING and known and not known.get("finished"):
+    if stage == TRAINING and known and "evidence" not in known:  # interrupted, or ended by another launcher than run_all.py
         return _other_beginning(known, values)
     for key in changes(stage, values) or () if stage in free else ():
         kind, _, name = key.partition(".")
@@ -136,7 +136,7 @@ def binding(stage: str, values: dict[str, dict]) -> list[str]:
 
 
 def _other_beginning(known: dict, values: dict[str, dict]) -> list[str]:
-    """What an interrupted training began with that is other now, settings or lists; one without files yet binds nobody."""
+    """What a training began with that is other now, settings or lists; one without files yet binds nobody."""
     if not any((ROOT / values[TRAINING]["run"] / "checkpoints").glob("*")):
         return []
     try:

@@ -64,7 +64,7 @@ def test_the_longest_names_can_be_written(tmp_path, name):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match=ADVICE):
+    with pytest.raises(NotADirectoryError, match="a file is where a folder must be.*move it away and start again;"):
         RunFolder.open(tmp_path / "file" / "run", {}, "02_train")
 
 

@@ -83,12 +83,14 @@ def test_a_notebook_that_outlives_its_command_does_no_harm(start, whole):
     until(process, lambda: (run / "run.json").exists() and at_work(run, "02_train"), 300)
     kernel = int((run / ".lock").read_text())
     os.kill(kernel, signal.SIGSTOP)  # else the smallest training ends before the next command has a kernel
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not stages.stage_record(run, "02_train").get("finished")
-    code, _, err = ended(start("orphaned", "--only", "01", "02")[1])
-    assert code == 1 and f"is in use by process {kernel}" in err and "wait for it" in err, err
-    os.kill(kernel, signal.SIGCONT)
+    try:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not stages.stage_record(run, "02_train").get("finished")
+        code, _, err = ended(start("orphaned", "--only", "01", "02")[1])
+        assert code == 1 and f"is in use by process {kernel}" in err and "wait for it" in err, err
+    finally:
+        os.kill(kernel, signal.SIGCONT)
     for _ in range(100):
         code, _, err = ended(start("orphaned", "--only", "01", "02")[1])
         if code == 0:

@@ -215,6 +215,15 @@ def test_an_interrupted_training_of_other_settings_or_lists_is_put_aside(interru
     assert (run.with_name("run-before") / "checkpoints" / "last.safetensors").read_bytes() == b"weights"
 
 
+def test_a_training_that_another_launcher_ended_is_put_aside_for_other_settings(interrupted, monkeypatch):
+    run, plan = interrupted
+    with RunFolder.open(run, stages.training(plan).model_dump(), "02_train") as folder:
+        folder.record("02_train", finished=True)
+    assert stages.binding("02_train", plan) == []
+    assert complete(run, plan | {"02_train": plan["02_train"] | {"lr": 0.5}}, monkeypatch, "02") == ["02_train"]
+    assert run.with_name("run-before").exists()
+
+
 @pytest.mark.parametrize("what", ["nothing", "code", "workers", "no file yet", "lost lists", "no training"])
 def test_an_interrupted_training_goes_on(interrupted, monkeypatch, what):
     run, plan = interrupted

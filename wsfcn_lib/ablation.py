@@ -36,7 +36,7 @@ from wsfcn_lib.runs import (
     provenance,
     read_run,
 )
-from wsfcn_lib.storage import writing
+from wsfcn_lib.storage import make_folder, writing
 from wsfcn_lib.train import show_progress, train
 
 STAGE = "04_ablations"
@@ -87,9 +87,10 @@ def borrow(run: Path, configs: Mapping[Path, TrainConfig]) -> None:
         if same and stage.get("finished") and not folder.exists():
             beside = folder.with_name(f".{folder.name}")  # renamed when whole
             shutil.rmtree(beside, ignore_errors=True)
-            with writing(beside):
-                shutil.copytree(run / "checkpoints", beside / "checkpoints", ignore=shutil.ignore_patterns("state-*"))
-                shutil.copy(run / "log.csv", beside)
+            make_folder(beside / "checkpoints")
+            for file in (run / "log.csv", *(run / "checkpoints").glob("*.safetensors")):
+                with writing(copy := beside / file.relative_to(run)):
+                    shutil.copy(file, copy)
             atomic_write(beside / "run.json", json.dumps({"stages": {TRAINING: stage}}))
             beside.rename(folder)
 

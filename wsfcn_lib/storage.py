@@ -14,8 +14,13 @@ def writing(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "make room on its disk, or get the right to write there, and start again; what was written before is whole"
-        raise OSError(error.errno or errno.EIO, f"{error.strerror or error}: {advice}", str(path)) from error
+        advice = "make room on its disk, or get the right to write there, and start again"
+        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+            advice = "a file is where a folder must be, or a folder where a file must be; move it away and start again"
+        elif error.errno == errno.ENOENT:
+            advice = "it is gone; see whether its folder and disk are still there, and start again"
+        told = f"{error.strerror or error}: {advice}; what was written before is whole"
+        raise OSError(error.errno, told, str(path)) from error
 
 
 def make_folder(path: Path | str) -> Path:
