@@ -8,14 +8,14 @@ from pathlib import Path
 
 from stages import PREPARATION, relative
 
-from wsfcn_lib.runs import RunError, atomic_write, read_run, writing
+from wsfcn_lib.runs import RunError, read_run
+from wsfcn_lib.storage import atomic_write, make_folder, writing
 
 
 @contextmanager
 def alone(run: Path) -> Iterator[None]:
     """Keep a second command out of the run; each notebook besides locks it for itself. RunError where one is at work."""
-    with writing(run):
-        run.mkdir(parents=True, exist_ok=True)
+    with writing(make_folder(run)):
         file = open(run / ".run_all", "a")
     with file:
         try:
