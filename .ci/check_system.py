@@ -16,7 +16,9 @@ import sysconfig
 import tempfile
 
 OLDEST, NEWEST = (3, 11), (3, 12)  # the lock's and pyproject's; tests/test_environment.py compares them
-ROOM = {"linux": (8, 3)}  # GB for the environment (6.4 measured) and for the wheels while they unpack (2.9), CUDA included
+ROOM = {
+    "linux": (8, 3)
+}  # GB for the environment (6.4 measured) and for the wheels while they unpack (2.9), CUDA included
 ROOM_ELSEWHERE = (3, 1)
 CRF = "pydensecrf2"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")  # any of these is one
@@ -81,7 +83,9 @@ def browser_problem():
     """The browser that `make test-browser` drives."""
     if any(shutil.which(name) for name in BROWSERS):
         return None
-    return "chromium, the browser of make test-browser, is not installed: install the package chromium", ["chromium"]
+    return "chromium, the browser of make test-browser, is not installed: install the package chromium", [
+        "chromium"
+    ]
 
 
 def free_gb(folder):
@@ -102,7 +106,10 @@ def problems():
         if os.stat(here).st_dev == os.stat(scratch).st_dev:
             found.append(space_problem(here, sum(rooms), free_gb(here)))
         else:
-            found += [space_problem(here, rooms[0], free_gb(here)), space_problem(scratch, rooms[1], free_gb(scratch))]
+            found += [
+                space_problem(here, rooms[0], free_gb(here)),
+                space_problem(scratch, rooms[1], free_gb(scratch)),
+            ]
     return [item for item in found if item], [item for item in [crf_problem()] if item]
 
 

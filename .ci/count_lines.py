@@ -8,7 +8,18 @@ import ast
 import sys
 from pathlib import Path
 
-CORE = ("backbones", "dilated", "modules", "network", "losses", "objective", "optimiser", "pamr", "job", "train")
+CORE = (
+    "backbones",
+    "dilated",
+    "modules",
+    "network",
+    "losses",
+    "objective",
+    "optimiser",
+    "pamr",
+    "job",
+    "train",
+)
 LIMITS = {"core": 900, "rest": 3000, "data": 1300, "explore": 1150}
 
 
@@ -18,11 +29,20 @@ def code_lines(path: Path) -> int:
     docstrings = set()
     for node in ast.walk(ast.parse(text)):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             if isinstance(body[0].value.value, str):
                 docstrings.update(range(body[0].lineno, body[0].end_lineno + 1))
     lines = enumerate(text.splitlines(), start=1)
-    return sum(1 for number, line in lines if number not in docstrings and line.strip() and not line.lstrip().startswith("#"))
+    return sum(
+        1
+        for number, line in lines
+        if number not in docstrings and line.strip() and not line.lstrip().startswith("#")
+    )
 
 
 def part_of(path: Path) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from wsfcn_lib.notebook import declared
-from wsfcn_lib.runs import ROOT
+from wsfcn_lib.runs.notebook import declared
+from wsfcn_lib.runs.paths import ROOT
 
 SMOKE = ROOT / "notebooks" / "params" / "smoke.yaml"
 STAGES = ("03_explore", "05_evaluate")
@@ -23,9 +23,20 @@ STAGES = ("03_explore", "05_evaluate")
 
 def commands(stage: str, home: Path) -> dict[str, list[str]]:
     """What to call for a pass, by its kind; nbval executes again what papermill left in `home`."""
-    given, copy = yaml.safe_load(SMOKE.read_text("utf-8")) | {"run": "data/runs/stress"}, str(home / f"{stage}.ipynb")
+    given, copy = (
+        yaml.safe_load(SMOKE.read_text("utf-8")) | {"run": "data/runs/stress"},
+        str(home / f"{stage}.ipynb"),
+    )
     known = {name: given[name] for name in declared(f"notebooks/{stage}.ipynb") if name in given}
-    options = ["--nbval-lax", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval.cfg", "-q", "-p", "no:cacheprovider"]
+    options = [
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--nbval-sanitize-with",
+        "tests/nbval.cfg",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
     papermill = [f"notebooks/{stage}.ipynb", copy, "-y", yaml.safe_dump(known), "--no-progress-bar"]
     return {
         "papermill": [sys.executable, "-m", "papermill", *papermill],
@@ -48,13 +59,20 @@ def main(passes: int = 20, limit: int = 300) -> int:
     subprocess.run(make, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     bad = 0
     with tempfile.TemporaryDirectory() as home:
-        ways = {(stage, kind): command for stage in STAGES for kind, command in commands(stage, Path(home)).items()}
+        ways = {
+            (stage, kind): command
+            for stage in STAGES
+            for kind, command in commands(stage, Path(home)).items()
+        }
         for number in range(1, passes + 1):
             for (stage, kind), command in ways.items():
                 began = time.perf_counter()
                 wrong = once(command, limit)
                 bad += bool(wrong)
-                print(f"{number:3} {stage:12} {kind:10} {time.perf_counter() - began:5.0f} s  {wrong or 'well'}", flush=True)
+                print(
+                    f"{number:3} {stage:12} {kind:10} {time.perf_counter() - began:5.0f} s  {wrong or 'well'}",
+                    flush=True,
+                )
     print(f"{bad} of {passes * len(ways)} passes stalled or failed")
     return int(bad > 0)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from stages import PREPARATION, relative
 
-from wsfcn_lib.runs import RunError, read_run
-from wsfcn_lib.storage import atomic_write, make_folder, writing
+from wsfcn_lib.runs.folder import read_run
+from wsfcn_lib.runs.storage import RunError, atomic_write, make_folder, writing
 
 
 @contextmanager
@@ -19,10 +19,14 @@ def alone(run: Path) -> Iterator[None]:
         file = open(run / ".run_all", "a")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system lets go of it, however the command ends
+            fcntl.flock(
+                file, fcntl.LOCK_EX | fcntl.LOCK_NB
+            )  # the system lets go of it, however the command ends
         except OSError:
             told = f"another run_all.py works on {relative(run)}"
-            raise RunError(f"{told}: wait for it, interrupt it, or choose another name with --run-name") from None
+            raise RunError(
+                f"{told}: wait for it, interrupt it, or choose another name with --run-name"
+            ) from None
         yield
 
 
@@ -49,7 +53,9 @@ def forget_preparation(run: Path, changed: bool) -> None:
     if PREPARATION in known["stages"] and (failed or changed):
         with idle(run, "take other settings"):
             del known["stages"][PREPARATION]
-            atomic_write(run / "run.json", json.dumps({"stages": known["stages"]}, indent=1, ensure_ascii=False) + "\n")
+            atomic_write(
+                run / "run.json", json.dumps({"stages": known["stages"]}, indent=1, ensure_ascii=False) + "\n"
+            )
 
 
 def put_aside(run: Path, why: str) -> Path:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import nbformat
 
-from wsfcn_lib.pictures import light
-from wsfcn_lib.runs import ROOT, atomic_write, code_hash
+from wsfcn_lib.plots.saving import light
+from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.provenance import code_hash
+from wsfcn_lib.runs.storage import atomic_write
 
 FIGURES = {
     "overview": "published",
@@ -40,7 +42,9 @@ def keep_outputs(executed: Path, notebooks: Iterable[Path]) -> None:
 
 def keep_figures(run: Path) -> None:
     """Copy the pictures that the README shows from a run to figures/."""
-    files = {f"{name}.png": f"{made}.png" for name, made in FIGURES.items()} | {"overview.svg": "published.svg"}
+    files = {f"{name}.png": f"{made}.png" for name, made in FIGURES.items()} | {
+        "overview.svg": "published.svg"
+    }
     for name, made in files.items():
         atomic_write(ROOT / "figures" / name, (run / "figures" / made).read_bytes())
 
@@ -49,7 +53,9 @@ def cleaned(copy: Path, notebook: Path) -> str:
     """The text of a notebook with the outputs of its executed copy."""
     book, source = nbformat.read(copy, as_version=4), nbformat.read(notebook, as_version=4)
     if [cell.source for cell in book.cells] != [cell.source for cell in source.cells]:
-        raise OutputError(f"{copy} was made by another version of {notebook.name}; delete it and run this again")
+        raise OutputError(
+            f"{copy} was made by another version of {notebook.name}; delete it and run this again"
+        )
     for cell, original in zip(book.cells, source.cells):
         cell.id, cell.metadata = original.id, original.metadata
         for output in cell.get("outputs", ()):
@@ -80,8 +86,11 @@ def slim(*bundles: dict) -> None:
 def refuse_paths(where: str, output: dict) -> None:
     """Raise OutputError for an output that tells where it was made."""
     text = json.dumps(
-        {k: v for k, v in output.get("data", {}).items() if not k.startswith("image/")} | {"": output.get("text", "")}
+        {k: v for k, v in output.get("data", {}).items() if not k.startswith("image/")}
+        | {"": output.get("text", "")}
     )
     for path in {str(ROOT), str(Path.home()), sys.prefix}:
         if path + "/" in text:
-            raise OutputError(f"{where} shows a path of this machine, {path}; print paths relative to the repository")
+            raise OutputError(
+                f"{where} shows a path of this machine, {path}; print paths relative to the repository"
+            )

@@ -31,8 +31,10 @@ from stages import (
     stage_record,
 )
 
-from wsfcn_lib.notebook import ParameterError, declared
-from wsfcn_lib.runs import ROOT, RUNS, RunError, RunFolder, read_run
+from wsfcn_lib.runs.folder import RunFolder, read_run
+from wsfcn_lib.runs.notebook import ParameterError, declared
+from wsfcn_lib.runs.paths import ROOT, RUNS
+from wsfcn_lib.runs.storage import RunError
 
 DEMO = RUNS / "demo"
 
@@ -61,7 +63,9 @@ def failure(stage: str, copy: Path, reason: str) -> str:
     """Where and why a notebook failed, in a few lines; `reason` is told where no cell says more."""
     cells, heading, where = nbformat.read(copy, as_version=4).cells if copy.exists() else [], "", ""
     for cell in cells:
-        heading = next((f", section {line[3:]}" for line in cell.source.splitlines() if line.startswith("## ")), heading)
+        heading = next(
+            (f", section {line[3:]}" for line in cell.source.splitlines() if line.startswith("## ")), heading
+        )
         errors = [output for output in cell.get("outputs", ()) if output.output_type == "error"]
         if errors or cell.metadata.get("papermill", {}).get("status") == "running":
             where = f", cell In [{cell.execution_count or '*'}]{heading}"
@@ -71,7 +75,9 @@ def failure(stage: str, copy: Path, reason: str) -> str:
     return f"{stage}{where}\n  {reason}\n  executed copy: {relative(copy)}"
 
 
-def run_stages(run: Path, values: dict[str, dict], only: tuple[str, ...], timeout: float | None, keep: bool = False) -> str:
+def run_stages(
+    run: Path, values: dict[str, dict], only: tuple[str, ...], timeout: float | None, keep: bool = False
+) -> str:
     """Execute the stages whose result is not there yet or stands on something that changed.
 
     Returns what changed where the run has to begin anew for it, else nothing. `keep` leaves a training of other code as it is.
@@ -93,7 +99,10 @@ def run_stages(run: Path, values: dict[str, dict], only: tuple[str, ...], timeou
             return ", ".join(anew[:4])
         if stage == PREPARATION:
             forget_preparation(run, bool(changed))
-        print(f"--- {stage}" + (f": again, since {', '.join(changed[:4])} changed" if changed else ""), flush=True)
+        print(
+            f"--- {stage}" + (f": again, since {', '.join(changed[:4])} changed" if changed else ""),
+            flush=True,
+        )
         began = time.perf_counter()
         execute(stage, values[stage], run / "notebooks" / f"{stage}.ipynb", timeout)
         with RunFolder.open(run, stage_record(run, stage)["settings"], stage) as folder:
@@ -120,7 +129,12 @@ def complete(run: Path, values: dict[str, dict], options: argparse.Namespace) ->
 
 def results(runs: list[Path]) -> str:
     """The table of the runs' results, and where their reports lie."""
-    keys = {"mIoU": "mean_iou", "+ CRF": "mean_iou_crf", "true tags": "mean_iou_true_tags", "tag mAP": "mean_ap"}
+    keys = {
+        "mIoU": "mean_iou",
+        "+ CRF": "mean_iou_crf",
+        "true tags": "mean_iou_true_tags",
+        "tag mAP": "mean_ap",
+    }
     width = max(len(run.name) for run in runs)
     lines = [" " * width + "".join(f"{head:>11}" for head in (*keys, "images"))]
     for run in runs:
@@ -129,30 +143,52 @@ def results(runs: list[Path]) -> str:
         cells = [f"{'-' if number is None else format(number, '.4f'):>11}" for number in numbers]
         lines.append(f"{run.name:{width}}" + "".join(cells) + f"{(metrics or {}).get('images', '-'):>11}")
     reports = [relative(run / "report.html") for run in runs if (run / "report.html").exists()]
-    return "\n".join([*lines, *(f"report: {report}" for report in reports or ["none yet, 05_evaluate writes it"])])
+    return "\n".join(
+        [*lines, *(f"report: {report}" for report in reports or ["none yet, 05_evaluate writes it"])]
+    )
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[Path, dict[str, dict]]]:
     """The options, and {run folder: plan}; exits with code 2 where they make no sense."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--params", nargs="+", type=Path, metavar="YAML", help="settings unlike the notebooks'; one run for each file"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--run-name", help="name of the folder in data/runs, or a path (default: demo, or the YAML's name)")
+    parser.add_argument(
+        "--params",
+        nargs="+",
+        type=Path,
+        metavar="YAML",
+        help="settings unlike the notebooks'; one run for each file",
+    )
+    parser.add_argument(
+        "--run-name", help="name of the folder in data/runs, or a path (default: demo, or the YAML's name)"
+    )
     parser.add_argument("--only", nargs="+", metavar="NN", help="only these notebooks, such as 02 05")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="for each notebook (default: none)")
-    parser.add_argument("--keep", action="store_true", help="do not train again where only the code changed since")
-    parser.add_argument("--fresh", action="store_true", help="begin anew also where any other stage's settings or code changed")
-    parser.add_argument("--commit", action="store_true", help="make the default run and keep its outputs in the notebooks")
+    parser.add_argument(
+        "--keep", action="store_true", help="do not train again where only the code changed since"
+    )
+    parser.add_argument(
+        "--fresh",
+        action="store_true",
+        help="begin anew also where any other stage's settings or code changed",
+    )
+    parser.add_argument(
+        "--commit", action="store_true", help="make the default run and keep its outputs in the notebooks"
+    )
     options = parser.parse_args(argv)
     if options.keep and (options.fresh or options.commit):
-        parser.error("--keep leaves a training of other code, --fresh and --commit put it aside: choose one of them")
+        parser.error(
+            "--keep leaves a training of other code, --fresh and --commit put it aside: choose one of them"
+        )
     name = options.run_name
     if options.commit and (options.params or name or options.only):
         parser.error("--commit is about the default run: it takes no --params, --run-name or --only")
     if name and len(options.params or ()) > 1:
         parser.error(f"--run-name {name} would put {len(options.params)} runs into one folder; leave it out")
-    if unknown := [item for item in options.only or () if sum(stage.startswith(item) for stage in STAGES) != 1]:
+    if unknown := [
+        item for item in options.only or () if sum(stage.startswith(item) for stage in STAGES) != 1
+    ]:
         parser.error(f"--only {' '.join(unknown)}: choose from {', '.join(STAGES)}, or their numbers")
     plans = {}
     for path in options.params or [None]:

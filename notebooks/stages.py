@@ -10,9 +10,13 @@ from training_code import training_code
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.manifest import Manifest
-from wsfcn_lib.job import FREE
-from wsfcn_lib.notebook import NOTEBOOKS, ParameterError, check_values, declared
-from wsfcn_lib.runs import ROOT, RunError, code_hash, compare, plain, read_run
+from wsfcn_lib.runs.folder import read_run
+from wsfcn_lib.runs.notebook import NOTEBOOKS, ParameterError, check_values, declared
+from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.provenance import code_hash
+from wsfcn_lib.runs.run_diff import diff_settings, plain
+from wsfcn_lib.runs.storage import RunError
+from wsfcn_lib.train import FREE
 
 STAGES = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
 PREPARATION, TRAINING = "01_prepare_data", "02_train"
@@ -49,7 +53,10 @@ def read_params(path: Path | None) -> dict:
 def plan(given: dict, run: Path) -> dict[str, dict]:
     """{stage: {parameter: value}}: the notebooks' defaults, and what is given instead."""
     given = given | {"run": relative(run)}
-    return {stage: {n: given.get(n, what[1]) for n, what in declared(path).items()} for stage, path in STAGES.items()}
+    return {
+        stage: {n: given.get(n, what[1]) for n, what in declared(path).items()}
+        for stage, path in STAGES.items()
+    }
 
 
 @functools.cache
@@ -61,20 +68,30 @@ def _checksum(path: Path, size: int, changed: int) -> str:
 def evidence(stage: str, values: dict[str, dict]) -> dict:
     """What the result of a stage stands on: settings, code, and checksums of the files it read or made."""
     run, data = ROOT / values[stage]["run"], ROOT / values["02_train"]["data"]
-    found = [*data.glob("*.csv"), *data.glob("classes.json"), *(f for pattern in FILES.get(stage, ()) for f in run.glob(pattern))]
+    found = [
+        *data.glob("*.csv"),
+        *data.glob("classes.json"),
+        *(f for pattern in FILES.get(stage, ()) for f in run.glob(pattern)),
+    ]
     files = {str(path.relative_to(run if run in path.parents else data)): path for path in sorted(found)}
-    sums = {name: _checksum(path, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files.items()}
+    sums = {
+        name: _checksum(path, path.stat().st_size, path.stat().st_mtime_ns) for name, path in files.items()
+    }
     settings = {name: value for name, value in values[stage].items() if name != "run"}
     code = {"training code": training_code()} if stage == TRAINING else {"code": code_hash(STAGES[stage])}
     known = {"settings": settings, **code, "files": sums}
     if stage == PREPARATION:
         try:
             manifest = Manifest.load(data)
-            known["images"] = sum(sample.image.is_file() for split in manifest.splits for sample in manifest.samples(split))
+            known["images"] = sum(
+                sample.image.is_file() for split in manifest.splits for sample in manifest.samples(split)
+            )
         except DataError:
             known["images"] = 0
     if stage == "05_evaluate":
-        known["report.html"] = (run / "report.html").exists()  # it tells the time, so its checksum tells nothing
+        known["report.html"] = (
+            run / "report.html"
+        ).exists()  # it tells the time, so its checksum tells nothing
     return known
 
 
@@ -94,9 +111,13 @@ def changes(stage: str, values: dict[str, dict]) -> list[str] | None:
         return None
     usual = {f"settings.{name}": what[1] for name, what in declared(STAGES[stage]).items()}
     rows = [
-        row for row in compare(known["evidence"], evidence(stage, values)) if row[1] != "(absent)" or row[2] != usual.get(row[0])
+        row
+        for row in diff_settings(known["evidence"], evidence(stage, values))
+        if row[1] != "(absent)" or row[2] != usual.get(row[0])
     ]
-    unknown = ("code", "training code") if stage == TRAINING and "training code" not in known["evidence"] else ()
+    unknown = (
+        ("code", "training code") if stage == TRAINING and "training code" not in known["evidence"] else ()
+    )
     return [key for key, *_ in rows if key not in unknown]
 
 
@@ -125,7 +146,9 @@ def binding(stage: str, values: dict[str, dict]) -> list[str]:
     """
     data, free = ROOT / values[TRAINING]["data"], {PREPARATION: HARMLESS, TRAINING: FREE}
     known, found = stage_record(ROOT / values[stage]["run"], stage), []
-    if stage == TRAINING and known and "evidence" not in known:  # interrupted, or ended by another launcher than run_all.py
+    if (
+        stage == TRAINING and known and "evidence" not in known
+    ):  # interrupted, or ended by another launcher than run_all.py
         return _other_beginning(known, values)
     for key in changes(stage, values) or () if stage in free else ():
         kind, _, name = key.partition(".")
@@ -140,10 +163,13 @@ def _other_beginning(known: dict, values: dict[str, dict]) -> list[str]:
     if not any((ROOT / values[TRAINING]["run"] / "checkpoints").glob("*")):
         return []
     try:
-        now, lists = plain(training(values).model_dump()), Manifest.load(ROOT / values[TRAINING]["data"]).checksums()
+        now, lists = (
+            plain(training(values).model_dump()),
+            Manifest.load(ROOT / values[TRAINING]["data"]).checksums(),
+        )
     except ValueError:  # of settings that make no training, or data that are not there: notebook 02 tells
         return []
-    changed = [key for key, *_ in compare(plain(TrainConfig().model_dump()) | known["settings"], now)]
+    changed = [key for key, *_ in diff_settings(plain(TrainConfig().model_dump()) | known["settings"], now)]
     names = [name.removeprefix("files.") for name in LISTS]
     began = known.get("data", {})
     other = [name for name in names if name in lists and name in began and lists[name] != began[name]]
@@ -153,7 +179,9 @@ def _other_beginning(known: dict, values: dict[str, dict]) -> list[str]:
 def training(values: dict[str, dict]) -> TrainConfig:
     """The settings of the training, as notebook 02 puts them together; ValueError where they make none."""
     given = values[TRAINING]
-    return TrainConfig(**{name: value for name, value in given.items() if name in TrainConfig.model_fields} | given["more"])
+    return TrainConfig(
+        **{name: value for name, value in given.items() if name in TrainConfig.model_fields} | given["more"]
+    )
 
 
 def check_training(values: dict[str, dict]) -> None:

@@ -5,7 +5,7 @@ import functools
 import hashlib
 from pathlib import Path
 
-from wsfcn_lib.runs import ROOT
+from wsfcn_lib.runs.paths import ROOT
 
 
 def training_files(library: Path = ROOT / "wsfcn_lib") -> list[Path]:
@@ -36,7 +36,9 @@ def training_code() -> str:
     for path in training_files():
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+                node, clean=False
+            ):
                 node.body[0] = ast.Pass()
         digest.update(f"{path.relative_to(ROOT).as_posix()}\0{ast.unparse(tree)}".encode())
     return digest.hexdigest()[:16]

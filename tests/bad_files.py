@@ -32,7 +32,12 @@ def chunk(kind, data):
 def claimed(width, height):
     """A PNG of some hundred bytes that says to be this large."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100_000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(100_000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 def turned(orientation, torn=False):
@@ -68,19 +73,29 @@ PICTURES = {
     "CMYK JPEG": Case("p.jpg", encoded(SCENE.convert("CMYK"), "JPEG"), WHOLE),
     "CMYK TIFF": Case("p.tif", encoded(SCENE.convert("CMYK"), "TIFF"), WHOLE),
     "YCbCr TIFF": Case("p.tif", encoded(SCENE.convert("YCbCr"), "TIFF"), WHOLE),
-    "Lab TIFF": Case("p.tif", encoded(Image.frombytes("LAB", (30, 20), SCENE.tobytes()), "TIFF"), None),  # it depends on Pillow's
+    "Lab TIFF": Case(
+        "p.tif", encoded(Image.frombytes("LAB", (30, 20), SCENE.tobytes()), "TIFF"), None
+    ),  # it depends on Pillow's
     "black and white": Case("p.png", encoded(SCENE.convert("1")), WHOLE),
     "palette": Case("p.png", encoded(PALETTE), WHOLE),
     "palette with a transparent colour": Case("p.png", encoded(PALETTE, transparency=3), WHOLE),
     "palette with alphas": Case("p.png", encoded(PALETTE, transparency=bytes(range(256))), WHOLE),
     "16 bits, PNG": Case("p.png", sixteen("PNG"), "more than 8 bits per channel"),
     "16 bits, TIFF": Case("p.tiff", sixteen("TIFF"), "more than 8 bits per channel"),
-    "32 bits": Case("p.tif", encoded(Image.fromarray(np.ones((20, 30), np.int32)), "TIFF"), "more than 8 bits per channel"),
-    "floats": Case("p.tif", encoded(Image.fromarray(np.ones((20, 30), np.float32)), "TIFF"), "more than 8 bits per channel"),
+    "32 bits": Case(
+        "p.tif", encoded(Image.fromarray(np.ones((20, 30), np.int32)), "TIFF"), "more than 8 bits per channel"
+    ),
+    "floats": Case(
+        "p.tif",
+        encoded(Image.fromarray(np.ones((20, 30), np.float32)), "TIFF"),
+        "more than 8 bits per channel",
+    ),
     "turned by EXIF": Case("p.jpg", turned(6), (20, 30)),
     "mirrored by EXIF": Case("p.jpg", turned(2), WHOLE),
     "unknown turn in EXIF": Case("p.jpg", turned(9), WHOLE),
-    "torn EXIF": Case("p.jpg", turned(6, torn=True), None),  # Pillow's versions differ: used or refused by name
+    "torn EXIF": Case(
+        "p.jpg", turned(6, torn=True), None
+    ),  # Pillow's versions differ: used or refused by name
     "truncated JPEG": Case("p.jpg", JPEG[: len(JPEG) // 2], UNREADABLE),
     "truncated PNG": Case("p.png", PNG[: len(PNG) // 2], UNREADABLE),
     "truncated header": Case("p.jpg", JPEG[:10], UNREADABLE),
@@ -99,7 +114,9 @@ PICTURES = {
     "TIFF of three pages": Case("p.tif", animated("TIFF"), WHOLE),
     "EPS named .jpg, a program": Case("p.jpg", EPS, UNREADABLE),
     "SVG named .png": Case("p.png", SVG, UNREADABLE),
-    "more pixels than allowed": Case("p.png", claimed(12_000, 10_000), "pixels are more than the 80,000,000 allowed"),
+    "more pixels than allowed": Case(
+        "p.png", claimed(12_000, 10_000), "pixels are more than the 80,000,000 allowed"
+    ),
     "a bomb": Case("p.png", claimed(60_000, 60_000), UNREADABLE),
     "a name in Greek": Case("καλημέρα κόσμε.jpg", JPEG, WHOLE),
     "a name in Chinese": Case("图片.png", PNG, WHOLE),

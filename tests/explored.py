@@ -8,13 +8,15 @@ from PIL import Image
 
 from wsfcn_lib.checkpoints import save_snapshot
 from wsfcn_lib.config import TrainConfig
-from wsfcn_lib.crf import crf_available
 from wsfcn_lib.data.manifest import ClassInfo, Sample, write_manifest
-from wsfcn_lib.evaluate import EvalSettings, evaluate
+from wsfcn_lib.evaluation.scoring import EvalSettings, evaluate
 from wsfcn_lib.network import build_network
-from wsfcn_lib.runs import RunFolder
+from wsfcn_lib.postprocess import crf_available
+from wsfcn_lib.runs.folder import RunFolder
 
-CLASSES = tuple(ClassInfo(name=n, mask_id=i, colour=c) for n, i, c in (("cat", 8, (64, 0, 0)), ("dog", 12, (64, 0, 128))))
+CLASSES = tuple(
+    ClassInfo(name=n, mask_id=i, colour=c) for n, i, c in (("cat", 8, (64, 0, 0)), ("dog", 12, (64, 0, 128)))
+)
 SIZE = (48, 64)  # height, width
 NETWORK = {"backbone": "tiny", "width": 16, "dilations": (1, 2, 3, 4)}
 
@@ -31,7 +33,12 @@ def make_run(folder, evaluated=True, masked=True):
         Image.fromarray(picture).save(folder / f"{name}.png")
         Image.fromarray(mask).save(folder / f"{name}_mask.png")
         samples.append(
-            Sample(name, folder / f"{name}.png", tuple(map(bool, tags)), folder / f"{name}_mask.png" if masked else None)
+            Sample(
+                name,
+                folder / f"{name}.png",
+                tuple(map(bool, tags)),
+                folder / f"{name}_mask.png" if masked else None,
+            )
         )
     manifest = write_manifest(folder / "prepared", CLASSES, {"val": samples})
     config = TrainConfig(**NETWORK, data=str(manifest.folder), device="cpu")
@@ -43,7 +50,9 @@ def make_run(folder, evaluated=True, masked=True):
     with RunFolder.open(run, config.model_dump(), "02_train") as opened:
         opened.record("02_train", finished=True)
     (run / "checkpoints").mkdir()
-    save_snapshot(net, run / "checkpoints" / "last.safetensors", [info.model_dump() for info in CLASSES], epoch=0)
+    save_snapshot(
+        net, run / "checkpoints" / "last.safetensors", [info.model_dump() for info in CLASSES], epoch=0
+    )
     if evaluated:
         settings = EvalSettings(images="val", scales=(1.0,), flip=False, use_crf=crf_available(), processes=1)
         evaluate(net, manifest, settings, run)
@@ -58,7 +67,11 @@ def decoded(explorer):
 def moved(control):
     """Another value that a control can have."""
     if hasattr(control, "options"):
-        values = [value for _, value in control.options] if isinstance(control.options[0], tuple) else list(control.options)
+        values = (
+            [value for _, value in control.options]
+            if isinstance(control.options[0], tuple)
+            else list(control.options)
+        )
         return values[(values.index(control.value) + 1) % len(values)]
     if isinstance(control.value, bool):
         return not control.value

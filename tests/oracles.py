@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.functional import conv2d, interpolate, multilabel_soft_margin_loss, pad
 
-from wsfcn_lib.views import pad_to, view
+from wsfcn_lib.infer import pad_to, view
 
 
 def pamr(images, masks, dilations=(1, 2, 4, 8, 12, 24), iterations=10):
@@ -18,7 +18,9 @@ def pamr(images, masks, dilations=(1, 2, 4, 8, 12, 24), iterations=10):
         return torch.cat(around, 1).unflatten(0, x.shape[:2])
 
     around, centre = neighbours(images), images[:, :, None]
-    whole = torch.cat((around, centre.expand(-1, -1, len(dilations), -1, -1)), 2)  # each 3 x 3 kernel holds the centre
+    whole = torch.cat(
+        (around, centre.expand(-1, -1, len(dilations), -1, -1)), 2
+    )  # each 3 x 3 kernel holds the centre
     distance = (around - centre).abs() / (1e-8 + 0.1 * whole.std(2, keepdim=True))
     affinity = (-distance.mean(1, keepdim=True)).softmax(2)
     for _ in range(iterations):
@@ -59,7 +61,9 @@ def predict_masks(net, image, scales, canvas=None):
             if canvas:
                 seen, rows, columns = pad_to(seen, canvas)
             out = net(seen.contiguous().to(next(net.parameters()).device))
-            large = interpolate(out.masks, seen.shape[-2:], mode="bilinear", align_corners=True)[..., rows, columns]
+            large = interpolate(out.masks, seen.shape[-2:], mode="bilinear", align_corners=True)[
+                ..., rows, columns
+            ]
             large = interpolate(large, image.shape[:2], mode="bilinear", align_corners=False)
             masks.append(large.flip(-1) if flip else large)
             scores.append(out.scores)
@@ -70,7 +74,7 @@ class all_taps:
     """Within this context dilated convolutions compute every tap, as `nn.Conv2d` does."""
 
     def __enter__(self):
-        from wsfcn_lib.dilated import DilatedConv2d
+        from wsfcn_lib.modules import DilatedConv2d
 
         self.kind, self.fast = DilatedConv2d, DilatedConv2d._conv_forward
         DilatedConv2d._conv_forward = nn.Conv2d._conv_forward

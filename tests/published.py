@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from wsfcn_lib import WSFCN, BaselineCAM, NetConfig
+from wsfcn_lib.modules import ASPP, FCA, SF2, Align, GCIDecoder
 from wsfcn_lib.weights import published_names
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -59,7 +60,9 @@ def published_network(backbone, kind="wsfcn"):
 def refill(net):
     """Fill a whole network by its published names."""
     own = net.state_dict()
-    net.load_state_dict({ours: drawn(theirs, tuple(own[ours].shape)) for ours, theirs in published_names(net).items()})
+    net.load_state_dict(
+        {ours: drawn(theirs, tuple(own[ours].shape)) for ours, theirs in published_names(net).items()}
+    )
     return net.eval()
 
 
@@ -79,3 +82,72 @@ def module_names(net, part, published_prefix):
 def relative_error(ours, theirs):
     """Largest difference, relative to the largest published value."""
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+WSFCN_NAMES = WSFCN(NetConfig(backbone="resnet50"))
+
+
+ANCESTOR_NAMES = WSFCN(NetConfig(backbone="resnet50", context="aspp", fusion="gci"))
+
+
+def filled_fca():
+    return fill_module(FCA(32, 256, (1, 12, 24, 36)), module_names(WSFCN_NAMES, "context", "fca."), "fca.")
+
+
+def filled_aspp():
+    return fill_module(
+        ASPP(32, 256, (1, 12, 24, 36)), module_names(ANCESTOR_NAMES, "context", "aspp."), "aspp."
+    )
+
+
+def filled_align():
+    return fill_module(Align(256), module_names(WSFCN_NAMES, "fusion.align", "align1."), "align1.")
+
+
+def filled_sf2():
+    module = SF2(256)
+    names = module_names(WSFCN_NAMES, "fusion", "sf2.")
+    fill_module(module, names, "sf2.")  # align gets values too; `fuse` never uses it
+    return module
+
+
+def filled_gci():
+    return fill_module(
+        GCIDecoder(256), module_names(ANCESTOR_NAMES, "fusion", "shallow_mask."), "shallow_mask."
+    )
+
+
+def context_error(module, name, file):
+    """Largest error over the square, wide and tall inputs, which together reach every tap."""
+    data = fixture(file)
+    errors = [relative_error(module(data[f"{name}.x"]), data[f"{name}.out"])]
+    for shape in ("wide", "tall"):
+        errors.append(
+            relative_error(module(data[f"{name}.x_{shape}"])[:, ::8], data[f"{name}.out_{shape}_s8"])
+        )
+    return max(errors)
+
+
+def align_error(module):
+    data = fixture("modules")
+    return relative_error(module(data["align.low"], data["align.high"]), data["align.out"])
+
+
+def sf2_error(module):
+    data = fixture("modules")
+    low, deep = module.fuse(data["sf2.low"], data["sf2.high"])
+    return max(relative_error(low, data["sf2.out_low"]), relative_error(deep, data["sf2.out_high"]))
+
+
+def gci_error(module):
+    data = fixture("modules_1stage")
+    return relative_error(module.inject(data["gci.low"], data["gci.deep"]), data["gci.out"])
+
+
+CASES = {
+    "fca": (filled_fca, lambda m: context_error(m, "fca", "modules")),
+    "aspp": (filled_aspp, lambda m: context_error(m, "aspp", "modules_1stage")),
+    "align": (filled_align, align_error),
+    "sf2": (filled_sf2, sf2_error),
+    "gci": (filled_gci, gci_error),
+}

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from wsfcn_lib.config import NetConfig
 from wsfcn_lib.data.manifest import ClassInfo
 from wsfcn_lib.network import build_network
-from wsfcn_lib.storage import checksum
+from wsfcn_lib.runs.storage import checksum
 
 
 class CheckpointError(ValueError):
@@ -25,7 +25,11 @@ class CheckpointError(ValueError):
 
 def save_snapshot(net: nn.Module, path: Path, classes: list[dict], **facts) -> Path:
     """Write the weights as safetensors, with what is needed to use them: NetConfig, classes and `facts`."""
-    metadata = {"config": net.config.model_dump_json(), "classes": json.dumps(classes), "facts": json.dumps(facts)}
+    metadata = {
+        "config": net.config.model_dump_json(),
+        "classes": json.dumps(classes),
+        "facts": json.dumps(facts),
+    }
     part = path.with_name(path.name + ".part")
     weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
     _write(part, lambda: (save_file(weights, part, metadata), _sort_header(part)))
@@ -37,7 +41,9 @@ def _sort_header(path: Path) -> None:
     """Bring what stands before the tensors in order: safetensors writes it in any, and equal weights shall give equal files."""
     with open(path, "rb+") as file:
         size = int.from_bytes(file.read(8), "little")
-        header = json.dumps(json.loads(file.read(size)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        header = json.dumps(
+            json.loads(file.read(size)), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        )
         file.seek(8)
         file.write(header.encode().ljust(size))
 
@@ -63,7 +69,9 @@ def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
     """Read a snapshot: the network in evaluation mode, its foreground classes, and the facts saved with it."""
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no snapshot at {path}; 02_train writes them into data/runs/<name>/checkpoints")
+        raise CheckpointError(
+            f"no snapshot at {path}; 02_train writes them into data/runs/<name>/checkpoints"
+        )
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -77,7 +85,9 @@ def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError, MemoryError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} is not a snapshot of this kit ({reason}); use one that 02_train wrote") from error
+        raise CheckpointError(
+            f"{path} is not a snapshot of this kit ({reason}); use one that 02_train wrote"
+        ) from error
     return net.eval(), classes, facts
 
 
@@ -93,7 +103,9 @@ def find_snapshot(run: Path, which: str = "best") -> Path:
         return max(snapshots(folder), key=lambda path: (float(path.stem.split("Xs")[1]), path.stem))
     path = folder / "last.safetensors" if which in ("best", "last") else Path(which)
     if not path.is_file():
-        raise CheckpointError(f"no snapshot {which!r} in {folder}: train the run with 02_train first, or name a file")
+        raise CheckpointError(
+            f"no snapshot {which!r} in {folder}: train the run with 02_train first, or name a file"
+        )
     return path
 
 
@@ -103,7 +115,9 @@ class Progress:
 
     step: int = 0
     best: float = -math.inf
-    sums: list[float] = field(default_factory=lambda: [0.0] * 4)  # two losses, seconds, seconds waited for data
+    sums: list[float] = field(
+        default_factory=lambda: [0.0] * 4
+    )  # two losses, seconds, seconds waited for data
     count: int = 0  # steps in the sums
 
     def add(self, classification: float, mask: float, seconds: float, waited: float) -> None:
@@ -122,7 +136,12 @@ class Progress:
 
         `random` is RNG states, one per process.
         """
-        state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "random": random, "progress": asdict(self)}
+        state = {
+            "net": net.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "random": random,
+            "progress": asdict(self),
+        }
         part = folder / "state.part"
         digest = _write(part, lambda: torch.save(state, part))
         path = folder / f"state-{self.step:08d}-{digest}.pt"
@@ -139,13 +158,21 @@ class Progress:
         states = sorted(folder.glob("state-*.pt"))
         for path in reversed(states):
             try:
-                if (digest := path.stem.split("-")[2:]) and digest != [checksum(path)[:16]]:  # once, names held none
+                if (digest := path.stem.split("-")[2:]) and digest != [
+                    checksum(path)[:16]
+                ]:  # once, names held none
                     raise CheckpointError("its checksum is another than its name says")
                 state = torch.load(path, map_location="cpu", weights_only=True)
             except (PermissionError, MemoryError):
                 raise  # nothing is wrong with the file
-            except Exception as error:  # a torn file raises any of a dozen kinds; the state before it still serves
-                back = "starting from the beginning" if path == states[0] else "going back to the state before it"
+            except (
+                Exception
+            ) as error:  # a torn file raises any of a dozen kinds; the state before it still serves
+                back = (
+                    "starting from the beginning"
+                    if path == states[0]
+                    else "going back to the state before it"
+                )
                 print(f"{path.name} is damaged ({str(error).splitlines()[0]}); {back}")
                 continue
             try:

@@ -29,7 +29,9 @@ def classification_loss(scores: Tensor, tags: Tensor) -> Tensor:
     return multilabel_soft_margin_loss(scores, tags)
 
 
-def pseudo_labels(masks: Tensor, foreground_cut: float = 0.6, background_cut: float = 0.7, floor: float = 0.2) -> Tensor:
+def pseudo_labels(
+    masks: Tensor, foreground_cut: float = 0.6, background_cut: float = 0.7, floor: float = 0.2
+) -> Tensor:
     """Cut refined masks into pseudo labels: each class keeps what lies above a fraction of its own maximum.
 
     Args:

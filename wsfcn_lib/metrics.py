@@ -16,11 +16,17 @@ class ConfusionMatrix:
 
     def __init__(self, num_classes: int, matrix: np.ndarray | None = None):
         if not 2 <= num_classes <= IGNORE:
-            raise ValueError(f"num_classes is {num_classes}; it counts the background and must lie in 2..{IGNORE}")
+            raise ValueError(
+                f"num_classes is {num_classes}; it counts the background and must lie in 2..{IGNORE}"
+            )
         self.num_classes = num_classes
-        self.matrix = np.zeros((num_classes, num_classes), np.int64) if matrix is None else np.array(matrix, np.int64)
+        self.matrix = (
+            np.zeros((num_classes, num_classes), np.int64) if matrix is None else np.array(matrix, np.int64)
+        )
         if self.matrix.shape != (num_classes, num_classes):
-            raise ValueError(f"matrix has shape {self.matrix.shape}; it must be ({num_classes}, {num_classes})")
+            raise ValueError(
+                f"matrix has shape {self.matrix.shape}; it must be ({num_classes}, {num_classes})"
+            )
 
     def update(self, prediction, truth) -> None:
         """Add class indices (any equal shape; integer arrays or torch tensors). Pixels whose truth is 255 are ignored.
@@ -76,14 +82,22 @@ class ConfusionMatrix:
     def _check_ids(self, ids: np.ndarray, what: str, also: str) -> None:
         if ids.size and (ids.min() < 0 or ids.max() >= self.num_classes):
             unknown = np.unique(ids[(ids < 0) | (ids >= self.num_classes)])[:5].tolist()
-            raise ValueError(f"{what} holds ids {unknown}; class indices must lie in 0..{self.num_classes - 1}{also}")
+            raise ValueError(
+                f"{what} holds ids {unknown}; class indices must lie in 0..{self.num_classes - 1}{also}"
+            )
 
 
 def summary(confusion: ConfusionMatrix, names: Sequence[str]) -> dict:
     """The block of `metrics.json`: mean_iou, and per_class_iou, precision, recall as {name: value in [0, 1], or None}."""
     if len(names) != confusion.num_classes:
-        raise ValueError(f"{len(names)} names for {confusion.num_classes} classes; give one each, the background's first")
-    columns = {"per_class_iou": confusion.iou(), "precision": confusion.precision(), "recall": confusion.recall()}
+        raise ValueError(
+            f"{len(names)} names for {confusion.num_classes} classes; give one each, the background's first"
+        )
+    columns = {
+        "per_class_iou": confusion.iou(),
+        "precision": confusion.precision(),
+        "recall": confusion.recall(),
+    }
     per_class = {key: dict(zip(names, map(_number, values), strict=True)) for key, values in columns.items()}
     return {"mean_iou": _number(confusion.mean_iou()), **per_class}
 
@@ -95,9 +109,13 @@ def mean_average_precision(scores: np.ndarray, tags: np.ndarray) -> tuple[np.nda
     """
     scores, tags = np.asarray(scores), np.asarray(tags).astype(bool)
     if scores.ndim != 2 or scores.shape != tags.shape:
-        raise ValueError(f"scores have shape {scores.shape} and tags {tags.shape}; both must be (images, foreground classes)")
+        raise ValueError(
+            f"scores have shape {scores.shape} and tags {tags.shape}; both must be (images, foreground classes)"
+        )
     if not np.isfinite(scores).all():
-        raise ValueError("scores hold NaN or infinity; training has probably diverged: lower the learning rate")
+        raise ValueError(
+            "scores hold NaN or infinity; training has probably diverged: lower the learning rate"
+        )
     per_class = np.array([_average_precision(scores[:, c], tags[:, c]) for c in range(scores.shape[1])])
     known = per_class[~np.isnan(per_class)]
     return per_class, float(known.mean()) if known.size else float("nan")
@@ -116,7 +134,9 @@ def _average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
 def _integers(ids, what: str) -> np.ndarray:
     ids = np.asarray(ids.detach().cpu() if hasattr(ids, "detach") else ids)
     if ids.dtype.kind not in "iub":
-        raise TypeError(f"{what} is of {ids.dtype}; it must hold integer class indices: take the argmax first")
+        raise TypeError(
+            f"{what} is of {ids.dtype}; it must hold integer class indices: take the argmax first"
+        )
     return ids
 
 

@@ -1,24 +1,56 @@
-"""The modules between backbone and head: FCA and ASPP (context), SF2 and GCI decoder (fusion), the stochastic gate.
-
-FCA and SF2 are WS-FCN's (paper, sections III-B and III-C); ASPP and the GCI decoder are what 1-stage-wseg has in their place.
-"""
+"""A dilated convolution without the taps that see only padding; output and gradients are nn.Conv2d's."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample, interpolate, relu
+from torch.nn.functional import conv2d, grid_sample, interpolate, relu
 
 from wsfcn_lib.backbones import StoredNorm
-from wsfcn_lib.dilated import DilatedConv2d
 
 
-def conv_norm_relu(inputs: int, outputs: int, kernel: int, bias: bool = False, norm=nn.BatchNorm2d, dilation: int = 1):
+class DilatedConv2d(nn.Conv2d):
+    """A convolution of stride 1 that keeps the size; taps that lie wholly outside the map are skipped, as they see only padding.
+
+    `kernel` is odd, a number or (height, width).
+
+    At 41 x 41 kernel 7 with dilation 36 keeps 3 of 7 taps, at half that size only the middle one.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int | tuple[int, int], dilation: int = 1, bias: bool = False
+    ):
+        tall, wide = kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+        if not tall % 2 or not wide % 2:
+            raise ValueError(f"kernel is {kernel}; a convolution that keeps the size needs odd numbers")
+        padding = dilation * (tall // 2), dilation * (wide // 2)
+        super().__init__(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=bias)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = []
+        for axis, (kernel, dilation) in enumerate(zip(self.kernel_size, self.dilation)):
+            live = min(
+                kernel // 2, (x.shape[2 + axis] - 1) // dilation
+            )  # taps on either side of the middle one
+            weight = weight.narrow(2 + axis, kernel // 2 - live, 2 * live + 1)
+            padding.append(live * dilation)
+        return conv2d(x, weight, bias, 1, padding, self.dilation)
+
+
+def conv_norm_relu(
+    inputs: int, outputs: int, kernel: int, bias: bool = False, norm=nn.BatchNorm2d, dilation: int = 1
+):
     """Convolution that keeps the size, BatchNorm, ReLU."""
-    return nn.Sequential(DilatedConv2d(inputs, outputs, kernel, dilation, bias), norm(outputs), nn.ReLU(inplace=True))
+    return nn.Sequential(
+        DilatedConv2d(inputs, outputs, kernel, dilation, bias), norm(outputs), nn.ReLU(inplace=True)
+    )
 
 
 def resize(x: Tensor, size, align_corners: bool) -> Tensor:
     """Bilinear resize to (height, width)."""
-    return x if x.shape[-2:] == tuple(size) else interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
+    return (
+        x
+        if x.shape[-2:] == tuple(size)
+        else interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
+    )
 
 
 class PooledBranch(nn.Module):
@@ -39,9 +71,15 @@ class GlobalConvolution(nn.Module):
     def __init__(self, inputs: int, width: int, kernel: int, dilation: int):
         super().__init__()
         tall, wide = (kernel, 1), (1, kernel)
-        self.tall_wide = nn.Sequential(DilatedConv2d(inputs, width, tall, dilation), DilatedConv2d(width, width, wide, dilation))
-        self.wide_tall = nn.Sequential(DilatedConv2d(inputs, width, wide, dilation), DilatedConv2d(width, width, tall, dilation))
-        self.unused_norm = StoredNorm(width)  # the published checkpoints hold it, their forward pass never calls it
+        self.tall_wide = nn.Sequential(
+            DilatedConv2d(inputs, width, tall, dilation), DilatedConv2d(width, width, wide, dilation)
+        )
+        self.wide_tall = nn.Sequential(
+            DilatedConv2d(inputs, width, wide, dilation), DilatedConv2d(width, width, tall, dilation)
+        )
+        self.unused_norm = StoredNorm(
+            width
+        )  # the published checkpoints hold it, their forward pass never calls it
 
     def forward(self, x: Tensor) -> Tensor:
         return self.tall_wide(x) + self.wide_tall(x)
@@ -52,7 +90,9 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.mlp = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.ReLU(), nn.Conv2d(width, width, 1, bias=False))
+        self.mlp = nn.Sequential(
+            nn.Conv2d(width, width, 1, bias=False), nn.ReLU(), nn.Conv2d(width, width, 1, bias=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         average, maximum = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
@@ -67,7 +107,9 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + x * torch.sigmoid(self.conv(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1)))
+        return x + x * torch.sigmoid(
+            self.conv(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1))
+        )
 
 
 class FCA(nn.Module):
@@ -82,7 +124,9 @@ class FCA(nn.Module):
     def __init__(self, inputs: int, width: int, dilations, branches: int = 4, attention: bool = True):
         super().__init__()
         self.kernels = self.kernels[:branches]
-        self.branches = nn.ModuleList(GlobalConvolution(inputs, width, k, d) for k, d in zip(self.kernels, dilations))
+        self.branches = nn.ModuleList(
+            GlobalConvolution(inputs, width, k, d) for k, d in zip(self.kernels, dilations)
+        )
         self.channel_attention = ChannelAttention(width) if attention else nn.Identity()
         self.pooled = PooledBranch(inputs, width)
         self.project = nn.Conv2d((branches + 1) * width, width, 1, bias=False)
@@ -104,7 +148,8 @@ class ASPP(nn.Module):
     def __init__(self, inputs: int, width: int, dilations):
         super().__init__()
         self.branches = nn.ModuleList(
-            conv_norm_relu(inputs, width, k, norm=StoredNorm, dilation=d) for k, d in zip(self.kernels, dilations)
+            conv_norm_relu(inputs, width, k, norm=StoredNorm, dilation=d)
+            for k, d in zip(self.kernels, dilations)
         )
         self.pooled = PooledBranch(inputs, width)
         self.project = nn.Conv2d(5 * width, width, 1, bias=False)
@@ -134,7 +179,9 @@ class Align(nn.Module):
         regular = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (height, width, 2), last axis (x, y)
         grid = regular + flow.permute(0, 2, 3, 1) / flow.new_tensor((width, height))
         # in fp32: bf16 would round the grid to a quarter of a pixel
-        return grid_sample(deep.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True).to(deep.dtype)
+        return grid_sample(deep.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True).to(
+            deep.dtype
+        )
 
 
 class SF2(nn.Module):
@@ -146,8 +193,12 @@ class SF2(nn.Module):
     def __init__(self, width: int, align: bool = True):
         super().__init__()
         self.align = Align(width) if align else None
-        self.low1, self.low2, self.low3, self.low4 = (conv_norm_relu(width, width, 3, bias=True) for _ in range(4))
-        self.deep1, self.deep2, self.deep3, self.deep4 = (conv_norm_relu(width, width, 3, bias=True) for _ in range(4))
+        self.low1, self.low2, self.low3, self.low4 = (
+            conv_norm_relu(width, width, 3, bias=True) for _ in range(4)
+        )
+        self.deep1, self.deep2, self.deep3, self.deep4 = (
+            conv_norm_relu(width, width, 3, bias=True) for _ in range(4)
+        )
 
     def fuse(self, low: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
         """Exchange what both streams agree on: their elementwise product feeds each of them."""
@@ -156,7 +207,9 @@ class SF2(nn.Module):
         return self.low4(self.low3(shared) + low), self.deep4(self.deep3(shared) + deep)
 
     def forward(self, low: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
-        return self.fuse(low, self.align(low, deep) if self.align else resize(deep, low.shape[-2:], align_corners=True))
+        return self.fuse(
+            low, self.align(low, deep) if self.align else resize(deep, low.shape[-2:], align_corners=True)
+        )
 
 
 class GCIDecoder(nn.Module):

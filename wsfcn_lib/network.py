@@ -46,7 +46,10 @@ class _Network(nn.Module):
             multipliers = self.backbone.lr_multipliers
             if self.config.is_ancestor and not isinstance(self.backbone, Tiny):
                 multipliers = (*multipliers[:2], 10, 10 * multipliers[1])
-        groups = [{"params": [], "lr": lr * m, "weight_decay": d} for m, d in zip(multipliers, (weight_decay, 0.0) * 2)]
+        groups = [
+            {"params": [], "lr": lr * m, "weight_decay": d}
+            for m, d in zip(multipliers, (weight_decay, 0.0) * 2)
+        ]
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 index = 2 * (not name.startswith("backbone.")) + name.endswith(".bias")
@@ -63,7 +66,9 @@ class WSFCN(_Network):
     def __init__(self, config: NetConfig):
         super().__init__()
         if config.context == "none":
-            raise ValueError("WSFCN needs a context module: context is 'none', choose 'fca' or 'aspp', or build a BaselineCAM")
+            raise ValueError(
+                "WSFCN needs a context module: context is 'none', choose 'fca' or 'aspp', or build a BaselineCAM"
+            )
         self.config = config
         width = config.width
         self.backbone = build_backbone(config.backbone, config.is_ancestor)
@@ -72,7 +77,11 @@ class WSFCN(_Network):
         self.deep_adapter = nn.Identity()
         if config.deep_width and config.deep_width < deep:
             self.deep_adapter, deep = conv_norm_relu(deep, config.deep_width, 1), config.deep_width
-        fca = {"branches": config.fca_branches, "attention": config.channel_attention} if config.context == "fca" else {}
+        fca = (
+            {"branches": config.fca_branches, "attention": config.channel_attention}
+            if config.context == "fca"
+            else {}
+        )
         self.context = {"fca": FCA, "aspp": ASPP}[config.context](deep, width, config.dilations, **fca)
         self.fusion = SF2(width, config.align) if config.fusion == "sf2" else GCIDecoder(width)
         self.head = nn.Sequential(

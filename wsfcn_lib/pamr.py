@@ -17,8 +17,12 @@ def _shifts(dilations) -> list[tuple[int, int]]:
 @lru_cache(maxsize=2)  # training has one size; the indices of a large picture take 200 bytes a pixel
 def _neighbours(height: int, width: int, dilations: tuple[int, ...], device: torch.device) -> Tensor:
     """Flat indices (H*W, 8*D) of each pixel's neighbours, clamped to the image (replicate padding)."""
-    y, x = torch.meshgrid(torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij")
-    flat = [(y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in _shifts(dilations)]
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    flat = [
+        (y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in _shifts(dilations)
+    ]
     return torch.stack(flat, -1).reshape(height * width, -1).int()
 
 
@@ -40,7 +44,11 @@ def _affinity(image: Tensor, dilations) -> Tensor:
 
 @torch.no_grad()
 def pamr(
-    images: Tensor, masks: Tensor, dilations=(1, 2, 4, 8, 12, 24), iterations: int = 10, present: Tensor | None = None
+    images: Tensor,
+    masks: Tensor,
+    dilations=(1, 2, 4, 8, 12, 24),
+    iterations: int = 10,
+    present: Tensor | None = None,
 ) -> Tensor:
     """Refine masks by the image's colours; no gradient passes.
 
@@ -58,7 +66,9 @@ def pamr(
         (B, K, H, W) float32, 0 where a class is not present.
     """
     if images.shape[0] != masks.shape[0]:
-        raise ValueError(f"pamr got {images.shape[0]} images and {masks.shape[0]} sets of masks; give one set per image")
+        raise ValueError(
+            f"pamr got {images.shape[0]} images and {masks.shape[0]} sets of masks; give one set per image"
+        )
     if images.device.type == "mps":  # not every PyTorch has bags of embeddings there
         present = present if present is None else present.cpu()
         return pamr(images.cpu(), masks.cpu(), dilations, iterations, present).to(images.device)

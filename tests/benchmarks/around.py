@@ -8,7 +8,7 @@ from matplotlib.cbook import get_sample_data
 from measure import timed
 from PIL import Image
 
-from wsfcn_lib.data.transforms import TrainSet
+from wsfcn_lib.data.training_set import TrainSet
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +43,8 @@ def starting(device):
     def seconds(code):
         code = f"import time; b = time.perf_counter(); {code}; print(time.perf_counter() - b)"
         runs = [
-            subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True) for _ in range(3)
+            subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+            for _ in range(3)
         ]
         return min(float(run.stdout) for run in runs)
 
@@ -53,5 +54,11 @@ def starting(device):
         "network": seconds("import torch, wsfcn_lib; wsfcn_lib.WSFCN") - torch_alone,
         "segment": seconds("import torch, wsfcn_lib; wsfcn_lib.segment") - torch_alone,
     }
-    print(f"{'import':16} torch {torch_alone:.2f} s; on top " + ", ".join(f"{k} {v:.2f} s" for k, v in more.items()), flush=True)
-    return {"stage": "import", "torch": round(torch_alone, 3), "device": "cpu"} | {k: round(v, 3) for k, v in more.items()}
+    print(
+        f"{'import':16} torch {torch_alone:.2f} s; on top "
+        + ", ".join(f"{k} {v:.2f} s" for k, v in more.items()),
+        flush=True,
+    )
+    return {"stage": "import", "torch": round(torch_alone, 3), "device": "cpu"} | {
+        k: round(v, 3) for k, v in more.items()
+    }

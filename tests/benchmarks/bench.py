@@ -29,18 +29,16 @@ from throughput import inference, pamr_floor, training  # noqa: E402
 
 import oracles  # noqa: E402
 from wsfcn_lib import NetConfig, TrainConfig  # noqa: E402
-from wsfcn_lib.crf import BILATERAL_SXY, crf, crf_many  # noqa: E402
-from wsfcn_lib.data.transforms import normalise  # noqa: E402
-from wsfcn_lib.metrics import ConfusionMatrix  # noqa: E402
-from wsfcn_lib.modules import FCA  # noqa: E402
-from wsfcn_lib.network import build_network  # noqa: E402
-from wsfcn_lib.optimiser import build_optimiser  # noqa: E402
-from wsfcn_lib.pamr import pamr  # noqa: E402
-from wsfcn_lib.provenance import code_state, provenance  # noqa: E402
-from wsfcn_lib.recipes import crf_masks  # noqa: E402
-from wsfcn_lib.runs import atomic_write  # noqa: E402
-from wsfcn_lib.train import train_step  # noqa: E402
-from wsfcn_lib.views import SCALES, predict_masks  # noqa: E402
+from wsfcn_lib.data.normalisation import normalise
+from wsfcn_lib.infer import SCALES, predict_masks
+from wsfcn_lib.metrics import ConfusionMatrix
+from wsfcn_lib.modules import FCA
+from wsfcn_lib.network import build_network
+from wsfcn_lib.pamr import pamr
+from wsfcn_lib.postprocess import BILATERAL_SXY, crf, crf_many, crf_masks
+from wsfcn_lib.runs.provenance import code_state, provenance
+from wsfcn_lib.runs.storage import atomic_write
+from wsfcn_lib.train import build_optimiser, train_step
 
 SEED = 0
 
@@ -69,7 +67,9 @@ def bench_confusion(device):
         matrix.update(prediction, truth)
         return matrix.matrix
 
-    return compare("confusion", fast, lambda: oracles.confusion(prediction, truth, 21), largest, torch.device("cpu"))
+    return compare(
+        "confusion", fast, lambda: oracles.confusion(prediction, truth, 21), largest, torch.device("cpu")
+    )
 
 
 def photograph(height, width):
@@ -129,7 +129,9 @@ def bench_fca(device):
         with oracles.all_taps():
             return net(x)
 
-    row = compare("fca", torch.no_grad()(lambda: last(images)), lambda: all_taps(net, x), largest, device, (5, 3))
+    row = compare(
+        "fca", torch.no_grad()(lambda: last(images)), lambda: all_taps(net, x), largest, device, (5, 3)
+    )
     same_layout = timed(lambda: all_taps(last, images), 5)[0]
     return row | {"taps_ratio": round(1000 * same_layout / row["milliseconds"], 2)}
 
@@ -140,7 +142,10 @@ def bench_train_step(device, batch=2):
     tags = torch.zeros(batch, 20)
     tags[:, [2, 14]] = 1
     images = torch.stack([normalise((255 * one.permute(1, 2, 0)).byte().numpy()) for one in seen])
-    quiet = {"gate_rate": 0.0, "floor": 0.0}  # nothing draws; without a floor an untrained network has pseudo labels too
+    quiet = {
+        "gate_rate": 0.0,
+        "floor": 0.0,
+    }  # nothing draws; without a floor an untrained network has pseudo labels too
     fast_settings, state = TrainConfig(precision="bf16", **quiet), build_network(NetConfig()).state_dict()
 
     def network(memory_format):
@@ -156,7 +161,9 @@ def bench_train_step(device, batch=2):
 
     def fast():
         torch.manual_seed(SEED)
-        return train_step(net, optimiser, fast_images, tags.to(device), fast_settings, 1.0, True, torch.Tensor.backward)
+        return train_step(
+            net, optimiser, fast_images, tags.to(device), fast_settings, 1.0, True, torch.Tensor.backward
+        )
 
     plain, plain_optimiser = network(torch.contiguous_format)
 
@@ -179,7 +186,9 @@ def bench_train_step(device, batch=2):
     def difference(a, b):  # of the losses of the first step, in relation to them: bf16 against fp32
         return (np.abs(np.subtract(a, b)) / np.abs(b)).max()
 
-    return compare("train_step", lambda: kept("fast", fast), lambda: kept("direct", direct), difference, device, (3, 2))
+    return compare(
+        "train_step", lambda: kept("fast", fast), lambda: kept("direct", direct), difference, device, (3, 2)
+    )
 
 
 STAGES = {
@@ -199,19 +208,30 @@ STAGES = {
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=STAGES, help="these stages; nothing is written")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     options = parser.parse_args()
     device, rows, began = torch.device(options.device), [], time.perf_counter()
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}, seed {SEED}")
+    print(
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, {device}, seed {SEED}"
+    )
     print(f"{'stage':16} {'ratio':>10} {'here':>14} {'direct':>14}")
     for name in options.only or STAGES:
         torch.manual_seed(SEED)
         rows.append(STAGES[name](device))
     rates = {row["stage"]: row for row in rows}
-    if {"training", "loading"} <= rates.keys():  # how many times what training consumes one loader process delivers
-        rates["loading"]["ratio"] = round(rates["loading"]["images_per_second"] / rates["training"]["images_per_second"], 2)
+    if {
+        "training",
+        "loading",
+    } <= rates.keys():  # how many times what training consumes one loader process delivers
+        rates["loading"]["ratio"] = round(
+            rates["loading"]["images_per_second"] / rates["training"]["images_per_second"], 2
+        )
         print(f"one loader process delivers {rates['loading']['ratio']:.1f} times what training consumes")
     if not options.only:
         home = ROOT / "data" / "results" / "bench"

@@ -55,7 +55,9 @@ def compare(stage, fast, direct, difference, device, repeats=(5, 2), memory=True
         "ratio": round(oracle_seconds / seconds, 2),
         "milliseconds": round(1e3 * seconds, 3),
         "oracle_milliseconds": round(1e3 * oracle_seconds, 3),
-        "memory_ratio": round(oracle_used / used, 2) if used and min(used, oracle_used) > 1e6 else None,  # less is not to be told
+        "memory_ratio": round(oracle_used / used, 2)
+        if used and min(used, oracle_used) > 1e6
+        else None,  # less is not to be told
         "megabytes": round(used / 1e6, 1) if used is not None else None,
         "difference": float(difference(result, oracle)),
         "device": device.type,

@@ -9,11 +9,10 @@ from measure import timed, watched
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsfcn_lib import NetConfig, TrainConfig
+from wsfcn_lib.infer import SCALES, predict_masks
 from wsfcn_lib.network import build_network
-from wsfcn_lib.optimiser import build_optimiser
 from wsfcn_lib.pamr import pamr
-from wsfcn_lib.train import train_step
-from wsfcn_lib.views import SCALES, predict_masks
+from wsfcn_lib.train import build_optimiser, train_step
 
 VOC_IMAGES, VOC_EPOCHS = 10_582, 31  # the paper's schedule
 NEIGHBOURS, ITERATIONS = 48, 10
@@ -59,9 +58,21 @@ def training(device, config=None, batch=None, crop=321, repeats=3):
     flops, peak = counter.get_total_flops(), peak_flops(device)
     (seconds, _), used = watched(lambda: timed(step, repeats), device)
     used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else used
-    row = {"stage": "training", "batch": batch, "images_per_second": batch / seconds, "megabytes": used and used / 1e6}
-    row |= {"gigaflop_per_image": flops / batch / 1e9, "gigaflops": flops / seconds / 1e9, "peak_gigaflops": peak / 1e9}
-    row |= {"share_of_peak": flops / seconds / peak, "voc_hours": VOC_IMAGES * VOC_EPOCHS * seconds / batch / 3600}
+    row = {
+        "stage": "training",
+        "batch": batch,
+        "images_per_second": batch / seconds,
+        "megabytes": used and used / 1e6,
+    }
+    row |= {
+        "gigaflop_per_image": flops / batch / 1e9,
+        "gigaflops": flops / seconds / 1e9,
+        "peak_gigaflops": peak / 1e9,
+    }
+    row |= {
+        "share_of_peak": flops / seconds / peak,
+        "voc_hours": VOC_IMAGES * VOC_EPOCHS * seconds / batch / 3600,
+    }
     if device.type == "cuda":
         try:
             compiled = torch.compile(net)
@@ -77,7 +88,9 @@ def inference(device, config=None, size=(375, 500)):
     net = build_network(config or NetConfig()).to(device, memory_format=torch.channels_last).eval()
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     seconds, _ = timed(lambda: predict_masks(net, image, SCALES, bf16=True), 1 if device.type == "cpu" else 3)
-    return told({"stage": "inference_rate", "views": 2 * len(SCALES), "images_per_second": 1 / seconds}, device)
+    return told(
+        {"stage": "inference_rate", "views": 2 * len(SCALES), "images_per_second": 1 / seconds}, device
+    )
 
 
 def pamr_floor(device, size=(4, 21, 81, 81)):
@@ -93,5 +106,8 @@ def pamr_floor(device, size=(4, 21, 81, 81)):
 def told(row, device):
     """The row to four digits, printed."""
     row = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
-    print(f"{row['stage']:16} " + ", ".join(f"{key} {value}" for key, value in row.items() if key != "stage"), flush=True)
+    print(
+        f"{row['stage']:16} " + ", ".join(f"{key} {value}" for key, value in row.items() if key != "stage"),
+        flush=True,
+    )
     return row | {"device": device.type}

@@ -16,7 +16,13 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, sync_playwright
 from playwright.sync_api import TimeoutError as TooLate
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 FLAGS += ["--disable-quic", "--disable-sync", "--force-color-profile=srgb"]
 PIXELS = """async image => {
     try { await image.decode(); } catch { return null; }  // another picture took its place meanwhile
@@ -38,7 +44,9 @@ TALL = """() => [...document.querySelectorAll(".jp-OutputArea .widget-box")].fil
 
 def chromium() -> str:
     """The installed browser."""
-    found = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
+    found = [
+        path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))
+    ]
     assert found, "no chromium here: install the package chromium"
     return found[0]
 
@@ -53,7 +61,9 @@ def browser(home: Path) -> Iterator[Page]:
     """A page of a fresh chromium."""
     with sync_playwright() as driver:
         size = {"width": 1500, "height": 1000}
-        context = driver.chromium.launch_persistent_context(str(home), executable_path=chromium(), args=FLAGS, viewport=size)
+        context = driver.chromium.launch_persistent_context(
+            str(home), executable_path=chromium(), args=FLAGS, viewport=size
+        )
         context.set_default_timeout(1000 * LIMIT)
         yield context.pages[0]
         context.close()
@@ -108,12 +118,16 @@ class Book:
     def tell(self, code: str = "", expression: str = "None") -> object:
         """Execute code in the notebook's kernel, past the page, and return the value of a literal expression."""
         (kernel,) = self.lab.ask("kernels")
-        client = BlockingKernelClient(connection_file=str(self.lab.home / "runtime" / f"kernel-{kernel['id']}.json"))
+        client = BlockingKernelClient(
+            connection_file=str(self.lab.home / "runtime" / f"kernel-{kernel['id']}.json")
+        )
         client.load_connection_file()
         client.start_channels()
         try:
             asked = {"value": expression}
-            reply = client.execute(code, silent=True, user_expressions=asked, reply=True, timeout=LIMIT)["content"]
+            reply = client.execute(code, silent=True, user_expressions=asked, reply=True, timeout=LIMIT)[
+                "content"
+            ]
         finally:
             client.stop_channels()
         assert reply["status"] == "ok" and reply["user_expressions"]["value"]["status"] == "ok", reply
@@ -137,9 +151,13 @@ class Book:
 
     def slide(self, words: str, key: str = "ArrowRight", times: int = 1) -> None:
         """Move a slider by the keyboard, once it is free to move; `words`: its label, or its tooltip."""
-        slider = self.page.locator(".widget-slider").filter(has=self.page.locator(".noUi-target:not([disabled])"))
+        slider = self.page.locator(".widget-slider").filter(
+            has=self.page.locator(".noUi-target:not([disabled])")
+        )
         named = slider.filter(has=self.page.get_by_text(words, exact=True))
-        handle = named.or_(slider.filter(has=self.page.locator(f'label[title="{words}"]'))).locator(".noUi-handle")
+        handle = named.or_(slider.filter(has=self.page.locator(f'label[title="{words}"]'))).locator(
+            ".noUi-handle"
+        )
         handle.focus()
         for _ in range(times):
             self.page.keyboard.press(key)

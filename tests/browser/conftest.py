@@ -9,7 +9,7 @@ import yaml
 from book import browser
 from lab import Lab
 
-from wsfcn_lib.runs import ROOT, RUNS
+from wsfcn_lib.runs.paths import ROOT, RUNS
 
 SMOKE = ROOT / "notebooks" / "params" / "smoke.yaml"
 RUN, ARTEFACTS = RUNS / "browser", ROOT / "tests" / "artefacts"
@@ -19,7 +19,14 @@ RUN, ARTEFACTS = RUNS / "browser", ROOT / "tests" / "artefacts"
 def settings():
     """The smallest settings, of a run that is finished; what is left of an earlier one is used again."""
     given = yaml.safe_load(SMOKE.read_text()) | {"run": "data/runs/browser"}
-    command = [sys.executable, str(ROOT / "notebooks" / "run_all.py"), "--params", str(SMOKE), "--run-name", "browser"]
+    command = [
+        sys.executable,
+        str(ROOT / "notebooks" / "run_all.py"),
+        "--params",
+        str(SMOKE),
+        "--run-name",
+        "browser",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode:  # of older code
         shutil.rmtree(RUN, ignore_errors=True)

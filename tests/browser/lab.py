@@ -14,7 +14,7 @@ import nbformat
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from wsfcn_lib.runs import ROOT
+from wsfcn_lib.runs.paths import ROOT
 
 LIMIT = 120  # seconds that anything may take before it counts as stalled
 SETTINGS = {  # all cells stay in the page, and no question is asked, such as which kernel where cells run before it has come
@@ -38,8 +38,16 @@ class Lab:
         kinds |= {f"JUPYTERLAB_{kind.upper()}_DIR": str(home / kind) for kind in ("settings", "workspaces")}
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
-        command += [f"--port={self.url.split(':')[-1]}", "--ServerApp.port_retries=0", "--IdentityProvider.token="]
-        command += [f"--ServerApp.root_dir={self.books}", "--LabApp.news_url=None", "--ServerApp.disable_check_xsrf=True"]
+        command += [
+            f"--port={self.url.split(':')[-1]}",
+            "--ServerApp.port_retries=0",
+            "--IdentityProvider.token=",
+        ]
+        command += [
+            f"--ServerApp.root_dir={self.books}",
+            "--LabApp.news_url=None",
+            "--ServerApp.disable_check_xsrf=True",
+        ]
         environment = os.environ | kinds | {"IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": path}
         with (home / "lab.log").open("w") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -52,7 +60,9 @@ class Lab:
 
     def ask(self, path: str, method: str = "GET") -> object:
         """What the server's interface answers."""
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/api/{path}", method=method), timeout=LIMIT) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{self.url}/api/{path}", method=method), timeout=LIMIT
+        ) as answer:
             return json.loads(answer.read() or "null")
 
     def wait(self) -> None:

@@ -6,9 +6,10 @@ from book import Book
 from PIL import Image
 
 from wsfcn_lib.data.manifest import Manifest
-from wsfcn_lib.log import read_rows
-from wsfcn_lib.notebook import declared
-from wsfcn_lib.runs import ROOT, read_run
+from wsfcn_lib.runs.folder import read_run
+from wsfcn_lib.runs.log import read_rows
+from wsfcn_lib.runs.notebook import declared
+from wsfcn_lib.runs.paths import ROOT
 
 pytestmark = pytest.mark.browser
 
@@ -16,7 +17,12 @@ pytestmark = pytest.mark.browser
 def opened(lab, page, stage, settings, name, **given):
     """A notebook with those of the settings that it declares."""
     own = declared(f"notebooks/{stage}.ipynb")
-    return Book(lab, page, lab.copy(stage, {key: value for key, value in (settings | given).items() if key in own}), name)
+    return Book(
+        lab,
+        page,
+        lab.copy(stage, {key: value for key, value in (settings | given).items() if key in own}),
+        name,
+    )
 
 
 def walk(book, actions):
@@ -60,7 +66,13 @@ def test_cam_explorer(lab, page, settings, keep, tmp_path):
         },
     )
     keep(book, "cams-changed")
-    walk(book, {"layers": lambda: book.choose("show", "layers"), "upload": lambda: book.upload("your own", tmp_path / "own.png")})
+    walk(
+        book,
+        {
+            "layers": lambda: book.choose("show", "layers"),
+            "upload": lambda: book.upload("your own", tmp_path / "own.png"),
+        },
+    )
     keep(book, "cams-own")
 
 
@@ -79,7 +91,9 @@ def test_mask_explorer(lab, page, settings, keep):
             "with CRF": lambda: book.choose("show", "with CRF"),
             "ground truth": lambda: book.choose("show", "ground truth"),
             "opacity": lambda: book.slide("opacity", "ArrowLeft", 4),
-            "no sweep": lambda: book.tell("explorer.set(sweep=None)"),  # the notebook made the same one already
+            "no sweep": lambda: book.tell(
+                "explorer.set(sweep=None)"
+            ),  # the notebook made the same one already
             "sweep": lambda: book.press("sweep"),
             "its place": lambda: book.slide("background", "ArrowRight", 4),
             "cut by the sliders": lambda: book.choose("show", "cut by the sliders"),
@@ -111,11 +125,20 @@ def test_training_is_stopped_by_its_button(lab, page, settings, keep, tmp_path):
     book.settled()
     keep(book, "training-stopped")
     rows = read_rows(run / "log.csv")
-    assert int(rows[-1]["step"]) > 0 and int(rows[-1]["epoch"]) < 999, "it had begun, and was far from its end"
+    assert int(rows[-1]["step"]) > 0 and int(rows[-1]["epoch"]) < 999, (
+        "it had begun, and was far from its end"
+    )
     stage = read_run(run)["stages"]["02_train"]
-    assert not stage.get("finished") and not (run / "stop").exists(), "an obeyed request does not stop the next start"
-    assert page.get_by_text("stopped before its end").count() and f"; stopped after step {stage['stopped_at']}. " in book.words()
-    assert (run / "checkpoints" / "last.safetensors").exists() or list((run / "checkpoints").glob("state-*.pt"))
+    assert not stage.get("finished") and not (run / "stop").exists(), (
+        "an obeyed request does not stop the next start"
+    )
+    assert (
+        page.get_by_text("stopped before its end").count()
+        and f"; stopped after step {stage['stopped_at']}. " in book.words()
+    )
+    assert (run / "checkpoints" / "last.safetensors").exists() or list(
+        (run / "checkpoints").glob("state-*.pt")
+    )
 
 
 def test_a_stop_that_comes_before_the_training_is_obeyed(lab, page, settings, tmp_path):

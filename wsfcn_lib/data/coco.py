@@ -19,13 +19,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 from tqdm.utils import CallbackIOWrapper
 
-from ..classes import voc_colour, voc_palette
-from ..downloads import fetch
-from ..runs import atomic_write, require_space
-from ..storage import make_folder
-from .files import MOST_PIXELS, DataError, encode, progress
-from .manifest import ClassInfo, Sample
-from .source import Found
+from wsfcn_lib.data.classes import voc_colour, voc_palette
+from wsfcn_lib.data.downloads import fetch
+from wsfcn_lib.data.files import DataError
+from wsfcn_lib.data.images import MOST_PIXELS, encode
+from wsfcn_lib.data.listing import DatasetListing
+from wsfcn_lib.data.manifest import ClassInfo, Sample
+from wsfcn_lib.runs.progress import progress
+from wsfcn_lib.runs.storage import atomic_write, make_folder, require_space
 
 PUBLISHED = {"train": "82,783 and 82,081", "val": "40,504 and 40,137"}
 RULE = "rule 1"  # raise it when masks come to be painted differently
@@ -62,7 +63,9 @@ class Instances(NamedTuple):
     checksum: str
 
 
-def find_coco(root: Path | str, masks: Path | str, splits: tuple[str, ...] = ("train", "val")) -> Found:
+def find_coco(
+    root: Path | str, masks: Path | str, splits: tuple[str, ...] = ("train", "val")
+) -> DatasetListing:
     """The pictures of COCO 2014 below `root`, tagged with the classes of their annotations; their masks are painted once.
 
     `root` holds annotations/instances_<split>2014.json and the pictures in <split>2014/ or images/<split>2014/. Classes come
@@ -72,40 +75,64 @@ def find_coco(root: Path | str, masks: Path | str, splits: tuple[str, ...] = ("t
     """
     classes, found, missing, untagged, notes = None, {}, [], [], []
     if not splits or set(splits) - set(PUBLISHED):
-        raise DataError(f"splits={splits}: choose from {', '.join(PUBLISHED)}, as COCO's test images have no annotations")
+        raise DataError(
+            f"splits={splits}: choose from {', '.join(PUBLISHED)}, as COCO's test images have no annotations"
+        )
     for split in splits:
         listed = read_instances(Path(root) / "annotations" / f"instances_{split}2014.json")
         if classes not in (None, listed.classes):
-            raise DataError(f"{listed.path}: its categories differ from those of {splits[0]}; take both files from one release")
+            raise DataError(
+                f"{listed.path}: its categories differ from those of {splits[0]}; take both files from one release"
+            )
         classes = listed.classes
         places = [Path(root) / inner / f"{split}2014" for inner in ("", "images")]
         home = next((place for place in places if place.is_dir()), places[0])
         there = set(os.listdir(home)) if home.is_dir() else set()
-        blank = [Path(name).stem for key, name, *_ in listed.images if not listed.objects[key] and name in there]
-        missing += [f"{split}: {Path(name).stem}: {home / name}" for _, name, *_ in listed.images if name not in there]
-        wanted = [image for image in listed.images if image[1] in there and (listed.objects[image[0]] or split != "train")]
+        blank = [
+            Path(name).stem for key, name, *_ in listed.images if not listed.objects[key] and name in there
+        ]
+        missing += [
+            f"{split}: {Path(name).stem}: {home / name}" for _, name, *_ in listed.images if name not in there
+        ]
+        wanted = [
+            image
+            for image in listed.images
+            if image[1] in there and (listed.objects[image[0]] or split != "train")
+        ]
         if not wanted:
             text = f"none of the pictures of {listed.path.name} is in {' or '.join(map(str, places))}"
             raise DataError(f"{text}; unpack {split}2014.zip there, or leave {split} out of splits")
         found[split] = paint_all(listed, wanted, home, Path(masks) / split)
         untagged += blank if split == "train" else []
         labelled = sum(map(bool, listed.objects.values()))
-        notes.append(f"{split}: {len(listed.images):,} images listed, {labelled:,} with a label; published: {PUBLISHED[split]}")
-    return Found(classes, found, missing, untagged, notes)
+        notes.append(
+            f"{split}: {len(listed.images):,} images listed, {labelled:,} with a label; published: {PUBLISHED[split]}"
+        )
+    return DatasetListing(classes, found, missing, untagged, notes)
 
 
 def read_instances(path: Path) -> Instances:
     """Read an annotation file; DataError if it is missing, truncated, or holds no instances."""
     if not path.is_file():
-        raise DataError(f"{path} is missing; name the folder that holds COCO's annotations/, or fetch it with download_coco")
+        raise DataError(
+            f"{path} is missing; name the folder that holds COCO's annotations/, or fetch it with download_coco"
+        )
     try:
-        with progress(None, path.name, path.stat().st_size, unit="B", unit_scale=True) as bar, open(path, "rb") as file:
+        with (
+            progress(None, path.name, path.stat().st_size, unit="B", unit_scale=True) as bar,
+            open(path, "rb") as file,
+        ):
             data = CallbackIOWrapper(bar.update, file).read()
         content = json.loads(data)
         categories = sorted(content["categories"], key=itemgetter("id"))
         number = {category["id"]: k for k, category in enumerate(categories, 1)}
-        classes = tuple(ClassInfo(name=c["name"], mask_id=k, colour=voc_colour(k)) for k, c in enumerate(categories, 1))
-        images = [(i["id"], PurePosixPath(i["file_name"]).name, int(i["height"]), int(i["width"])) for i in content["images"]]
+        classes = tuple(
+            ClassInfo(name=c["name"], mask_id=k, colour=voc_colour(k)) for k, c in enumerate(categories, 1)
+        )
+        images = [
+            (i["id"], PurePosixPath(i["file_name"]).name, int(i["height"]), int(i["width"]))
+            for i in content["images"]
+        ]
         if huge := [name for _, name, height, width in images if not 0 < height * width <= MOST_PIXELS]:
             raise ValueError(f"{huge[0]} has no size that a picture can have")
         objects = {image[0]: [] for image in images}
@@ -113,7 +140,9 @@ def read_instances(path: Path) -> Instances:
             objects[a["image_id"]].append((a["area"], number[a["category_id"]], a["segmentation"]))
     except (ValueError, KeyError, TypeError) as error:
         text = f"{path} is no whole file of COCO instances: categories, images, and annotations that fit them"
-        raise DataError(f"{text} ({type(error).__name__}: {error}); remove it and fetch it with download_coco") from error
+        raise DataError(
+            f"{text} ({type(error).__name__}: {error}); remove it and fetch it with download_coco"
+        ) from error
     return Instances(path, classes, images, objects, hashlib.sha256(data).hexdigest())
 
 
@@ -128,7 +157,10 @@ def paint_all(listed: Instances, wanted: list[tuple], home: Path, folder: Path) 
     samples, jobs = [], []
     for key, name, *size in wanted:
         shown = {label for _, label, _ in listed.objects[key]}
-        tags, mask = tuple(k in shown for k in range(1, len(listed.classes) + 1)), folder / f"{Path(name).stem}.png"
+        tags, mask = (
+            tuple(k in shown for k in range(1, len(listed.classes) + 1)),
+            folder / f"{Path(name).stem}.png",
+        )
         samples.append(Sample(mask.stem, home / name, tags, mask))
         jobs.append((mask, *size, listed.objects[key]))
     bar = progress(jobs, f"{folder.name} masks", len(jobs))
@@ -165,7 +197,9 @@ def download_coco(raw: Path | str) -> Path:
         placed = path.exists()  # by the user, who may want to keep it
         unpack(fetch(archive.url, path, archive.size, archive.sha256), raw, archive.pattern)
         if not _complete(raw, archive):
-            raise DataError(f"{path} holds fewer than {archive.files} files {archive.pattern}; delete it and call again")
+            raise DataError(
+                f"{path} holds fewer than {archive.files} files {archive.pattern}; delete it and call again"
+            )
         if not placed:
             path.unlink()
         print(f"{path.name}: unpacked in {raw}, the archive is {'kept' if placed else 'removed'}")
@@ -176,13 +210,19 @@ def unpack(path: Path, folder: Path, pattern: str) -> None:
     """Write the members of a zip file that match `pattern` into `folder`, whole or not at all; those there are kept."""
     try:
         with ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if PurePosixPath(member.filename).match(pattern)]
+            members = [
+                member for member in archive.infolist() if PurePosixPath(member.filename).match(pattern)
+            ]
             for member in progress(members, f"unpack {path.name}", len(members)):
                 target = folder / member.filename
                 if not target.resolve().is_relative_to(folder.resolve()):
-                    raise DataError(f"{path}: its member {member.filename} would lie outside {folder}; delete it, fetch it again")
+                    raise DataError(
+                        f"{path}: its member {member.filename} would lie outside {folder}; delete it, fetch it again"
+                    )
                 if target.exists() and target.stat().st_size != member.file_size:
-                    raise DataError(f"{target} is not the file in {path.name}, which has {member.file_size} bytes; move it away")
+                    raise DataError(
+                        f"{target} is not the file in {path.name}, which has {member.file_size} bytes; move it away"
+                    )
                 if not target.exists():
                     atomic_write(target, archive.read(member))
     except BadZipFile as error:

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from ..classes import voc_colour
-from ..runs import atomic_write
-from .files import DataError, place, read_text
-from .manifest import SPLITS, ClassInfo, Manifest, Sample, read_classes
-from .remarks import remarks, twins
-from .source import MASKLESS, Found
+from wsfcn_lib.data.classes import voc_colour
+from wsfcn_lib.data.files import DataError, read_text
+from wsfcn_lib.data.listing import MASKLESS, DatasetListing
+from wsfcn_lib.data.manifest import SPLITS, ClassInfo, Manifest, Sample, read_classes
+from wsfcn_lib.data.remarks import remarks, twins
+from wsfcn_lib.runs.paths import resolve_path
+from wsfcn_lib.runs.storage import atomic_write
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 COLUMNS = ("image", "tags", "mask", "split")  # of tags.csv
@@ -31,7 +32,9 @@ class Entry(NamedTuple):
     split: str | None = None
 
 
-def find_folder(root: Path | str, seed: int = 0, val_fraction: float = 0.1, test_fraction: float = 0.0) -> Found:
+def find_folder(
+    root: Path | str, seed: int = 0, val_fraction: float = 0.1, test_fraction: float = 0.0
+) -> DatasetListing:
     """The pictures below `root` with their tags; nothing is written there. DataError where the folder does not say enough.
 
     Tags: root/tags.csv has the columns image,tags, and mask and split if wanted; paths below root, ';' between tags. Without
@@ -48,7 +51,10 @@ def find_folder(root: Path | str, seed: int = 0, val_fraction: float = 0.1, test
     entries, notes = _listed(root, pictures) if (root / "tags.csv").is_file() else _foldered(root, pictures)
     names = _names([entry.path for entry in entries])
     for k, entry in enumerate(entries):
-        places = [root / "masks" / entry.path.with_suffix(".png"), root / "masks" / f"{names[entry.path]}.png"]
+        places = [
+            root / "masks" / entry.path.with_suffix(".png"),
+            root / "masks" / f"{names[entry.path]}.png",
+        ]
         entries[k] = entry._replace(mask=entry.mask or next(filter(os.path.isfile, places), None))
     entries, drawn = draw(entries, seed, val_fraction, test_fraction)
     classes, splits, missing, untagged = _classes(root, entries), {split: [] for split in SPLITS}, [], []
@@ -66,9 +72,17 @@ def find_folder(root: Path | str, seed: int = 0, val_fraction: float = 0.1, test
     if not splits["train"]:
         text = f"of {len(entries)} pictures {len(missing)} lack files and {len(untagged)} a tag, and none is left for training"
         raise DataError(f"{root}: {text}; tag more of them, correct their paths, or lower val_fraction")
-    notes += [drawn, *remarks(classes, splits), *twins([s.image for samples in splits.values() for s in samples])]
-    notes += [f"no pictures, passed over: {', '.join(f'{count} {kind}' for kind, count in others.most_common())}"] * bool(others)
-    return Found(classes, {split: samples for split, samples in splits.items() if samples}, missing, untagged, notes)
+    notes += [
+        drawn,
+        *remarks(classes, splits),
+        *twins([s.image for samples in splits.values() for s in samples]),
+    ]
+    notes += [
+        f"no pictures, passed over: {', '.join(f'{count} {kind}' for kind, count in others.most_common())}"
+    ] * bool(others)
+    return DatasetListing(
+        classes, {split: samples for split, samples in splits.items() if samples}, missing, untagged, notes
+    )
 
 
 def write_template(root: Path | str) -> Path:
@@ -76,13 +90,15 @@ def write_template(root: Path | str) -> Path:
 
     `root` is what notebook 01 takes as `root`: absolute, from the repository, or in the home folder (~).
     """
-    root = place(root)
+    root = resolve_path(root)
     path, (pictures, _) = root / "tags.csv", scan(root)
     if path.exists():
         raise DataError(f"{path} is there and is never overwritten; move it away for a fresh one")
     if not pictures:
         raise DataError(f"{root} holds no pictures ({', '.join(PICTURES)}); name the folder that holds yours")
-    csv.writer(text := io.StringIO(), lineterminator="\n").writerows([COLUMNS[:2], *((picture, "") for picture in pictures)])
+    csv.writer(text := io.StringIO(), lineterminator="\n").writerows(
+        [COLUMNS[:2], *((picture, "") for picture in pictures)]
+    )
     atomic_write(path, "\ufeff" + text.getvalue())  # the mark by which spreadsheets know UTF-8
     return path
 
@@ -92,10 +108,18 @@ def scan(root: Path) -> tuple[list[PurePosixPath], Counter]:
     if not root.is_dir():
         raise DataError(f"{root} is no folder; name the one that holds your pictures")
     paths = sorted(PurePosixPath(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
-    paths = [p for p in paths if p.parts[0] != "masks" and not any(part.startswith((".", "__MACOSX")) for part in p.parts)]
+    paths = [
+        p
+        for p in paths
+        if p.parts[0] != "masks" and not any(part.startswith((".", "__MACOSX")) for part in p.parts)
+    ]
     nameless, paths = [p for p in paths if not _is_utf8(p)], [p for p in paths if _is_utf8(p)]
-    others = [p for p in paths if p.suffix.lower() not in PICTURES and str(p) not in ("tags.csv", "classes.json")]
-    counts = Counter(p.suffix.lower() or "without ending" for p in others) + Counter({"named not in UTF-8": len(nameless)})
+    others = [
+        p for p in paths if p.suffix.lower() not in PICTURES and str(p) not in ("tags.csv", "classes.json")
+    ]
+    counts = Counter(p.suffix.lower() or "without ending" for p in others) + Counter(
+        {"named not in UTF-8": len(nameless)}
+    )
     return [p for p in paths if p.suffix.lower() in PICTURES], counts
 
 
@@ -109,33 +133,46 @@ def _listed(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry], lis
     table, entries = root / "tags.csv", {}
     text = read_text(table)
     try:
-        list(csv.reader(io.StringIO(text, newline=""), strict=True))  # an open quote would swallow the lines after it
+        list(
+            csv.reader(io.StringIO(text, newline=""), strict=True)
+        )  # an open quote would swallow the lines after it
     except csv.Error as error:
         raise DataError(f"{table}: a quote in it is not closed ({error}); save it as CSV again") from error
     reader = csv.DictReader(io.StringIO(text, newline=""))
     reader.fieldnames = columns = [name.strip().lower() for name in reader.fieldnames or ()]
     if not {"image", "tags"} <= set(columns):
-        raise DataError(f"{table}: line 1 must name the columns image,tags with a comma between them, found {columns}")
+        raise DataError(
+            f"{table}: line 1 must name the columns image,tags with a comma between them, found {columns}"
+        )
     for row in reader:
-        where, cells = f"{table}, line {reader.line_num}", {key: (cell or "").strip() for key, cell in row.items() if key}
+        where, cells = (
+            f"{table}, line {reader.line_num}",
+            {key: (cell or "").strip() for key, cell in row.items() if key},
+        )
         if any(row.get(None) or ()):
             raise DataError(f"{where}: more cells than columns; put ';' between tags, not ','")
         if not any(cells.values()):
             continue
         path, mask = (PurePosixPath(cells.get(key, "").replace("\\", "/")) for key in ("image", "mask"))
         if path.suffix.lower() not in PICTURES:
-            raise DataError(f"{where}: {str(path)!r} is no picture of a kind known here ({', '.join(PICTURES)}); convert it")
+            raise DataError(
+                f"{where}: {str(path)!r} is no picture of a kind known here ({', '.join(PICTURES)}); convert it"
+            )
         if path in entries:
             raise DataError(f"{where}: {path} is listed before ({entries[path].where}); make it one line")
         split = cells.get("split", "").lower() or None
         if split not in (None, *SPLITS):
-            raise DataError(f"{where}: split is {split!r}; write one of {', '.join(SPLITS)}, or nothing for train")
+            raise DataError(
+                f"{where}: split is {split!r}; write one of {', '.join(SPLITS)}, or nothing for train"
+            )
         tags = tuple(tag.strip() for tag in cells["tags"].split(";") if tag.strip())
         entries[path] = Entry(path, tags, where, root / mask if mask.parts else None, split)
     counts = Counter(entry.split or "train" for entry in entries.values())
     if "val" not in counts and any(entry.split for entry in entries.values()):
         told = f"{table}: its column split makes {', '.join(f'{n} {split}' for split, n in counts.items())} and no val"
-        raise DataError(f"{told}, which training needs; write val at some pictures, or empty the column to have it drawn")
+        raise DataError(
+            f"{told}, which training needs; write val at some pictures, or empty the column to have it drawn"
+        )
     known, notes = {root / path for path in entries} | {entry.mask for entry in entries.values()}, []
     if unlisted := [str(path) for path in pictures if root / path not in known]:
         notes.append(f"{len(unlisted)} pictures are not in tags.csv and are left out, first {unlisted[0]}")
@@ -152,34 +189,57 @@ def _foldered(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry], l
         text = f"{root} has {len(pictures)} pictures, no tags.csv, and no two sub-folders named after classes (found {folders})"
         advice = f"sort the pictures so, or call write_template({str(root)!r}) and fill the column tags, with ';' between tags"
         raise DataError(f"{text}; {advice}")
-    notes = [f"{n} pictures lie in no class's sub-folder and are left out" for n in [len(pictures) - len(inside)] if n]
+    notes = [
+        f"{n} pictures lie in no class's sub-folder and are left out"
+        for n in [len(pictures) - len(inside)]
+        if n
+    ]
     return [Entry(path, path.parts[:1], str(root / path.parts[0])) for path in inside], notes
 
 
 def _names(paths: list[PurePosixPath]) -> dict[PurePosixPath, str]:
     """A name for each picture that no other has, upper and lower case taken as one: some disks do."""
     stems = Counter(path.stem.casefold() for path in paths)
-    names = {p: p.stem if stems[p.stem.casefold()] == 1 else str(p).replace("/", "__").replace(".", "_") for p in paths}
+    names = {
+        p: p.stem if stems[p.stem.casefold()] == 1 else str(p).replace("/", "__").replace(".", "_")
+        for p in paths
+    }
     first = {}
     for path, name in names.items():
         if (other := first.setdefault(name.casefold(), path)) != path:
-            raise DataError(f"{other} and {path} would both be called {name!r}; rename one of them, or join their folders")
+            raise DataError(
+                f"{other} and {path} would both be called {name!r}; rename one of them, or join their folders"
+            )
     return names
 
 
-def draw(entries: list[Entry], seed: int, val_fraction: float, test_fraction: float) -> tuple[list[Entry], str]:
+def draw(
+    entries: list[Entry], seed: int, val_fraction: float, test_fraction: float
+) -> tuple[list[Entry], str]:
     """Give entries their splits, if they have none, and say how; see `find_folder`."""
     if any(entry.split for entry in entries):
-        return [entry._replace(split=entry.split or "train") for entry in entries], "the splits are those of tags.csv"
+        return [
+            entry._replace(split=entry.split or "train") for entry in entries
+        ], "the splits are those of tags.csv"
     masked, rest = [entry for entry in entries if entry.mask], val_fraction + test_fraction
-    pool, few = masked or [entry for entry in entries if entry.tags], 0 < 2 * len(masked) <= len(entries) and rest > 0
+    pool, few = (
+        masked or [entry for entry in entries if entry.tags],
+        0 < 2 * len(masked) <= len(entries) and rest > 0,
+    )
     lots = {entry.path: Random(f"{seed}/{entry.path}").random() * (rest if few else 1) for entry in pool}
-    splits = {path: "test" if lot < test_fraction else "val" if lot < rest else "train" for path, lot in lots.items()}
+    splits = {
+        path: "test" if lot < test_fraction else "val" if lot < rest else "train"
+        for path, lot in lots.items()
+    }
     if val_fraction and len(pool) > 1 and "val" not in splits.values():
         splits[min(lots, key=lambda path: abs(lots[path] - test_fraction))] = "val"
     kind = "masks" if masked else "tags; without masks, only tags can be measured"
     how = f"val is drawn by name (seed {seed}) from the {len(pool)} pictures with {kind}"
-    how = f"the {len(pool)} pictures with masks measure, the {len(entries) - len(pool)} without train" if few else how
+    how = (
+        f"the {len(pool)} pictures with masks measure, the {len(entries) - len(pool)} without train"
+        if few
+        else how
+    )
     return [entry._replace(split=splits.get(entry.path, "train")) for entry in entries], how
 
 
@@ -195,5 +255,7 @@ def _classes(root: Path, entries: list[Entry]) -> tuple[ClassInfo, ...]:
     except ValidationError as error:
         raise DataError(f"{root}: a class cannot be used, correct it: {error}") from error
     if unknown := sorted(used.keys() - {info.name for info in classes}):
-        raise DataError(f"{used[unknown[0]]}: no class is called {unknown[0]!r}; correct it, or add it to {path}")
+        raise DataError(
+            f"{used[unknown[0]]}: no class is called {unknown[0]!r}; correct it, or add it to {path}"
+        )
     return Manifest(root, classes).classes  # which refuses names and ids that occur twice

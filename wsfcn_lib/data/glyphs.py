@@ -14,11 +14,11 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFont
 from pydantic import Field
 
-from ..classes import voc_palette
-from ..config import Settings
-from ..runs import atomic_write
-from ..storage import make_folder, writing
-from .files import DataError, encode
+from wsfcn_lib.data.classes import voc_palette
+from wsfcn_lib.data.files import DataError
+from wsfcn_lib.data.images import encode
+from wsfcn_lib.runs.settings import Settings
+from wsfcn_lib.runs.storage import atomic_write, make_folder, writing
 
 SYMBOLS = {"aeroplane": "✈", "telephone": "☎", "umbrella": "☂", "knight": "♞", "heart": "♥", "star": "★"}
 GLYPH_CLASSES = tuple(SYMBOLS)
@@ -27,7 +27,11 @@ DULL = (0.15, 0.8)  # saturation of the ground's colours; objects are 0.5..1
 CROWD = (0.5, 0.33, 0.17)  # probability of one, two and three objects
 DRAWING = 8  # raise it when scenes of equal settings come to look different
 STENCIL = 144  # side of the stencils that every object is cut from
-SPANS = {1: (0.6, 0.85), 2: (0.5, 0.7), 3: (0.42, 0.58)}  # objects in the image: longer side of one / image side
+SPANS = {
+    1: (0.6, 0.85),
+    2: (0.5, 0.7),
+    3: (0.42, 0.58),
+}  # objects in the image: longer side of one / image side
 
 
 class GlyphSettings(Settings):
@@ -42,8 +46,12 @@ class GlyphSettings(Settings):
     repeat: float = Field(0.15, ge=0, le=1)  # probability that an object repeats a class already in the image
     tilt: float = Field(15.0, ge=0, le=180)  # rotation at most, degrees
     contrast: float = Field(0.4, ge=0, le=1)  # least RGB distance between an object and the ground it covers
-    patches: float = Field(0.8, ge=0, le=10)  # how sharply the colours of the ground part; more hides objects better
-    relief: float = Field(0.06, ge=0, le=0.5)  # amplitude of mid-frequency texture, on ground and objects alike
+    patches: float = Field(
+        0.8, ge=0, le=10
+    )  # how sharply the colours of the ground part; more hides objects better
+    relief: float = Field(
+        0.06, ge=0, le=0.5
+    )  # amplitude of mid-frequency texture, on ground and objects alike
     visible: float = Field(0.6, ge=0.5, le=1)  # part of an object that later ones must leave visible
 
 
@@ -51,15 +59,21 @@ class GlyphSettings(Settings):
 def stencils() -> tuple[tuple[Image.Image, Image.Image], ...]:
     """Per class (silhouette, ink), mode L, STENCIL x STENCIL: the symbol with its holes filled, and as the font has it."""
     found = importlib.util.find_spec("matplotlib")
-    path = Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if found else Path("DejaVuSans.ttf")
+    path = (
+        Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if found else Path("DejaVuSans.ttf")
+    )
     if not path.is_file():
-        raise DataError(f"{path} is missing: the glyph scenes need DejaVu Sans, which ships with matplotlib; install matplotlib")
+        raise DataError(
+            f"{path} is missing: the glyph scenes need DejaVu Sans, which ships with matplotlib; install matplotlib"
+        )
     font = ImageFont.truetype(str(path), STENCIL)
     made = []
     for symbol in SYMBOLS.values():
         ink = Image.new("L", (2 * STENCIL, 2 * STENCIL), 0)
         # The stroke makes thin parts (handle, wings) wide enough to be seen at the network's stride.
-        ImageDraw.Draw(ink).text((STENCIL, STENCIL), symbol, 255, font, anchor="mm", stroke_width=4, stroke_fill=255)
+        ImageDraw.Draw(ink).text(
+            (STENCIL, STENCIL), symbol, 255, font, anchor="mm", stroke_width=4, stroke_fill=255
+        )
         left, top, right, bottom = ink.getbbox()
         side = max(right - left, bottom - top) + 4
         x, y = (left + right - side) // 2, (top + bottom - side) // 2
@@ -96,7 +110,11 @@ def surface(rng: np.random.Generator, settings: GlyphSettings, label: int, under
     """(size, size, 3) float32: the material of an object of class `label` that will cover pixels of mean colour `under`."""
     size = settings.size
     for _ in range(20):  # an object must stand out from what it covers, else nobody could tell its border
-        hue = (label - 1) / len(SYMBOLS) + rng.normal(0, 0.04) if rng.random() < settings.class_hue else rng.random()
+        hue = (
+            (label - 1) / len(SYMBOLS) + rng.normal(0, 0.04)
+            if rng.random() < settings.class_hue
+            else rng.random()
+        )
         body = colour(rng, hue)
         if np.linalg.norm(body - under) >= settings.contrast:
             break
@@ -107,7 +125,9 @@ def surface(rng: np.random.Generator, settings: GlyphSettings, label: int, under
     return body * shading + relief
 
 
-def place(rng: np.random.Generator, settings: GlyphSettings, label: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+def place(
+    rng: np.random.Generator, settings: GlyphSettings, label: int, count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(size, size) float32 silhouette and ink in [0,1] of one object, at a random place, span and tilt."""
     size, angle = settings.size, rng.uniform(-settings.tilt, settings.tilt)
     span = rng.uniform(*SPANS[count]) * size
@@ -143,7 +163,9 @@ def scene(settings: GlyphSettings, split: str, index: int) -> tuple[np.ndarray, 
         else:
             continue  # no room left in this scene
         body = surface(rng, settings, label, image[covered].mean(0))
-        body = body * (0.45 + 0.55 * ink / np.maximum(silhouette, 1e-3))[..., None]  # holes of the symbol: dark details
+        body = (
+            body * (0.45 + 0.55 * ink / np.maximum(silhouette, 1e-3))[..., None]
+        )  # holes of the symbol: dark details
         image = image + (body - image) * silhouette[..., None]
         owner[covered] = len(labels)
         labels.append(label)
@@ -167,15 +189,33 @@ def make_glyphs(root: Path, settings: GlyphSettings | None = None) -> int:
     """
     settings = settings or GlyphSettings()
     base, record = Path(root) / "VOCdevkit" / "VOC2012", Path(root) / "glyphs.json"
-    wanted = settings.model_dump() | {"drawing": DRAWING, "classes": list(GLYPH_CLASSES), "spans": [*map(list, SPANS.values())]}
+    wanted = settings.model_dump() | {
+        "drawing": DRAWING,
+        "classes": list(GLYPH_CLASSES),
+        "spans": [*map(list, SPANS.values())],
+    }
     if record.is_file() and (found := json.loads(record.read_text())) != wanted:
-        unequal = [f"{key} {found.get(key)} there, {wanted.get(key)} asked" for key in wanted if found.get(key) != wanted[key]]
-        raise DataError(f"{record}: made from other settings ({'; '.join(unequal)}); delete {root} or name another folder")
-    images, masks, lists = base / "JPEGImages", base / "SegmentationClass", base / "ImageSets" / "Segmentation"
+        unequal = [
+            f"{key} {found.get(key)} there, {wanted.get(key)} asked"
+            for key in wanted
+            if found.get(key) != wanted[key]
+        ]
+        raise DataError(
+            f"{record}: made from other settings ({'; '.join(unequal)}); delete {root} or name another folder"
+        )
+    images, masks, lists = (
+        base / "JPEGImages",
+        base / "SegmentationClass",
+        base / "ImageSets" / "Segmentation",
+    )
     for folder in (images, masks, lists):
         make_folder(folder)
     atomic_write(record, json.dumps(wanted, indent=1))
-    palette, made, present = voc_palette(), 0, {path.name for folder in (images, masks) for path in folder.iterdir()}
+    palette, made, present = (
+        voc_palette(),
+        0,
+        {path.name for folder in (images, masks) for path in folder.iterdir()},
+    )
     for split in SPLITS:
         names = [f"{split}_{index:05d}" for index in range(getattr(settings, split))]
         (lists / f"{split}.txt").write_text("".join(name + "\n" for name in names))

@@ -4,10 +4,12 @@ Class indices everywhere: 0 = background, c = classes[c - 1], 255 = ignored. Tag
 """
 
 import csv
+import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -16,13 +18,57 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, field_validator
 
-from ..classes import BORDER_COLOUR
-from ..config import Settings
-from ..runs import ROOT
-from .files import IGNORE, DataError, read_image, read_mask, read_text, validate
-from .record import checksums, write_lists
+from wsfcn_lib.data.classes import BORDER_COLOUR
+from wsfcn_lib.data.files import DataError, read_text
+from wsfcn_lib.data.images import (
+    IGNORE,
+    read_image,
+    read_mask,
+)
+from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.progress import progress
+from wsfcn_lib.runs.settings import Settings
+from wsfcn_lib.runs.storage import atomic_write
 
-__all__ = ["IGNORE", "ClassInfo", "DataError", "Manifest", "Sample", "read_image", "read_mask", "validate", "write_manifest"]
+TWICE = "listed in both"
+MANY = 2000  # pictures take over two seconds from about here
+
+
+def validate(manifest: "Manifest") -> list[str]:
+    """Open every picture and mask of the manifest; a line "<path>: <reason>" for each fault (empty = all good)."""
+    faults, jobs, home = [], [], {}
+    train_masks = manifest.train_masks()
+    for split in manifest.splits:
+        samples = manifest.samples(split)
+        jobs += [
+            (sample.image, train_masks.get(sample.name) if split == "train" else sample.mask)
+            for sample in samples
+        ]
+        for image in (sample.image.resolve() for sample in samples):
+            if home.setdefault(image, split) != split:
+                faults.append(f"{image}: {TWICE} {home[image]}.csv and {split}.csv; take it out of one")
+
+    def faults_of(job: tuple[Path, Path | None]) -> list[str]:
+        found, sizes = [], []
+        readers = (lambda: read_image(job[0]), lambda: read_mask(job[1], manifest) if job[1] else None)
+        for read in readers:
+            try:
+                array = read()
+            except DataError as error:
+                found.append(str(error))
+            else:
+                sizes += [] if array is None else [array.shape[1::-1]]
+        if len(set(sizes)) == 2:
+            found.append(
+                f"{job[1]}: the mask is {sizes[1]}, its image {job[0]} is {sizes[0]} (width, height): make them equal"
+            )
+        return found
+
+    with ThreadPoolExecutor() as pool:  # decoding releases the interpreter lock
+        opened = progress(pool.map(faults_of, jobs), "open", len(jobs), MANY)
+        return faults + [fault for found in opened for fault in found]
+
+
 SPLITS = ("train", "val", "test")
 MASKED = ("image", "tags", "mask")
 COLUMNS = {"train": ("image", "tags"), "val": MASKED, "test": MASKED, "train_masks": ("image", "mask")}
@@ -41,7 +87,9 @@ class ClassInfo(Settings):
     @classmethod
     def _usable(cls, name: str) -> str:
         if ";" in name or name != name.strip() or name == "background":
-            raise ValueError(f"{name!r} cannot name a class: no ';', no outer blanks, and 'background' is taken")
+            raise ValueError(
+                f"{name!r} cannot name a class: no ';', no outer blanks, and 'background' is taken"
+            )
         return name
 
 
@@ -50,7 +98,9 @@ def read_classes(path: Path) -> tuple[ClassInfo, ...]:
     try:
         return tuple(ClassInfo(**entry) for entry in json.loads(read_text(path)))
     except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} must be a list of {{name, mask_id, colour}}; correct this: {error}") from error
+        raise DataError(
+            f"{path} must be a list of {{name, mask_id, colour}}; correct this: {error}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -74,14 +124,18 @@ class Manifest:
         for field in ("name", "mask_id"):
             values = [getattr(info, field) for info in self.classes]
             if not values or len(set(values)) < len(values):
-                raise DataError(f"{self.folder / 'classes.json'}: each {field} must occur once, found {values}; correct the list")
+                raise DataError(
+                    f"{self.folder / 'classes.json'}: each {field} must occur once, found {values}; correct the list"
+                )
 
     @classmethod
     def load(cls, folder: Path | str) -> "Manifest":
         """Read a manifest and check its lists (columns, tags, duplicates), without opening a picture; DataError if broken."""
         path = Path(folder) / "classes.json"
         if not path.is_file():
-            raise DataError(f"{path} is missing: no data set was prepared here; run notebooks/01_prepare_data")
+            raise DataError(
+                f"{path} is missing: no data set was prepared here; run notebooks/01_prepare_data"
+            )
         manifest = cls(Path(folder), read_classes(path))
         for split in manifest.splits or ("train",):
             manifest.samples(split)
@@ -120,18 +174,28 @@ class Manifest:
             names = [name.strip() for name in row["tags"].split(";") if name.strip()]
             if unknown := sorted(set(names) - set(self.names[1:])):
                 known = ", ".join(self.names[1:])
-                raise DataError(f"{where}: no class is called {unknown}; correct it, or add it to classes.json ({known})")
+                raise DataError(
+                    f"{where}: no class is called {unknown}; correct it, or add it to classes.json ({known})"
+                )
             if split == "train" and not names:
-                raise DataError(f"{where}: {row['image']} has no tag, so it can teach nothing; tag it or remove the line")
+                raise DataError(
+                    f"{where}: {row['image']} has no tag, so it can teach nothing; tag it or remove the line"
+                )
             image, tags = self.folder / row["image"], tuple(name in names for name in self.names[1:])
-            found.append(Sample(image.stem, image, tags, self.folder / row["mask"] if row.get("mask") else None))
+            found.append(
+                Sample(image.stem, image, tags, self.folder / row["mask"] if row.get("mask") else None)
+            )
         return found
 
     def train_masks(self) -> dict[str, Path]:
         """Masks of training images by image name, for evaluation only; empty where there are none."""
         if not (self.folder / "train_masks.csv").is_file():
             return {}
-        return {Path(row["image"]).stem: self.folder / row["mask"] for _, row in self._rows("train_masks") if row["mask"]}
+        return {
+            Path(row["image"]).stem: self.folder / row["mask"]
+            for _, row in self._rows("train_masks")
+            if row["mask"]
+        }
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of each file of the manifest, by file name."""
@@ -141,7 +205,9 @@ class Manifest:
         """("file, line n", row) of one CSV, after the checks that need nothing but the row."""
         path, seen = self.folder / f"{split}.csv", {}
         if not path.is_file():
-            raise DataError(f"{path} is missing: there is no list of {split!r}; run notebooks/01_prepare_data, or write it")
+            raise DataError(
+                f"{path} is missing: there is no list of {split!r}; run notebooks/01_prepare_data, or write it"
+            )
         with io.StringIO(read_text(path), newline="") as file:
             try:
                 list(csv.reader(file, strict=True))  # an open quote would swallow the lines after it
@@ -150,19 +216,28 @@ class Manifest:
             file.seek(0)
             reader = csv.DictReader(file)
             if missing := [name for name in COLUMNS[split] if name not in (reader.fieldnames or ())]:
-                raise DataError(f"{path}: the columns {missing} are missing, found {reader.fieldnames}; name them in line 1")
+                raise DataError(
+                    f"{path}: the columns {missing} are missing, found {reader.fieldnames}; name them in line 1"
+                )
             for row in reader:
-                where, row = f"{path}, line {reader.line_num}", {key: (row[key] or "").strip() for key in COLUMNS[split]}
+                where, row = (
+                    f"{path}, line {reader.line_num}",
+                    {key: (row[key] or "").strip() for key in COLUMNS[split]},
+                )
                 name = Path(row["image"]).stem
                 if not name:
                     raise DataError(f"{where}: the image cell is empty; name a file, or remove the line")
                 if name in seen:
-                    raise DataError(f"{where}: a second image is called {name!r} (also {seen[name]}); remove or rename one")
+                    raise DataError(
+                        f"{where}: a second image is called {name!r} (also {seen[name]}); remove or rename one"
+                    )
                 seen[name] = f"line {reader.line_num}"
                 yield where, row
 
 
-def write_manifest(folder: Path | str, classes: tuple[ClassInfo, ...], splits: dict[str, list[Sample]]) -> Manifest:
+def write_manifest(
+    folder: Path | str, classes: tuple[ClassInfo, ...], splits: dict[str, list[Sample]]
+) -> Manifest:
     """Write the lists of `splits` (train's masks go to train_masks.csv) and read them back; older lists there are removed.
 
     DataError, and nothing is written, where that would change or remove a list that somebody else wrote or edited.
@@ -170,8 +245,14 @@ def write_manifest(folder: Path | str, classes: tuple[ClassInfo, ...], splits: d
     manifest = Manifest(Path(os.path.abspath(folder)), tuple(classes))
 
     def row(sample: Sample) -> tuple:
-        tags = ";".join(name for name, present in zip(manifest.names[1:], sample.tags, strict=True) if present)
-        return _portable(sample.image, manifest.folder), tags, sample.mask and _portable(sample.mask, manifest.folder)
+        tags = ";".join(
+            name for name, present in zip(manifest.names[1:], sample.tags, strict=True) if present
+        )
+        return (
+            _portable(sample.image, manifest.folder),
+            tags,
+            sample.mask and _portable(sample.mask, manifest.folder),
+        )
 
     rows = {split: [*map(row, samples)] for split, samples in splits.items()}
     rows["train_masks"] = [whole for whole in rows.get("train", ()) if whole[2]]
@@ -179,7 +260,9 @@ def write_manifest(folder: Path | str, classes: tuple[ClassInfo, ...], splits: d
     for name, columns in COLUMNS.items():
         if rows.get(name):
             cells = itemgetter(*map(MASKED.index, columns))
-            csv.writer(text := io.StringIO(), lineterminator="\n").writerows([columns, *map(cells, rows[name])])
+            csv.writer(text := io.StringIO(), lineterminator="\n").writerows(
+                [columns, *map(cells, rows[name])]
+            )
             lists[f"{name}.csv"] = text.getvalue()
     write_lists(manifest.folder, lists, FILES)
     return Manifest.load(folder)
@@ -190,3 +273,41 @@ def _portable(path: Path, folder: Path) -> str:
     path = Path(os.path.abspath(path))
     together = path.is_relative_to(ROOT) == folder.is_relative_to(ROOT)
     return Path(os.path.relpath(path, folder)).as_posix() if together else path.as_posix()
+
+
+RECORD = "prepared.json"  # list -> checksums of what the kit wrote
+
+
+def checksums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of those of the named files that are in the folder."""
+    paths = [folder / name for name in names if (folder / name).is_file()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def write_lists(folder: Path, lists: dict[str, str], names: Iterable[str]) -> None:
+    """Write the text of each list, and remove those of `names` that are not among them.
+
+    DataError, and nothing is changed, where that would change a list that is not as it was written here. A list of the user's
+    that is equal to what would be written remains the user's.
+    """
+    record, there = folder / RECORD, checksums(folder, names)
+    new = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in lists.items()}
+    try:
+        ours = dict(json.loads(record.read_text("utf-8"))) if record.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{record} is damaged ({error}); delete it: all lists beside it then count as yours"
+        ) from error
+    theirs = [name for name, checksum in there.items() if checksum not in ours.get(name, ())]
+    for name in theirs:
+        if there[name] != new.get(name):
+            rule = "was written or changed by hand, or before records were kept, and is not replaced"
+            raise DataError(f"{folder / name} {rule}: name another folder as `data`, or move this file away")
+    # old and new: when the writing is interrupted half way, it can be begun again
+    names = sorted({*there, *new}.difference(theirs))
+    both = {name: sorted({part[name] for part in (there, new) if name in part}) for name in names}
+    atomic_write(record, json.dumps(both, indent=1) + "\n")
+    for name in there.keys() - lists:
+        (folder / name).unlink()
+    for name, text in lists.items():
+        atomic_write(folder / name, text)

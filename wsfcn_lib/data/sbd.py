@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..classes import VOC_CLASSES, voc_palette
-from ..runs import atomic_write, require_space
-from ..storage import make_folder, writing
-from .files import IGNORE, DataError, encode, progress, read_text
-from .voc import AUGMENTED, voc_base, voc_names
+from wsfcn_lib.data.classes import VOC_CLASSES, voc_palette
+from wsfcn_lib.data.files import DataError, read_text
+from wsfcn_lib.data.images import IGNORE, encode
+from wsfcn_lib.data.voc import AUGMENTED, voc_base, voc_names
+from wsfcn_lib.runs.progress import progress
+from wsfcn_lib.runs.storage import atomic_write, make_folder, require_space, writing
 
 VOC_BYTES, SBD_BYTES = (2.0e9, 2.1e9), (1.5e9, 2.5e9)  # archive, unpacked; rounded up
 
@@ -56,7 +57,9 @@ def trainaug_notes(voc: Path | str, names: list[str]) -> list[str]:
     with suppress(DataError):
         own, rule = set(voc_names(voc_base(voc), "trainaug")), set(names)
         if own != rule:
-            return [f"VOC's trainaug lacks {len(rule - own)} names of the set rule and has {len(own - rule)} others"]
+            return [
+                f"VOC's trainaug lacks {len(rule - own)} names of the set rule and has {len(own - rule)} others"
+            ]
     return []
 
 
@@ -71,8 +74,14 @@ def convert_sbd(sbd: Path | str, voc: Path | str, out: Path | str, processes: in
     sbd, voc, out = sbd_base(sbd), voc_base(voc), Path(out)
     names, own = trainaug_names(voc, sbd), set(voc_names(voc, "train"))
     make_folder(out / AUGMENTED)
-    sources = [voc / "SegmentationClass" / f"{n}.png" if n in own else sbd / "cls" / f"{n}.mat" for n in names]
-    jobs = [(source, target) for source in sources if not (target := out / AUGMENTED / f"{source.stem}.png").is_file()]
+    sources = [
+        voc / "SegmentationClass" / f"{n}.png" if n in own else sbd / "cls" / f"{n}.mat" for n in names
+    ]
+    jobs = [
+        (source, target)
+        for source in sources
+        if not (target := out / AUGMENTED / f"{source.stem}.png").is_file()
+    ]
     done = Parallel(processes if jobs else 1, return_as="generator")(delayed(_convert)(*job) for job in jobs)
     faults = [line for line in progress(done, "masks of trainaug", len(jobs)) if line]
     atomic_write(out / "trainaug.txt", "".join(f"{name}\n" for name in names))
@@ -105,11 +114,16 @@ def download_sbd(raw: Path | str) -> Path:
 
 def _unpack(raw: Path, inner: str, url: str, filename: str, md5: str, sizes: tuple[float, float]) -> None:
     """Make `raw`/`inner` from its archive. All of it grows in a hidden folder and is renamed when whole."""
-    from torchvision.datasets.utils import check_integrity, download_url  # its data set classes move or mix files
+    from torchvision.datasets.utils import (
+        check_integrity,
+        download_url,
+    )  # its data set classes move or mix files
 
     target, archive, part = raw / inner, raw / filename, raw / f".{filename}.part"
     if target.exists():
-        raise DataError(f"{target} is there, but not whole; complete it, or move it away to have it made from {filename}")
+        raise DataError(
+            f"{target} is there, but not whole; complete it, or move it away to have it made from {filename}"
+        )
     require_space(raw.resolve(), sizes[1] + sizes[0] * (not archive.is_file()))
     shutil.rmtree(part, ignore_errors=True)
     make_folder(part)
@@ -119,10 +133,14 @@ def _unpack(raw: Path, inner: str, url: str, filename: str, md5: str, sizes: tup
                 download_url(url, str(part), filename, md5)
             except (OSError, RuntimeError, HTTPException) as error:
                 by_hand = f"get it by hand from {url}, put it at {archive} and run this again: it is then checked and unpacked"
-                raise DataError(f"{filename} cannot be fetched, or came damaged ({error}); {by_hand}") from error
+                raise DataError(
+                    f"{filename} cannot be fetched, or came damaged ({error}); {by_hand}"
+                ) from error
             os.replace(part / filename, archive)
         elif not check_integrity(archive, md5):
-            raise DataError(f"{archive} is damaged or another file: its md5 must be {md5}; remove it, or get it again from {url}")
+            raise DataError(
+                f"{archive} is damaged or another file: its md5 must be {md5}; remove it, or get it again from {url}"
+            )
         with writing(target), tarfile.open(archive) as tar:
             tar.extraction_filter = getattr(tarfile, "data_filter", None)  # early 3.11 has none
             for member in progress(tar, f"unpack {filename}", unit=" files"):
@@ -149,7 +167,9 @@ def _palette_png(mat: bytes) -> bytes:
 
     ids = loadmat(io.BytesIO(mat), variable_names=["GTcls"])["GTcls"]["Segmentation"][0, 0]
     if ids.ndim != 2 or ids.dtype != np.uint8 or np.any((ids > len(VOC_CLASSES)) & (ids != IGNORE)):
-        raise ValueError(f"GTcls.Segmentation is {ids.dtype} {ids.shape} up to {ids.max()}, not uint8 (H, W) of VOC's ids")
+        raise ValueError(
+            f"GTcls.Segmentation is {ids.dtype} {ids.shape} up to {ids.max()}, not uint8 (H, W) of VOC's ids"
+        )
     picture = Image.fromarray(ids)
     picture.putpalette(voc_palette())
     return encode(picture, "PNG")

@@ -9,47 +9,48 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..classes import voc_palette
-from ..runs import atomic_write
-from ..storage import make_folder
-from .files import DataError, encode, open_image, open_mask, progress, read_text
-from .manifest import ClassInfo, Sample
-from .source import MASKLESS, Found
+from wsfcn_lib.data.classes import voc_palette
+from wsfcn_lib.data.files import DataError, read_list
+from wsfcn_lib.data.images import encode, open_image, open_mask
+from wsfcn_lib.data.listing import MASKLESS, DatasetListing
+from wsfcn_lib.data.manifest import ClassInfo, Sample
+from wsfcn_lib.runs.progress import progress
+from wsfcn_lib.runs.storage import atomic_write, make_folder
 
 
-def read_list(path: Path | str) -> list[str]:
-    """Image names, one a line; blank lines and lines that begin with # are passed over; DataError if missing or with doubles."""
-    if not Path(path).is_file():
-        raise DataError(f"{path}: there is no such list; write image names into it, one a line, without their endings")
-    lines = [line.strip() for line in read_text(path).splitlines()]
-    names = [line for line in lines if line and not line.startswith("#")]
-    if not names or len(set(names)) < len(names):
-        raise DataError(f"{path}: it has {len(names)} names, {len(set(names))} of them different; write some, and each one once")
-    return names
-
-
-def select_images(found: Found, ids: Mapping[str, Path | str]) -> Found:
+def select_images(found: DatasetListing, ids: Mapping[str, Path | str]) -> DatasetListing:
     """Keep, of each split that `ids` names, the images in its list; a listed name that the source lacks counts as missing."""
     splits, missing, untagged = dict(found.splits), list(found.missing), list(found.untagged)
     for split, path in ids.items():
         if split not in splits:
-            raise DataError(f"ids names the split {split!r}, the source has {', '.join(splits)}; name one of these")
+            raise DataError(
+                f"ids names the split {split!r}, the source has {', '.join(splits)}; name one of these"
+            )
         names = read_list(path)
         wanted = set(names)
         splits[split] = [sample for sample in splits[split] if sample.name in wanted]
         if not splits[split]:
-            raise DataError(f"{path}: none of its {len(names)} names is in the split {split!r} of the source; correct the list")
+            raise DataError(
+                f"{path}: none of its {len(names)} names is in the split {split!r} of the source; correct the list"
+            )
         if split == "train":
             untagged = [name for name in untagged if name in wanted]
         # of what the source found missing in this split, only what the list asks for matters
         told = {line: line.split(": ", 2)[1] for line in missing if line.startswith(f"{split}: ")}
         missing = [line for line in missing if line not in told or told[line] in wanted]
-        absent = wanted - {sample.name for sample in splits[split]} - {*told.values()} - {*(untagged if split == "train" else ())}
-        missing += [f"{split}: {name}: in the list {Path(path).name}, not in the source" for name in sorted(absent)]
+        absent = (
+            wanted
+            - {sample.name for sample in splits[split]}
+            - {*told.values()}
+            - {*(untagged if split == "train" else ())}
+        )
+        missing += [
+            f"{split}: {name}: in the list {Path(path).name}, not in the source" for name in sorted(absent)
+        ]
     return replace(found, splits=splits, missing=missing, untagged=untagged)
 
 
-def select_classes(found: Found, classes: Sequence[str]) -> Found:
+def select_classes(found: DatasetListing, classes: Sequence[str]) -> DatasetListing:
     """Keep some classes, in the order of the source. Images that show none of them are left out, and said so."""
     names = [info.name for info in found.classes]
     if unknown := [name for name in classes if name not in names]:
@@ -64,7 +65,9 @@ def select_classes(found: Found, classes: Sequence[str]) -> Found:
     return replace(found, classes=tuple(found.classes[index] for index in kept), splits=splits, notes=notes)
 
 
-def copy_pictures(found: Found, folder: Path, max_side: int, foreign: Sequence[int]) -> Found:
+def copy_pictures(
+    found: DatasetListing, folder: Path, max_side: int, foreign: Sequence[int]
+) -> DatasetListing:
     """Copies of the pictures below `folder`, at most `max_side` pixels wide or high (0: as they are, masks only).
 
     A picture that is small enough is copied byte for byte; others are shrunk (Lanczos, masks by nearest neighbour). Mask
@@ -73,10 +76,14 @@ def copy_pictures(found: Found, folder: Path, max_side: int, foreign: Sequence[i
     version of it, is copied anew. DataError where pictures of the source lie where copies go.
     """
     jobs = {sample.name: (split, sample) for split, samples in found.splits.items() for sample in samples}
-    taken = {path.parent.resolve() for _, sample in jobs.values() for path in (sample.image, sample.mask) if path}
+    taken = {
+        path.parent.resolve() for _, sample in jobs.values() for path in (sample.image, sample.mask) if path
+    }
     for target in (folder / "images", folder / "masks"):
         if target.resolve() in taken:
-            raise DataError(f"{target} is where copies go, and the source's own pictures lie there: name another folder")
+            raise DataError(
+                f"{target} is where copies go, and the source's own pictures lie there: name another folder"
+            )
         make_folder(target)
     bar = progress(None, "copy", len(jobs))
 
@@ -93,10 +100,17 @@ def copy_pictures(found: Found, folder: Path, max_side: int, foreign: Sequence[i
         return image, mask, fault
 
     with bar, ThreadPoolExecutor() as pool:
-        copies = dict(zip(jobs, pool.map(copied, jobs.values())))  # of a picture in two splits, which `validate` refuses, one
+        copies = dict(
+            zip(jobs, pool.map(copied, jobs.values()))
+        )  # of a picture in two splits, which `validate` refuses, one
     whole = {name: {"image": image, "mask": mask} for name, (image, mask, _) in copies.items() if image}
-    splits = {split: [replace(s, **whole[s.name]) for s in samples if s.name in whole] for split, samples in found.splits.items()}
-    return replace(found, splits=splits, missing=found.missing + [fault for *_, fault in copies.values() if fault])
+    splits = {
+        split: [replace(s, **whole[s.name]) for s in samples if s.name in whole]
+        for split, samples in found.splits.items()
+    }
+    return replace(
+        found, splits=splits, missing=found.missing + [fault for *_, fault in copies.values() if fault]
+    )
 
 
 def foreign_ids(offered: Sequence[ClassInfo], chosen: Sequence[ClassInfo]) -> list[int]:
@@ -115,7 +129,11 @@ def _copy_image(sample: Sample, folder: Path, max_side: int) -> Path:
     small = size != image.size
     target = folder / f"{sample.name}{'.jpg' if small else sample.image.suffix}"
     if not _is_there(target, size, sample.image):
-        shrunk = encode(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=95, subsampling=0) if small else None
+        shrunk = (
+            encode(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=95, subsampling=0)
+            if small
+            else None
+        )
         atomic_write(target, shrunk or sample.image.read_bytes())
         os.utime(target, (time := sample.image.stat().st_mtime, time))
     return target
@@ -145,6 +163,8 @@ def _is_there(path: Path, size: tuple[int, int], source: Path) -> bool:
     try:
         with Image.open(path) as image:
             same = size in (image.size, image.size[::-1])  # EXIF may turn it
-        return same and abs(path.stat().st_mtime - source.stat().st_mtime) < 3  # some disks know whole seconds only
+        return (
+            same and abs(path.stat().st_mtime - source.stat().st_mtime) < 3
+        )  # some disks know whole seconds only
     except OSError:
         return False

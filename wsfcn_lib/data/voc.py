@@ -8,13 +8,20 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ..classes import VOC_CLASSES, voc_colour
-from .files import DataError, open_mask, progress, read_mask, read_text
-from .manifest import ClassInfo, Manifest, Sample
-from .source import Found
+from wsfcn_lib.data.classes import VOC_CLASSES, voc_colour
+from wsfcn_lib.data.files import DataError, read_text
+from wsfcn_lib.data.images import open_mask, read_mask
+from wsfcn_lib.data.listing import DatasetListing
+from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample
+from wsfcn_lib.runs.progress import progress
 
 AUGMENTED = "SegmentationClassAug"
-FULL = {"train": 1464, "val": 1449, "trainaug": 10582, "test": 1456}  # images in VOC 2012's lists (method, section 6)
+FULL = {
+    "train": 1464,
+    "val": 1449,
+    "trainaug": 10582,
+    "test": 1456,
+}  # images in VOC 2012's lists (method, section 6)
 MANY = 500  # masks take over two seconds from about here
 
 
@@ -29,7 +36,9 @@ def voc_base(root: Path | str) -> Path:
     for place in places:
         if (place / "JPEGImages").is_dir():
             return place
-    raise DataError(f"no JPEGImages in {', '.join(map(str, places))}; point to the folder that VOC's archive was unpacked to")
+    raise DataError(
+        f"no JPEGImages in {', '.join(map(str, places))}; point to the folder that VOC's archive was unpacked to"
+    )
 
 
 def list_file(base: Path, split_list: str, augmented: Path | None = None) -> Path:
@@ -51,7 +60,9 @@ def voc_names(base: Path, split_list: str, augmented: Path | None = None) -> lis
         own = list_file(base, split_list)
         there = sorted(other.stem for other in own.parent.glob("*.txt"))
         sbd = "; SBD's folder gives this one" if split_list == "trainaug" else ""
-        raise DataError(f"{own} is missing; the lists there are {there}: name one of them, or add the file{sbd}")
+        raise DataError(
+            f"{own} is missing; the lists there are {there}: name one of them, or add the file{sbd}"
+        )
     lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     return [Path(line.split()[0]).stem if "/" in line else line for line in lines]
 
@@ -65,7 +76,7 @@ def find_voc(
     difficult: bool = False,
     augmented: Path | str | None = None,
     more_images: Path | str | None = None,
-) -> Found:
+) -> DatasetListing:
     """What the VOC folder under `root` offers; DataError for a missing list or one without usable images, and foreign classes.
 
     Args:
@@ -80,12 +91,14 @@ def find_voc(
         more_images: folder of photographs that JPEGImages may lack, such as SBD's img.
     """
     if tags not in ("masks", "boxes"):
-        raise DataError(f"tags={tags!r} must be 'masks' or 'boxes': say where the tags of VOC's images come from")
+        raise DataError(
+            f"tags={tags!r} must be 'masks' or 'boxes': say where the tags of VOC's images come from"
+        )
     base, augmented = voc_base(root), Path(augmented) if augmented else None
     if augmented and augmented.name == AUGMENTED:
         augmented = augmented.parent
     images = [base / "JPEGImages", *([Path(more_images)] if more_images else [])]
-    found = Found(tuple(classes or voc_classes()), {})
+    found = DatasetListing(tuple(classes or voc_classes()), {})
     draft = Manifest(base, found.classes)  # knows the classes; it is not written
     for split, split_list in (lists or {"train": "train", "val": "val"}).items():
         names = voc_names(base, split_list, augmented)
@@ -93,7 +106,9 @@ def find_voc(
         masks = [_mask_folder(base, split_list, augmented, train_masks if split == "train" else None)]
         if not list_file(base, split_list, augmented).is_file():
             masks.append(base / "SegmentationClass")  # of VOC train, if not among the others
-            found.notes.append(f"no {split_list}.txt: its names are those of {AUGMENTED}, without VOC's val, with VOC's train")
+            found.notes.append(
+                f"no {split_list}.txt: its names are those of {AUGMENTED}, without VOC's val, with VOC's train"
+            )
         _add(found, split, split_list, names, _Reader(split, images, masks, boxes, difficult, draft))
     return found
 
@@ -104,14 +119,16 @@ def _mask_folder(base: Path, split_list: str, augmented: Path | None, chosen: st
     return (augmented if elsewhere else base) / name
 
 
-def _add(found: Found, split: str, split_list: str, names: list[str], reader: "_Reader") -> None:
+def _add(found: DatasetListing, split: str, split_list: str, names: list[str], reader: "_Reader") -> None:
     """Read one list into `found`."""
     with ThreadPoolExecutor() as pool:
         read = list(progress(pool.map(reader.sample, names), f"list {split_list}", len(names), MANY))
     samples, faults = ([entry for entry in read if isinstance(entry, kind)] for kind in (Sample, str))
     found.splits[split] = [sample for sample in samples if split != "train" or any(sample.tags)]
     if not found.splits[split]:
-        why = f"first: {faults[0]}; complete the folder" if faults else "they show no class; correct their tags"
+        why = (
+            f"first: {faults[0]}; complete the folder" if faults else "they show no class; correct their tags"
+        )
         place = f"{reader.draft.folder}: none of the {len(names)} images of list {split_list!r} can be used"
         raise DataError(f"{place}, {why} or name another list")
     found.missing.extend(faults)
@@ -142,7 +159,13 @@ class _Reader:
         if absent := [path for path in needed if not path.is_file()]:
             return f"{self.split}: {name}: {', '.join(map(str, absent))}"
         mask = mask if mask.is_file() else None
-        tags = self._box_tags(box) if box else self._mask_tags(mask) if mask else (False,) * len(self.draft.classes)
+        tags = (
+            self._box_tags(box)
+            if box
+            else self._mask_tags(mask)
+            if mask
+            else (False,) * len(self.draft.classes)
+        )
         return f"{self.split}: {name}: {tags}" if isinstance(tags, str) else Sample(name, image, tags, mask)
 
     def _mask_tags(self, path: Path) -> tuple[bool, ...] | str:
@@ -164,8 +187,13 @@ class _Reader:
         except (ElementTree.ParseError, LookupError, ValueError) as error:
             return f"{path}: not readable XML ({error}); replace it"
         known = self.draft.names[1:]
-        things = [((thing.findtext("name") or "").strip(), thing.findtext("difficult", "0").strip()) for thing in objects]
+        things = [
+            ((thing.findtext("name") or "").strip(), thing.findtext("difficult", "0").strip())
+            for thing in objects
+        ]
         if unknown := sorted({name for name, _ in things}.difference(known)):
-            raise DataError(f"{path}: the objects {unknown} belong to no class, known are {', '.join(known)}; correct it")
+            raise DataError(
+                f"{path}: the objects {unknown} belong to no class, known are {', '.join(known)}; correct it"
+            )
         shown = {name for name, difficult in things if self.difficult or difficult != "1"}
         return tuple(name in shown for name in known)

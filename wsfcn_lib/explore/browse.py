@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import ipywidgets as widgets
 
 from wsfcn_lib.data.manifest import SPLITS, Sample
+from wsfcn_lib.evaluation.inputs import file_suffix
 from wsfcn_lib.explore.shell import Explorer, row
-from wsfcn_lib.runs import ROOT
-from wsfcn_lib.subjects import ending_of
+from wsfcn_lib.runs.paths import ROOT
 
 ANY, LISTED, WORST, BEST = "any class", "as listed", "worst first", "best first"
 MOST = 3000  # names in a list; browsers grow slow with more
@@ -18,10 +18,12 @@ WIDE = {"layout": widgets.Layout(width="310px"), "style": {"description_width": 
 
 def image_scores(run: str, images: str) -> dict[str, float]:
     """IoU of each evaluated picture by name; empty where 05_evaluate has measured none, or another split after these."""
-    path, whole = ROOT / run / f"per_image{ending_of(images)}.csv", ROOT / run / "metrics.json"
+    path, whole = ROOT / run / f"per_image{file_suffix(images)}.csv", ROOT / run / "metrics.json"
     if not run or not path.is_file():
         return {}
-    if images in SPLITS and not (whole.is_file() and json.loads(whole.read_text("utf-8")).get("split") == images):
+    if images in SPLITS and not (
+        whole.is_file() and json.loads(whole.read_text("utf-8")).get("split") == images
+    ):
         return {}
     with path.open(newline="", encoding="utf-8") as file:
         return {line["image"]: float(line["iou"]) for line in csv.DictReader(file) if line.get("iou")}
@@ -33,7 +35,9 @@ def dropdown(words: str, options: Sequence, value: object = None) -> widgets.Dro
     return widgets.Dropdown(options=options, description=words, **chosen, **WIDE)
 
 
-def fraction(words: str, value: float, least: float = 0, most: float = 1, step: float = 0.01) -> widgets.FloatSlider:
+def fraction(
+    words: str, value: float, least: float = 0, most: float = 1, step: float = 0.01
+) -> widgets.FloatSlider:
     """A labelled slider of a share."""
     return widgets.FloatSlider(value, min=least, max=most, step=step, description=words, **WIDE)
 
@@ -47,7 +51,11 @@ class Browser(Explorer):
     def browsing(classes: Sequence[str] = (), order: str = LISTED) -> dict[str, widgets.Widget]:
         """The controls of a list, by their keys."""
         orders = dropdown("order", (LISTED, WORST, BEST), order)
-        return {"only": dropdown("pictures of", (ANY, *classes)), "order": orders, "image": dropdown("picture", ())}
+        return {
+            "only": dropdown("pictures of", (ANY, *classes)),
+            "order": orders,
+            "image": dropdown("picture", ()),
+        }
 
     def buttons(self) -> widgets.VBox:
         """Previous and next, and below them how many pictures a long list leaves out."""
@@ -74,14 +82,26 @@ class Browser(Explorer):
             if "image" in values:
                 super().set(image=name)
 
-    def fill(self, samples: Mapping[str, Sample], names: Sequence[str], scores: Mapping[str, float], own=(), anew=False) -> None:
+    def fill(
+        self,
+        samples: Mapping[str, Sample],
+        names: Sequence[str],
+        scores: Mapping[str, float],
+        own=(),
+        anew=False,
+    ) -> None:
         """List the pictures that filter and order leave, then one's own; `anew`: begin with the first of them."""
         only, order, image = (self.controls[key] for key in ("only", "order", "image"))
         old, wanted = image.value, None if only.value == ANY else names.index(only.value) - 1
         found = [name for name, sample in samples.items() if wanted is None or sample.tags[wanted]]
         if order.value != LISTED:
-            found = sorted((name for name in found if name in scores), key=scores.get, reverse=order.value == BEST)
-        options = [(f"{name} · {self.TOLD.format(scores[name])}" if name in scores else name, name) for name in found[:MOST]]
+            found = sorted(
+                (name for name in found if name in scores), key=scores.get, reverse=order.value == BEST
+            )
+        options = [
+            (f"{name} · {self.TOLD.format(scores[name])}" if name in scores else name, name)
+            for name in found[:MOST]
+        ]
         image.options = [*options, *((name, name) for name in own)]
         values = [value for _, value in image.options]
         image.value = old if old in values and not anew else next(iter(values), None)

@@ -48,7 +48,9 @@ def differences(values: Sequence[float], names: Sequence[str], title: str) -> np
     for top, (value, name) in zip(range(30, canvas.height, 19), zip(values, names)):
         pen.text((98, top), name if len(name) <= 13 else name[:12] + "…", INK, draw.font(12), anchor="ra")
         ends = sorted((zero, zero + round(span * value)))
-        pen.rectangle((ends[0], top + 1, ends[1], top + 14), draw.GAINED if value > 0 else draw.ERRORS["missed"][0])
+        pen.rectangle(
+            (ends[0], top + 1, ends[1], top + 14), draw.GAINED if value > 0 else draw.ERRORS["missed"][0]
+        )
         pen.text((WIDTH - 4, top), f"{value:+.3f}", INK, draw.font(12), anchor="ra")
     pen.line((zero, 28, zero, canvas.height - 4), INK)
     return np.asarray(canvas)
@@ -57,16 +59,26 @@ def differences(values: Sequence[float], names: Sequence[str], title: str) -> np
 def plot(x: np.ndarray, y: np.ndarray, title: str, mark: float, at: float) -> np.ndarray:
     """A curve above 0 with its range in numbers, a dashed line at the place `mark`, and a dot at the place `at`."""
     canvas = Image.new("RGB", (WIDTH, 120), PAPER)
-    pen, (left, top, right, bottom), high = ImageDraw.Draw(canvas), (40, 28, WIDTH - 20, 98), max(1.1 * float(y.max()), 1e-3)
-    points = list(zip(left + (right - left) * (x - x[0]) / (x[-1] - x[0]), bottom - (bottom - top) * y / high))
-    dashed, (across, down) = (np.array([np.interp(place, x, side) for side in zip(*points)]) for place in (mark, at))
+    pen, (left, top, right, bottom), high = (
+        ImageDraw.Draw(canvas),
+        (40, 28, WIDTH - 20, 98),
+        max(1.1 * float(y.max()), 1e-3),
+    )
+    points = list(
+        zip(left + (right - left) * (x - x[0]) / (x[-1] - x[0]), bottom - (bottom - top) * y / high)
+    )
+    dashed, (across, down) = (
+        np.array([np.interp(place, x, side) for side in zip(*points)]) for place in (mark, at)
+    )
     pen.text((4, 6), title, INK, draw.font(13))
     pen.rectangle((left, top, right, bottom), outline=draw.GROUND)
     for value, place in ((0, bottom), (high, top)):
         pen.text((left - 4, place), f"{value:.2f}", FAINT, draw.font(11), anchor="rm")
     ends = [(value, place) for value, place in ((x[0], left), (x[-1], right)) if abs(place - dashed[0]) > 30]
     for value, place in (*ends, (mark, dashed[0])):
-        pen.text((place, bottom + 4), f"{value:.2f}", INK if value == mark else FAINT, draw.font(11), anchor="ma")
+        pen.text(
+            (place, bottom + 4), f"{value:.2f}", INK if value == mark else FAINT, draw.font(11), anchor="ma"
+        )
     for dash in range(top, bottom, 6):
         pen.line((dashed[0], dash, dashed[0], dash + 3), INK)
     pen.line(points, draw.GAINED, 2)
@@ -74,7 +86,9 @@ def plot(x: np.ndarray, y: np.ndarray, title: str, mark: float, at: float) -> np
     return np.asarray(canvas)
 
 
-def lines(series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], title: str, end: float, width: int) -> np.ndarray:
+def lines(
+    series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], title: str, end: float, width: int
+) -> np.ndarray:
     """Curves above 0 from 0 to `end`: name, colour and points (x, y) of each; earlier ones broader, so that equal ones show.
 
     What is higher at 0 than ever after is drawn at the upper edge.
@@ -82,7 +96,9 @@ def lines(series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], titl
     canvas, face = Image.new("RGB", (width, 150), PAPER), draw.font(11)
     pen, (left, top, right, bottom) = ImageDraw.Draw(canvas), (52, 32, width - 14, 128)
     # the loss of an untrained network would flatten all that follows
-    high = 1.08 * max((y for *_, points in series for x, y in points if x or len(points) == 1), default=0) or 1
+    high = (
+        1.08 * max((y for *_, points in series for x, y in points if x or len(points) == 1), default=0) or 1
+    )
     pen.text((8, 6), title, INK, draw.font(13))
     pen.rectangle((left, top, right, bottom), outline=draw.GROUND)
     for value, place in ((0, bottom), (high / 1.08, bottom - (bottom - top) / 1.08)):
@@ -96,7 +112,9 @@ def lines(series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], titl
         pen.rectangle((x, 11, x + 9, 17), colour)
         x -= 10
     for broad, (_, colour, points) in zip(range(len(series) + 1, 0, -1), series):
-        at = [(left + (right - left) * x / end, bottom - (bottom - top) * min(1, y / high)) for x, y in points]
+        at = [
+            (left + (right - left) * x / end, bottom - (bottom - top) * min(1, y / high)) for x, y in points
+        ]
         pen.line(at, colour, broad)
         for x, y in at if len(at) <= 40 else ():
             pen.ellipse((x - 2, y - 2, x + 2, y + 2), colour)

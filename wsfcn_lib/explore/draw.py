@@ -6,16 +6,22 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wsfcn_lib.pictures import INFERNO
-from wsfcn_lib.plots import FONT
+from wsfcn_lib.plots.overlays import INFERNO
+from wsfcn_lib.plots.style import FONT
 
-INK, FAINT, PAPER = (33, 37, 41), (92, 102, 112), (255, 255, 255)  # drawn on own ground: for dark and light pages alike
+INK, FAINT, PAPER = (
+    (33, 37, 41),
+    (92, 102, 112),
+    (255, 255, 255),
+)  # drawn on own ground: for dark and light pages alike
 GROUND, NOTE = (233, 236, 239), (255, 243, 205)
 # kinds of error: colour and slant of the stripes; slants tell them apart without colour, and from VOC's flat class colours
 ERRORS = {"missed": ((213, 94, 0), 1), "invented": ((86, 180, 233), -1), "confused": ((240, 228, 66), 0)}
 GAINED = (0, 114, 178)
 RAMP = {f"map {value}": tuple(INFERNO[place]) for value, place in ((0, 0), (0.5, 6), (1, 11))}
-_HEAT = np.stack([np.interp(np.linspace(0, 11, 256), range(12), INFERNO[:, c]) for c in range(3)], 1).astype(np.float32)
+_HEAT = np.stack([np.interp(np.linspace(0, 11, 256), range(12), INFERNO[:, c]) for c in range(3)], 1).astype(
+    np.float32
+)
 
 
 @functools.cache
@@ -29,7 +35,9 @@ def blank(height: int, width: int, colour: tuple = PAPER) -> np.ndarray:
     return np.full((height, width, 3), colour, np.uint8)
 
 
-def write(picture: np.ndarray, place: tuple[int, int], words: str, size: int = 13, colour: tuple = INK) -> np.ndarray:
+def write(
+    picture: np.ndarray, place: tuple[int, int], words: str, size: int = 13, colour: tuple = INK
+) -> np.ndarray:
     """A copy of the picture with words whose upper left corner is at `place` (x, y)."""
     canvas = Image.fromarray(picture)
     ImageDraw.Draw(canvas).text(place, words, colour, font(size))
@@ -64,7 +72,9 @@ def framed(picture: np.ndarray, height: int, width: int, colour: tuple = GROUND)
     return ground
 
 
-def fitted(shape: tuple[int, ...], height: int, width: int, shrink: bool = False) -> Callable[[np.ndarray], np.ndarray]:
+def fitted(
+    shape: tuple[int, ...], height: int, width: int, shrink: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
     """How arrays of a picture grow to fill a height or a width: photographs and maps smoothly, labels to the nearest pixel.
 
     `shrink`: larger ones become smaller too.
@@ -98,7 +108,9 @@ def below(*pictures: np.ndarray) -> np.ndarray:
 
 def blend(picture: np.ndarray, colours: np.ndarray, opacity: float | np.ndarray) -> np.ndarray:
     """Colours (..., 3) laid over a picture (H, W, 3) uint8; the opacity may differ by pixel, (H, W, 1)."""
-    return (picture + (np.asarray(colours, np.float32) - picture) * np.float32(opacity) + 0.5).astype(np.uint8)
+    return (picture + (np.asarray(colours, np.float32) - picture) * np.float32(opacity) + 0.5).astype(
+        np.uint8
+    )
 
 
 def paint(picture: np.ndarray, where: np.ndarray, colour: tuple, opacity: float) -> np.ndarray:
@@ -130,7 +142,9 @@ def outline(picture: np.ndarray, label: np.ndarray, opacity: float = 1) -> np.nd
     return paint(paint(picture, rim, INK, opacity), line, PAPER, opacity)
 
 
-def stripes(picture: np.ndarray, where: np.ndarray, colour: tuple, slant: int, opacity: float = 1) -> np.ndarray:
+def stripes(
+    picture: np.ndarray, where: np.ndarray, colour: tuple, slant: int, opacity: float = 1
+) -> np.ndarray:
     """Dark-edged stripes where (H, W) bool: rising (1), falling (-1) or both (0)."""
     y, x = np.ogrid[: where.shape[0], : where.shape[1]]
     phases = [(x + s * y) % 9 for s in ((1, -1) if slant == 0 else (slant,))]

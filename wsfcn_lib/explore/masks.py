@@ -7,16 +7,16 @@ import ipywidgets as widgets
 import numpy as np
 
 from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.evaluation.inputs import images_label
 from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.browse import WIDE, WORST, Browser, dropdown, fraction
 from wsfcn_lib.explore.evaluated import KINDS, Evaluated
+from wsfcn_lib.explore.inspection import VIEWS, Inspector
 from wsfcn_lib.explore.layers import HEIGHT, WIDTH, Missing, iou_of, kinds_of, tint
 from wsfcn_lib.explore.shell import column, row
-from wsfcn_lib.explore.source import VIEWS, Source
 from wsfcn_lib.explore.sweep import BACKGROUNDS, SCORE_CUTS, Sweep, recut, sweep
 from wsfcn_lib.infer import LONG_SIDE, SCORE_CUT, at_size
-from wsfcn_lib.recipes import BACKGROUND_MASK
-from wsfcn_lib.subjects import label_of
+from wsfcn_lib.postprocess import BACKGROUND_MASK
 
 FOUR, DIFFERENCE, RECUT = "all four", "difference", "cut by the sliders"
 ROWS = 12  # bars at most
@@ -29,7 +29,7 @@ class MaskExplorer(Browser):
         run: the run folder.
         manifest: its data set.
         images: what was evaluated: a split, a list or a folder.
-        source: further arguments of `Source`, whose soft masks are needed by "sweep" and "cut by the sliders" only.
+        source: further arguments of `Inspector`, whose soft masks are needed by "sweep" and "cut by the sliders" only.
     """
 
     def __init__(self, run: str, manifest: Manifest, images: str = "test", **source: object):
@@ -39,10 +39,18 @@ class MaskExplorer(Browser):
         self.labels, self._read = self.files.labels, self.files.read
         controls = self.browsing(manifest.names[1:], WORST if self.scores else None)
         controls |= {"show": dropdown("show", (FOUR, *KINDS, DIFFERENCE, RECUT))}
-        pairs = [(f"{a} / {b}", (a, b)) for a, b in ((KINDS[0], KINDS[2]), (KINDS[1], KINDS[2]), (KINDS[0], KINDS[1]))]
+        pairs = [
+            (f"{a} / {b}", (a, b))
+            for a, b in ((KINDS[0], KINDS[2]), (KINDS[1], KINDS[2]), (KINDS[0], KINDS[1]))
+        ]
         controls |= {"pair": dropdown("difference", pairs), "opacity": fraction("opacity", 0.65, step=0.05)}
-        steps = {"score_cut": ("score cut", SCORE_CUTS, SCORE_CUT), "background": ("background", BACKGROUNDS, BACKGROUND_MASK)}
-        controls |= {key: fraction(name, at, grid[0], grid[-1], 0.05) for key, (name, grid, at) in steps.items()}
+        steps = {
+            "score_cut": ("score cut", SCORE_CUTS, SCORE_CUT),
+            "background": ("background", BACKGROUNDS, BACKGROUND_MASK),
+        }
+        controls |= {
+            key: fraction(name, at, grid[0], grid[-1], 0.05) for key, (name, grid, at) in steps.items()
+        }
         self.button = widgets.Button(description="sweep up to 20 pictures", layout=WIDE["layout"])
         self.button.on_click(lambda _: self.sweep())
         pick = column(*(controls[key] for key in ("order", "only", "image")), self.buttons())
@@ -51,14 +59,22 @@ class MaskExplorer(Browser):
         super().__init__(self.render, controls, self.words, row(pick, show, cuts, wrap=True), sweep=None)
 
     @cached_property
-    def source(self) -> Source:
+    def source(self) -> Inspector:
         """A network of the explorer's own, opened when soft masks are first asked for."""
-        return Source(self.run, self.images, say=self.say, **{"long_side": LONG_SIDE} | self._settings)
+        return Inspector(self.run, self.images, say=self.say, **{"long_side": LONG_SIDE} | self._settings)
 
     def adapt(self, key: str) -> None:
         """Filter and order make the list of pictures."""
-        show, cut = self.controls["show"].value, self.controls["show"].value == RECUT or self.fixed["sweep"] is not None
-        self.enable(pair=show in (FOUR, DIFFERENCE, KINDS[2]), opacity=show != DIFFERENCE, score_cut=cut, background=cut)
+        show, cut = (
+            self.controls["show"].value,
+            self.controls["show"].value == RECUT or self.fixed["sweep"] is not None,
+        )
+        self.enable(
+            pair=show in (FOUR, DIFFERENCE, KINDS[2]),
+            opacity=show != DIFFERENCE,
+            score_cut=cut,
+            background=cut,
+        )
         if key in ("only", "order"):
             self.fill(self.samples, self.manifest.names, self.scores, anew=key == "order")
 
@@ -69,7 +85,11 @@ class MaskExplorer(Browser):
         try:
             names = [name for name, sample in self.samples.items() if sample.mask] or list(self.samples)
             spread = np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int)
-            self.set(sweep=sweep(self.source, [names[place] for place in spread], label_of(self.images), self.say))
+            self.set(
+                sweep=sweep(
+                    self.source, [names[place] for place in spread], images_label(self.images), self.say
+                )
+            )
         except Exception as error:
             self.show(error)
         finally:
@@ -83,7 +103,9 @@ class MaskExplorer(Browser):
         wanted = (*KINDS, DIFFERENCE) if state["show"] == FOUR else (state["show"],)
         height, width = (240, 320) if len(wanted) == 4 else (HEIGHT, WIDTH)
         panels = [self._panel(state, kind, height, width) for kind in wanted]
-        stage = draw.below(draw.beside(*panels[:2]), draw.beside(*panels[2:])) if len(panels) == 4 else panels[0]
+        stage = (
+            draw.below(draw.beside(*panels[:2]), draw.beside(*panels[2:])) if len(panels) == 4 else panels[0]
+        )
         shown = np.unique([c for label in self._read(name)[1].values() for c in np.unique(label)])
         entries = {"left open" if c == 255 else names[c]: tuple(self.manifest.palette[c]) for c in shown if c}
         if state["show"] in (FOUR, DIFFERENCE):
@@ -125,12 +147,16 @@ class MaskExplorer(Browser):
             kind, label = self._shown(state)
             iou = iou_of(label, self.labels(state["image"], KINDS[2]), len(names))
             whole = self.metrics.get("per_class_iou" + "_crf" * (kind == KINDS[1])) or {}
-            order = [c for c in np.argsort(-np.nan_to_num(iou, nan=-1), kind="stable") if iou[c] == iou[c]][:ROWS]
+            order = [c for c in np.argsort(-np.nan_to_num(iou, nan=-1), kind="stable") if iou[c] == iou[c]][
+                :ROWS
+            ]
             ticks = [np.nan if (value := whole.get(names[c])) is None else value for c in order]
             title = f"IoU, {kind}: mean {np.nanmean(iou):.2f}"
             parts = [charts.bars(iou[order], names[order], palette[order], title, ticks=ticks)]
             parts += [
-                draw.paragraph(f"bars: this picture; black marks: all of {label_of(self.images)}", charts.WIDTH, 11)
+                draw.paragraph(
+                    f"bars: this picture; black marks: all of {images_label(self.images)}", charts.WIDTH, 11
+                )
             ] * bool(whole)
         except Missing as error:
             parts = [draw.paragraph(f"no IoU: {error}", charts.WIDTH)]
@@ -139,7 +165,7 @@ class MaskExplorer(Browser):
     def words(self, state: dict) -> str:
         """What is seen, in one line, for those who cannot see it."""
         if state["image"] is None:
-            return self.nothing(state, self.run, label_of(self.images), self.scores)
+            return self.nothing(state, self.run, images_label(self.images), self.scores)
         iou = self.scores.get(state["image"])
         said = state["image"] + ("" if iou is None else f": IoU {iou:.2f} without CRF, mean over its classes")
         return said + ("" if state["sweep"] is None else f"; {_told(state['sweep'])}")
@@ -154,12 +180,25 @@ def _told(found: Sweep) -> str:
 def _curves(state: dict, found: Sweep) -> list[np.ndarray]:
     """The mIoU over either cut, the other one at its slider, and both in words."""
     cut, ground = (
-        int(np.abs(grid - state[key]).argmin()) for grid, key in ((SCORE_CUTS, "score_cut"), (BACKGROUNDS, "background"))
+        int(np.abs(grid - state[key]).argmin())
+        for grid, key in ((SCORE_CUTS, "score_cut"), (BACKGROUNDS, "background"))
     )
-    recipe = found.mean_iou[np.abs(SCORE_CUTS - SCORE_CUT).argmin(), np.abs(BACKGROUNDS - BACKGROUND_MASK).argmin()]
+    recipe = found.mean_iou[
+        np.abs(SCORE_CUTS - SCORE_CUT).argmin(), np.abs(BACKGROUNDS - BACKGROUND_MASK).argmin()
+    ]
     return [
-        charts.plot(SCORE_CUTS, found.mean_iou[:, ground], "mIoU over the score cut", SCORE_CUT, state["score_cut"]),
-        charts.plot(BACKGROUNDS, found.mean_iou[cut], "mIoU over the background value", BACKGROUND_MASK, state["background"]),
-        draw.paragraph(f"here {found.mean_iou[cut, ground]:.3f}, with the recipe's values {recipe:.3f}", charts.WIDTH, 12),
+        charts.plot(
+            SCORE_CUTS, found.mean_iou[:, ground], "mIoU over the score cut", SCORE_CUT, state["score_cut"]
+        ),
+        charts.plot(
+            BACKGROUNDS,
+            found.mean_iou[cut],
+            "mIoU over the background value",
+            BACKGROUND_MASK,
+            state["background"],
+        ),
+        draw.paragraph(
+            f"here {found.mean_iou[cut, ground]:.3f}, with the recipe's values {recipe:.3f}", charts.WIDTH, 12
+        ),
         draw.paragraph(_told(found), charts.WIDTH, 11),
     ]

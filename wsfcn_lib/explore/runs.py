@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.evaluation.inputs import images_label
 from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.browse import BEST, LISTED, WORST, Browser, dropdown, fraction
 from wsfcn_lib.explore.evaluated import KINDS, Evaluated
 from wsfcn_lib.explore.layers import HEIGHT, WIDTH, Missing, iou_of, kinds_of, tint
 from wsfcn_lib.explore.shell import column, row
-from wsfcn_lib.subjects import label_of
 
 MASKS, ERRORS, RIGHT = "masks", "errors", "who is right"
 TALL, WIDE, ROWS = 240, 320, 12  # pixels of a panel; bars at most
@@ -28,16 +28,22 @@ class RunComparison(Browser):
     TOLD = "{:+.2f}"
 
     def __init__(self, a: Path | str, b: Path | str, manifest: Manifest, images: str = "val"):
-        self.manifest, self.label = manifest, label_of(images)
+        self.manifest, self.label = manifest, images_label(images)
         self.sides = [Evaluated(str(run), manifest, images) for run in (a, b)]
         names = Path(a).name, Path(b).name
         self.titles = names if len(set(names)) == 2 else (str(a), str(b))
         one, other = (side.scores for side in self.sides)
         self.gains = {name: one[name] - other[name] for name in one if name in other}
-        orders = [*((f"{title} ahead", order) for title, order in zip(self.titles, (BEST, WORST))), (LISTED, LISTED)]
+        orders = [
+            *((f"{title} ahead", order) for title, order in zip(self.titles, (BEST, WORST))),
+            (LISTED, LISTED),
+        ]
         controls = self.browsing(manifest.names[1:])
         controls["order"] = dropdown("order", orders, BEST if self.gains else LISTED)
-        controls |= {"show": dropdown("show", (MASKS, ERRORS)), "opacity": fraction("opacity", 0.65, step=0.05)}
+        controls |= {
+            "show": dropdown("show", (MASKS, ERRORS)),
+            "opacity": fraction("opacity", 0.65, step=0.05),
+        }
         pick = column(*(controls[key] for key in ("order", "only", "image")), self.buttons())
         show = column(controls["show"], controls["opacity"])
         super().__init__(self.render, controls, self.words, row(pick, show, wrap=True))
@@ -53,11 +59,18 @@ class RunComparison(Browser):
             return draw.message(self.words(state), HEIGHT, WIDTH)
         panels = [self._panel(state, title) for title in (*self.titles, KINDS[2], RIGHT)]
         stage = draw.below(draw.beside(*panels[:2]), draw.beside(*panels[2:]))
-        labels = [label for side in self.sides for kind, label in side.read(state["image"])[1].items() if kind != KINDS[1]]
+        labels = [
+            label
+            for side in self.sides
+            for kind, label in side.read(state["image"])[1].items()
+            if kind != KINDS[1]
+        ]
         shown, names = np.unique([c for label in labels for c in np.unique(label)]), self.manifest.names
         entries = {"left open" if c == 255 else names[c]: tuple(self.manifest.palette[c]) for c in shown if c}
         entries |= draw.ERRORS if state["show"] == ERRORS else {}
-        return draw.beside(draw.below(stage, charts.legend(entries, stage.shape[1])), self._sidebar(state["image"]))
+        return draw.beside(
+            draw.below(stage, charts.legend(entries, stage.shape[1])), self._sidebar(state["image"])
+        )
 
     def _panel(self, state: dict, title: str) -> np.ndarray:
         """One run, the truth, or who is right, with its title; words where something is missing."""
@@ -106,7 +119,11 @@ class RunComparison(Browser):
         if name is None:
             lacking = next((side.run for side in self.sides if not side.scores), self.sides[0].run)
             return self.nothing(state, lacking, self.label, self.gains)
-        told = [f"{side.scores[name]:.2f} by {title}" for side, title in zip(self.sides, self.titles) if name in side.scores]
+        told = [
+            f"{side.scores[name]:.2f} by {title}"
+            for side, title in zip(self.sides, self.titles)
+            if name in side.scores
+        ]
         return f"{name}: IoU {', '.join(told)}" if told else name
 
 

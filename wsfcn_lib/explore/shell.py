@@ -72,10 +72,14 @@ class Explorer:
         self.error: Exception | None = None  # what the last drawing raised
         self._lock, self._guard, self._wanted, self._held = threading.Lock(), threading.Lock(), False, 0
         self.adapting = threading.RLock()  # one callback at a time brings the controls in line
-        still = widgets.Layout(max_width="100%", flex="0 0 auto", align_self="flex-start", margin="0 12px 8px 0")
+        still = widgets.Layout(
+            max_width="100%", flex="0 0 auto", align_self="flex-start", margin="0 12px 8px 0"
+        )
         self.image, self.note = widgets.Image(format="png", layout=still), widgets.HTML()
         self.panel = panel or column(*self.controls.values())
-        self.panel.layout.flex = "1 1 320px"  # wide: beside the picture where that leaves so much, else below it
+        self.panel.layout.flex = (
+            "1 1 320px"  # wide: beside the picture where that leaves so much, else below it
+        )
         self.widget = widgets.VBox([row(self.image, self.panel, wrap=True), self.note])
         respond_at_once(self.widget)
         with self.held():
@@ -104,7 +108,9 @@ class Explorer:
     def set(self, **values: object) -> None:
         """Change parts of the state, by their keys, and redraw once."""
         if unknown := values.keys() - self.controls.keys() - self.fixed.keys():
-            raise KeyError(f"no part of the state is called {sorted(unknown)}; choose from {', '.join(self.state)}")
+            raise KeyError(
+                f"no part of the state is called {sorted(unknown)}; choose from {', '.join(self.state)}"
+            )
         with self.held(), self.adapting:
             for key, value in values.items():
                 if key in self.controls:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.explore.source import VIEWS, Source
+from wsfcn_lib.explore.inspection import VIEWS, Inspector
 from wsfcn_lib.metrics import IGNORE, ConfusionMatrix
 
 SCORE_CUTS = np.arange(19) / 20  # from 0, in steps of 0.05; the recipe's 0.1 is among them
@@ -42,21 +42,29 @@ def count(masks: np.ndarray, chances: np.ndarray, truth: np.ndarray) -> np.ndarr
             chosen = masks[np.append(0, present)][:, valid]
             chosen[0] = 0  # where no class is present, none exceeds any background
             label = np.append(0, present)[chosen.argmax(0)]
-            passed = np.searchsorted(BACKGROUNDS, chosen.max(0))  # how many of the background values it exceeds
+            passed = np.searchsorted(
+                BACKGROUNDS, chosen.max(0)
+            )  # how many of the background values it exceeds
             cells = (truth[valid].astype(np.int64) * classes + label) * (steps + 1) + passed
-            found = np.bincount(cells, minlength=classes**2 * (steps + 1)).reshape(classes, classes, steps + 1)
-            kept = found[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]  # exceeding background j: passed more than j
+            found = np.bincount(cells, minlength=classes**2 * (steps + 1)).reshape(
+                classes, classes, steps + 1
+            )
+            kept = found[..., ::-1].cumsum(-1)[..., ::-1][
+                ..., 1:
+            ]  # exceeding background j: passed more than j
             kept[:, 0] += found.sum((1, 2))[:, None] - kept.sum(1)
             known[key] = kept.transpose(2, 0, 1)
         counts[place] = known[key]
     return counts
 
 
-def sweep(source: Source, names: Sequence[str], split: str, say: Callable[[str], None] = print) -> Sweep:
+def sweep(source: Inspector, names: Sequence[str], split: str, say: Callable[[str], None] = print) -> Sweep:
     """Count the pictures that have a mask among `names`; DataError where none has."""
     names, total = [name for name in names if source.samples[name].mask], 0
     if not names:
-        raise DataError(f"none of these pictures of {split} has a mask, so no mIoU can be told; choose a split with masks")
+        raise DataError(
+            f"none of these pictures of {split} has a mask, so no mIoU can be told; choose a split with masks"
+        )
     for number, name in enumerate(names, 1):
         look = source.look(name, VIEWS[1])
         total = total + count(look.masks, look.chances, look.truth)

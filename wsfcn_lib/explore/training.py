@@ -10,20 +10,30 @@ import numpy as np
 from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.browse import WIDE
 from wsfcn_lib.explore.shell import Explorer, column
-from wsfcn_lib.job import STAGE
-from wsfcn_lib.log import RATES, read_rows
-from wsfcn_lib.panels import first_rows
-from wsfcn_lib.plots import BLUE, GREEN, GREY, ORANGE, PURPLE
-from wsfcn_lib.runs import ROOT, read_run, stop_requested
+from wsfcn_lib.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE
+from wsfcn_lib.plots.training_panels import first_rows
+from wsfcn_lib.runs.folder import read_run, stop_requested
+from wsfcn_lib.runs.log import RATES, read_rows
+from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.train import STAGE
 
 BLACK, WIDTH, ROWS = "#000000", 780, 2  # width in pixels; rows of the panel
 CHARTS = {  # title: columns of the log, what they are called and their colours
-    "losses": (("classification_loss", "classification", BLUE), ("mask_loss", "mask", ORANGE), ("val_loss", "validation", BLACK)),
+    "losses": (
+        ("classification_loss", "classification", BLUE),
+        ("mask_loss", "mask", ORANGE),
+        ("val_loss", "validation", BLACK),
+    ),
     "tags": (("val_map", "validation mAP", GREEN),),
-    "rates": tuple(zip(RATES, ("old", "old biases", "new", "new biases", "flow"), (BLUE, ORANGE, GREEN, PURPLE, GREY))),
+    "rates": tuple(
+        zip(RATES, ("old", "old biases", "new", "new biases", "flow"), (BLUE, ORANGE, GREEN, PURPLE, GREY))
+    ),
     "throughput": (("images_per_second", "images/s", GREY),),
 }
-PAUSE, SHARE = 3, 100  # a drawing waits this many seconds after the last one, and this many times as long as that one took
+PAUSE, SHARE = (
+    3,
+    100,
+)  # a drawing waits this many seconds after the last one, and this many times as long as that one took
 
 
 class TrainingView(Explorer):
@@ -40,7 +50,9 @@ class TrainingView(Explorer):
         self.button, self.again = (widgets.Button(description=words, layout=wide) for words in names)
         self.button.on_click(lambda _: self.stop())
         self.again.on_click(lambda _: self.renew())
-        super().__init__(self.render, {"epoch": epoch}, self.words, column(epoch, self.button, self.again), live=False)
+        super().__init__(
+            self.render, {"epoch": epoch}, self.words, column(epoch, self.button, self.again), live=False
+        )
         self.renew()
 
     def follow(self, rows: Iterable[dict]) -> Iterator[dict]:
@@ -84,7 +96,10 @@ class TrainingView(Explorer):
             return draw.message(words, 120, WIDTH)
         end, found = max(1, int(rows[-1]["step"])), []
         for title, columns in CHARTS.items():
-            points = {key: [(int(row["step"]), float(row[key])) for row in rows if row.get(key)] for key, *_ in columns}
+            points = {
+                key: [(int(row["step"]), float(row[key])) for row in rows if row.get(key)]
+                for key, *_ in columns
+            }
             series = [(name, colour, points[key]) for key, name, colour in columns]
             found.append(charts.lines(series, title, end, WIDTH // 2))
         above = draw.below(draw.beside(*found[:2]), draw.beside(*found[2:]))

@@ -1,0 +1,334 @@
+"""COCO on annotations of a few pictures: the numbering of classes, the rule of the masks, and archives that resume."""
+
+import hashlib
+import json
+import os
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from factories import BRUSH, CATEGORIES, HEIGHT, PERSON, SIGN, WIDTH, annotate, box
+from wsfcn_lib.data import coco
+from wsfcn_lib.data.classes import voc_palette
+from wsfcn_lib.data.coco import Archive, download_coco, find_coco
+from wsfcn_lib.data.downloads import DownloadError
+from wsfcn_lib.data.files import DataError
+from wsfcn_lib.data.images import read_mask
+from wsfcn_lib.data.manifest import Manifest, validate, write_manifest
+from wsfcn_lib.runs.storage import RunError
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Three training pictures, the last without a label, and two for validation, the last likewise."""
+    root = tmp_path / "coco"
+    annotate(
+        root,
+        "train",
+        {9: [box(BRUSH, 2, 3, 8, 9)], 25: [box(SIGN, 0, 0, 4, 4), box(PERSON, 9, 9, 14, 14)], 30: []},
+    )
+    annotate(root, "val", {42: [box(PERSON, 1, 2, 5, 6)], 73: []})
+    return root
+
+
+def files_of(folder):
+    return {
+        path: (path.stat().st_mtime_ns, path.stat().st_ino)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_sparse_category_ids_become_consecutive_mask_ids(root, tmp_path, capsys):
+    found = find_coco(root, tmp_path / "masks")
+    assert [(c.name, c.mask_id, c.colour) for c in found.classes] == [
+        ("person", 1, (128, 0, 0)),
+        ("stop sign", 2, (0, 128, 0)),
+        ("toothbrush", 3, (128, 128, 0)),
+    ]
+    tags = {split: {s.name[-2:]: s.tags for s in samples} for split, samples in found.splits.items()}
+    assert tags == {
+        "train": {"09": (False, False, True), "25": (True, True, False)},
+        "val": {"42": (True, False, False), "73": (False,) * 3},
+    }
+    sample = found.splits["train"][0]
+    assert sample.image == root / "train2014" / "COCO_train2014_000000000009.jpg"
+    assert sample.mask == tmp_path / "masks" / "train" / "COCO_train2014_000000000009.png"
+    with Image.open(sample.mask) as mask:
+        assert mask.mode == "P" and mask.getpalette() == voc_palette()
+        expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+        expected[3:9, 2:8] = 3
+        assert np.array_equal(mask, expected)
+    assert "index" not in capsys.readouterr().out, "pycocotools talks"
+
+
+def test_unlabelled_pictures_leave_training_and_stay_in_val(root, tmp_path):
+    found = find_coco(root, tmp_path / "masks")
+    assert found.untagged == ["COCO_train2014_000000000030"] and found.missing == []
+    assert not np.asarray(Image.open(found.splits["val"][1].mask)).any()
+    assert not (tmp_path / "masks" / "train" / "COCO_train2014_000000000030.png").exists()
+    assert found.notes == [
+        "train: 3 images listed, 2 with a label; published: 82,783 and 82,081",
+        "val: 2 images listed, 1 with a label; published: 40,504 and 40,137",
+    ]
+
+
+def test_what_was_found_makes_a_valid_manifest(root, tmp_path):
+    found = find_coco(root, tmp_path / "masks")
+    manifest = write_manifest(tmp_path / "prepared", found.classes, found.splits)
+    assert validate(manifest) == []
+    assert set(np.unique(read_mask(manifest.samples("val")[0].mask, manifest))) == {0, 1}
+    assert len(Manifest.load(tmp_path / "prepared").train_masks()) == 2
+
+
+def test_small_objects_lie_on_large_ones_and_the_first_of_equals_on_top(root, tmp_path):
+    objects = [
+        box(PERSON, 5, 5, 9, 9),
+        box(SIGN, 0, 0, 20, 15),
+        box(BRUSH, 7, 5, 11, 9),  # as large as the person, and listed later
+    ]
+    annotate(root, "val", {1: objects, 2: objects[::-1]})
+    masks = [
+        np.asarray(Image.open(s.mask)) for s in find_coco(root, tmp_path / "masks", ("val",)).splits["val"]
+    ]
+    for mask, on_top in zip(masks, (1, 3)):
+        assert (
+            mask[6, 6] == 1
+            and mask[6, 10] == 3
+            and mask[0, 0] == 2
+            and mask[14, 19] == 2
+            and mask[19, 29] == 0
+        )
+        assert (mask[5:9, 7:9] == on_top).all()
+
+
+def test_area_as_annotated_decides_not_the_painted_pixels(root, tmp_path):
+    annotate(root, "val", {1: [box(PERSON, 0, 0, 10, 10, area=50), box(SIGN, 0, 0, 5, 5, area=60)]})
+    mask = np.asarray(Image.open(find_coco(root, tmp_path / "masks", ("val",)).splits["val"][0].mask))
+    assert set(np.unique(mask)) == {0, 1}
+
+
+def test_a_crowd_is_painted_and_tagged_with_its_class(root, tmp_path):
+    annotate(root, "train", {1: [box(PERSON, 2, 4, 28, 18, crowd=True), box(SIGN, 10, 10, 13, 13)]})
+    sample = find_coco(root, tmp_path / "masks", ("train",)).splits["train"][0]
+    expected = np.zeros((HEIGHT, WIDTH), np.uint8)
+    expected[4:18, 2:28] = 1
+    expected[10:13, 10:13] = 2
+    assert np.array_equal(np.asarray(Image.open(sample.mask)), expected)
+    assert sample.tags == (True, True, False)
+
+
+def test_nothing_is_painted_twice_and_broken_masks_are_mended(root, tmp_path):
+    found = find_coco(root, tmp_path / "masks")
+    before = files_of(tmp_path / "masks")
+    assert len(before) == 4 + 2, "four masks, two records"
+    one, other, third = (found.splits["train"] + found.splits["val"])[:3]
+    whole = one.mask.read_bytes()
+    one.mask.write_bytes(whole[:-6])
+    other.mask.write_bytes(b"")
+    Image.new("P", (WIDTH, HEIGHT + 1)).save(third.mask)
+    assert find_coco(root, tmp_path / "masks").splits == found.splits
+    after = files_of(tmp_path / "masks")
+    mended = {path for path in before if path.suffix == ".png" and before[path] != after[path]}
+    assert mended == {one.mask, other.mask, third.mask}
+    assert one.mask.read_bytes() == whole and Image.open(third.mask).size == (WIDTH, HEIGHT)
+
+
+def test_masks_of_other_annotations_are_refused(root, tmp_path):
+    find_coco(root, tmp_path / "masks", ("val",))
+    annotate(root, "val", {42: [box(SIGN, 1, 2, 5, 6)]})
+    with pytest.raises(
+        DataError,
+        match=r"masks/val holds masks painted from another annotation file .*delete it, or name another",
+    ):
+        find_coco(root, tmp_path / "masks", ("val",))
+
+
+def test_missing_pictures_are_reported_and_the_others_go_on(root, tmp_path):
+    (root / "train2014" / "COCO_train2014_000000000009.jpg").unlink()
+    (root / "train2014" / "COCO_train2014_000000000030.jpg").unlink()
+    found = find_coco(root, tmp_path / "masks")
+    names = [f"COCO_train2014_{number:012d}" for number in (9, 30)]
+    assert (
+        found.missing == [f"train: {name}: {root / 'train2014' / name}.jpg" for name in names]
+        and found.untagged == []
+    )
+    assert [s.name[-2:] for s in found.splits["train"]] == ["25"]
+    assert not (tmp_path / "masks" / "train" / "COCO_train2014_000000000009.png").exists()
+
+
+def test_pictures_may_lie_in_images(root, tmp_path):
+    (root / "images").mkdir()
+    (root / "val2014").rename(root / "images" / "val2014")
+    found = find_coco(root, tmp_path / "masks", ("val",))
+    assert found.splits["val"][0].image.parent == root / "images" / "val2014" and set(found.splits) == {"val"}
+    (root / "images" / "val2014").rename(root / "elsewhere")
+    with pytest.raises(
+        DataError,
+        match=r"none of the pictures of instances_val2014.json is in .*coco/val2014 or .*images/val2014",
+    ):
+        find_coco(root, tmp_path / "masks", ("val",))
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda text: text[:-20], "JSONDecodeError"),
+        (lambda text: "[]", "TypeError"),
+        (
+            lambda text: json.dumps({"images": [], "annotations": []}),
+            "KeyError: 'categories'",
+        ),  # captions look like this
+        (lambda text: text.replace('"image_id": 42', '"image_id": 43'), "KeyError: 43"),
+        (lambda text: text.replace('"category_id": 1', '"category_id": 12'), "KeyError: 12"),
+        (lambda text: text.replace('"segmentation"', '"keypoints"'), "KeyError: 'segmentation'"),
+        (lambda text: text.replace('"person"', '"per;son"'), "ValidationError"),
+    ],
+)
+def test_truncated_and_foreign_annotations_are_named(root, tmp_path, change, reason):
+    path = root / "annotations" / "instances_val2014.json"
+    path.write_text(change(path.read_text()))
+    text = f"(?s){re.escape(str(path))} is no whole file of COCO instances.*{re.escape(reason)}.*fetch it with download_coco"
+    with pytest.raises(DataError, match=text):
+        find_coco(root, tmp_path / "masks")
+
+
+def test_other_errors_name_the_file_and_the_next_step(root, tmp_path):
+    with pytest.raises(
+        DataError, match=r"instances_train2014.json is missing; name the folder .*annotations/, or fetch it"
+    ):
+        find_coco(tmp_path, tmp_path / "masks")
+    with pytest.raises(DataError, match=r"splits=\('test',\): choose from train, val, as COCO's test images"):
+        find_coco(root, tmp_path / "masks", ("test",))
+    annotate(root, "val", {42: []}, CATEGORIES[:2])
+    with pytest.raises(
+        DataError, match=r"instances_val2014.json: its categories differ from those of train; take both"
+    ):
+        find_coco(root, tmp_path / "masks")
+    annotate(root, "val", {7: [box(SIGN, 1, 2, 5, 6) | {"segmentation": []}]})
+    with pytest.raises(
+        DataError,
+        match=r"COCO_val2014_000000000007: an outline \(area 16, mask id 2\) is no polygon .*30 x 20",
+    ):
+        find_coco(root, tmp_path / "fresh", ("val",))
+
+
+def zipped(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def offer(path, pattern, files, room=1e6):
+    data = path.read_bytes()
+    return Archive(path.as_uri(), len(data), hashlib.sha256(data).hexdigest(), pattern, files, room)
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """Stand-ins of the archives; other files in them are not wanted."""
+    notes = {f"annotations/instances_{split}2014.json": f"{split} {{}}" for split in ("train", "val")}
+    notes |= {"annotations/captions_val2014.json": "unwanted"}
+    pictures = {"train2014/": "", "train2014/a.jpg": "A" * 500, "train2014/b.jpg": "B" * 700}
+    archives = (
+        offer(zipped(tmp_path / "site" / "notes.zip", notes), "annotations/instances_*2014.json", 2),
+        offer(zipped(tmp_path / "site" / "train2014.zip", pictures), "train2014/*.jpg", 2),
+    )
+    monkeypatch.setattr(coco, "ARCHIVES", archives)
+    return tmp_path / "site"
+
+
+def test_archives_are_fetched_unpacked_and_removed_once(site, tmp_path, monkeypatch, capsys):
+    raw = download_coco(tmp_path / "raw")
+    wanted = [
+        "annotations/instances_train2014.json",
+        "annotations/instances_val2014.json",
+        "train2014/a.jpg",
+        "train2014/b.jpg",
+    ]
+    before = files_of(raw)
+    assert [path.relative_to(raw).as_posix() for path in before] == wanted
+    assert (raw / "train2014" / "a.jpg").read_text() == "A" * 500
+    assert "train2014.zip: unpacked in" in capsys.readouterr().out
+    monkeypatch.setattr(coco, "fetch", lambda *_: pytest.fail("fetched again"))
+    assert download_coco(tmp_path / "raw") == raw and files_of(raw) == before
+
+
+def test_an_interrupted_unpacking_goes_on_with_what_is_there(site, tmp_path, monkeypatch):
+    (tmp_path / "raw" / "train2014").mkdir(parents=True)
+    kept = tmp_path / "raw" / "train2014" / "b.jpg"
+    kept.write_text("B" * 700)
+    stamp = os.stat(kept).st_ino
+    real, fetched = coco.fetch, []
+    monkeypatch.setattr(coco, "fetch", lambda url, *rest: fetched.append(Path(url).name) or real(url, *rest))
+    download_coco(tmp_path / "raw")
+    assert fetched == ["notes.zip", "train2014.zip"] and os.stat(kept).st_ino == stamp
+    (tmp_path / "raw" / "train2014").rename(tmp_path / "images")
+    (tmp_path / "raw" / "images").mkdir()
+    (tmp_path / "images").rename(tmp_path / "raw" / "images" / "train2014")
+    fetched.clear()
+    download_coco(tmp_path / "raw")
+    assert fetched == []
+
+
+def test_a_foreign_or_damaged_archive_is_refused(site, tmp_path, monkeypatch):
+    (tmp_path / "raw" / "train2014").mkdir(parents=True)
+    own = tmp_path / "raw" / "train2014" / "a.jpg"
+    own.write_text("mine")
+    with pytest.raises(
+        DataError, match=r"a.jpg is not the file in train2014.zip, which has 500 bytes; move it away"
+    ):
+        download_coco(tmp_path / "raw")
+    assert own.read_text() == "mine"
+
+    evil = offer(zipped(site / "evil.zip", {"../train2014/a.jpg": "x"}), "train2014/*.jpg", 1)
+    monkeypatch.setattr(coco, "ARCHIVES", (evil,))
+    with pytest.raises(DataError, match=r"evil.zip: its member ../train2014/a.jpg would lie outside .*deep"):
+        download_coco(tmp_path / "deep")
+    assert not (tmp_path / "train2014").exists()
+
+    short = offer(zipped(site / "short.zip", {"train2014/a.jpg": "x"}), "train2014/*.jpg", 2)
+    monkeypatch.setattr(coco, "ARCHIVES", (short,))
+    with pytest.raises(DataError, match=r"short.zip holds fewer than 2 files train2014/\*.jpg; delete it"):
+        download_coco(tmp_path / "few")
+    assert (tmp_path / "few" / "short.zip").exists()
+
+    (site / "torn.zip").write_bytes((site / "train2014.zip").read_bytes()[:-30])
+    monkeypatch.setattr(coco, "ARCHIVES", (offer(site / "torn.zip", "train2014/*.jpg", 2),))
+    with pytest.raises(DataError, match=r"torn.zip is no whole zip file .*; delete it and call again"):
+        download_coco(tmp_path / "torn")
+    monkeypatch.setattr(coco, "ARCHIVES", (evil._replace(sha256="0" * 64),))
+    with pytest.raises(DownloadError, match="sha256"):
+        download_coco(tmp_path / "changed")
+
+
+def test_room_is_asked_for_before_anything_is_fetched(site, tmp_path, monkeypatch):
+    monkeypatch.setattr(coco, "ARCHIVES", tuple(archive._replace(room=1e15) for archive in coco.ARCHIVES))
+    monkeypatch.setattr(coco, "fetch", lambda *_: pytest.fail("fetched without room"))
+    with pytest.raises(RunError, match="needs 2000000.0 GB of disk"):
+        download_coco(tmp_path / "raw")
+    monkeypatch.setattr(
+        coco, "ARCHIVES", tuple(a._replace(room=0, size=10**15 + k) for k, a in enumerate(coco.ARCHIVES))
+    )
+    with pytest.raises(RunError, match="needs 1000000.0 GB of disk"):  # one archive at a time
+        download_coco(tmp_path / "raw")
+
+
+def test_the_official_archives_add_up():
+    from wsfcn_lib.data.coco import ARCHIVES
+
+    assert [Path(archive.url).name for archive in ARCHIVES] == [
+        "annotations_trainval2014.zip",
+        "train2014.zip",
+        "val2014.zip",
+    ]
+    assert all(
+        archive.room > archive.size and re.fullmatch("[0-9a-f]{64}", archive.sha256) for archive in ARCHIVES
+    )
+    assert [archive.files for archive in ARCHIVES] == [2, 82783, 40504]

@@ -1,0 +1,387 @@
+"""Choosing from a source: lists of names, classes, and copies that shrink; what is not chosen stays as it was."""
+
+import os
+import re
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsfcn_lib.data import selection
+from wsfcn_lib.data.classes import voc_palette
+from wsfcn_lib.data.files import DataError, read_list
+from wsfcn_lib.data.images import read_image
+from wsfcn_lib.data.listing import DatasetListing
+from wsfcn_lib.data.manifest import ClassInfo, Sample
+from wsfcn_lib.data.selection import copy_pictures, foreign_ids, select_classes, select_images
+
+CAT, DOG, COW = (
+    ClassInfo(name=name, mask_id=k, colour=(k, k, k)) for name, k in (("cat", 8), ("dog", 12), ("cow", 10))
+)
+
+
+def found(folder, train=("a", "b", "c"), val=("d",), **more):
+    """Train and val of the classes cat, dog, cow; images show cat, dog, cow in turn."""
+    names = [*train, *val]
+    samples = [
+        Sample(n, folder / f"{n}.jpg", tuple(k % 3 == c for c in range(3))) for k, n in enumerate(names)
+    ]
+    return DatasetListing(
+        (CAT, DOG, COW), {"train": samples[: len(train)], "val": samples[len(train) :]}, **more
+    )
+
+
+def names_of(found, split):
+    return [sample.name for sample in found.splits[split]]
+
+
+def write(path, *lines, encoding="utf-8"):
+    path.write_text("\n".join(lines), encoding=encoding)
+    return path
+
+
+def test_a_list_is_read_as_people_write_it(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes("\ufeff# the best\r\n\r\nb \r\na\r\nKühe 1\r\n".encode())
+    assert read_list(path) == read_list(str(path)) == ["b", "a", "Kühe 1"]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"a\nb\na\n", r"it has 3 names, 2 of them different; write some, and each one once"),
+        (b"# nothing\n\n", r"it has 0 names"),
+        ("Kühe\n".encode("latin-1"), r"is not UTF-8 at .*; save it so"),
+        (None, r"there is no such list; write image names into it, one a line, without their endings"),
+    ],
+)
+def test_a_list_that_cannot_be_used(tmp_path, content, message):
+    path = tmp_path / "list.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{re.escape(str(path))}.*{message}"):
+        read_list(path)
+
+
+def test_a_list_chooses_in_the_order_of_the_source(tmp_path):
+    source = found(tmp_path)
+    chosen = select_images(source, {"train": write(tmp_path / "list.txt", "c", "a")})
+    assert names_of(chosen, "train") == ["a", "c"] and names_of(chosen, "val") == ["d"]
+    assert chosen.missing == [] and names_of(source, "train") == ["a", "b", "c"], "the source is as it was"
+    assert select_images(source, {}) == source
+
+
+def test_what_a_list_asks_for_and_the_source_lacks_is_missing(tmp_path):
+    lines = ["train: x: x.jpg", "train: y: y.jpg", "val: x: x.png"]
+    source = found(tmp_path, missing=lines, untagged=["u", "v"])
+    chosen = select_images(source, {"train": write(tmp_path / "list.txt", "b", "y", "ghost", "u", "alien")})
+    assert chosen.missing == [
+        "train: y: y.jpg",
+        "val: x: x.png",  # of a split without a list all that was missing stays
+        "train: alien: in the list list.txt, not in the source",
+        "train: ghost: in the list list.txt, not in the source",
+    ]
+    assert chosen.untagged == ["u"], "v was not asked for"
+    assert source.missing == lines and source.untagged == ["u", "v"]
+
+
+def test_an_untagged_image_of_training_is_missing_in_another_split(tmp_path):
+    chosen = select_images(found(tmp_path, untagged=["u"]), {"val": write(tmp_path / "list.txt", "d", "u")})
+    assert chosen.missing == ["val: u: in the list list.txt, not in the source"] and chosen.untagged == ["u"]
+
+
+def test_a_list_for_nothing_is_refused(tmp_path):
+    path = write(tmp_path / "list.txt", "a", "b")
+    with pytest.raises(
+        DataError, match="ids names the split 'test', the source has train, val; name one of these"
+    ):
+        select_images(found(tmp_path), {"test": path})
+    with pytest.raises(
+        DataError, match="list.txt: none of its 2 names is in the split 'val' of the source; correct the list"
+    ):
+        select_images(found(tmp_path), {"val": path})
+
+
+def test_long_lists_take_no_time(tmp_path):
+    """Partly copied COCO: most of 30,000 names are missing. Name by name against whole lists, it would take minutes."""
+    names = [f"{k:06d}" for k in range(30_000)]
+    source = found(tmp_path, names[:9000], missing=[f"train: {name}: {name}.jpg" for name in names[9000:]])
+    began = time.process_time()
+    chosen = select_images(source, {"train": write(tmp_path / "list.txt", *names[::2])})
+    assert len(chosen.splits["train"]) == 4500 and len(chosen.missing) == 10_500
+    assert time.process_time() - began < 2
+
+
+def test_classes_come_in_the_order_of_the_source(tmp_path):
+    source = found(tmp_path)
+    chosen = select_classes(source, ["cow", "cat"])
+    assert chosen.classes == (CAT, COW)
+    assert [(s.name, s.tags) for s in chosen.splits["train"]] == [("a", (True, False)), ("c", (False, True))]
+    assert [(s.name, s.tags) for s in chosen.splits["val"]] == [("d", (True, False))]
+    assert chosen.notes == ["train: 1 images show other classes only and are left out"]
+    assert source.notes == [] and len(source.splits["train"]) == 3
+    assert select_classes(source, ["cat", "cow", "dog", "cat"]).classes == (CAT, DOG, COW)
+
+
+def test_unlabelled_images_stay(tmp_path):
+    source = found(tmp_path)
+    source.splits["val"].append(Sample("e", tmp_path / "e.jpg", (False,) * 3))
+    assert names_of(select_classes(source, ["dog"]), "val") == ["e"], "d shows a cat only, e nothing at all"
+
+
+def test_an_unknown_class_is_named(tmp_path):
+    with pytest.raises(
+        DataError, match=r"classes=\['Cat', 'horse'\] are not among the source's; choose from cat, dog, cow"
+    ):
+        select_classes(found(tmp_path), ["Cat", "dog", "horse"])
+
+
+def test_what_is_not_chosen_is_foreign():
+    assert foreign_ids((CAT, DOG, COW), (COW,)) == [8, 12] and foreign_ids((CAT, DOG), (CAT, DOG)) == []
+
+
+def photograph(path, size=(40, 20), seed=0, exif=None):
+    """Red on the left, blue on the right, a little noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 40, (size[1], size[0], 3), np.uint8)
+    pixels[:, : size[0] // 2, 0] += 200
+    pixels[:, size[0] // 2 :, 2] += 200
+    options = {"exif": exif} if exif else {}
+    Image.fromarray(pixels).save(path, quality=95, **options)
+    return path
+
+
+def mask(path, ids, size=(40, 20), kind="P"):
+    """Upright stripes of ids."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    labels = Image.fromarray(np.tile(np.uint8(ids)[np.arange(size[0]) * len(ids) // size[0]], (size[1], 1)))
+    if kind == "P":
+        labels.putpalette(voc_palette())
+    labels.save(path)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Training images large (40 x 20), small (12 x 9) and, without a mask, tall (10 x 30, a PNG); val has one like small."""
+    own = tmp_path / "own"
+    tags = (True, False, False)
+    train = [
+        Sample("large", photograph(own / "large.jpg"), tags, mask(own / "masks/large.png", [0, 8, 12, 255])),
+        Sample(
+            "small",
+            photograph(own / "small.jpg", (12, 9)),
+            tags,
+            mask(own / "masks/small.png", [0, 8], (12, 9)),
+        ),
+        Sample("tall", photograph(own / "tall.png", (10, 30)), tags),
+    ]
+    val = Sample(
+        "other",
+        photograph(own / "other.jpg", (12, 9), 1),
+        tags,
+        mask(own / "masks/other.png", [12, 10], (12, 9)),
+    )
+    return DatasetListing((CAT, DOG, COW), {"train": train, "val": [val]}, ["val: gone: gone.jpg"])
+
+
+def state(folder):
+    """What lies below a folder: content, time and kind."""
+    return {
+        path: (path.is_file() and path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_copies_are_shrunk_and_small_pictures_kept_byte_for_byte(source, tmp_path):
+    before, out = state(tmp_path / "own"), tmp_path / "out"
+    copied = copy_pictures(source, out, 16, ())
+    assert state(tmp_path / "own") == before
+    assert files(out / "images") == ["large.jpg", "other.jpg", "small.jpg", "tall.jpg"]
+    assert files(out / "masks") == ["large.png", "other.png", "small.png"]
+    sizes = {sample.name: Image.open(sample.image).size for sample in copied.splits["train"]}
+    assert sizes == {"large": (16, 8), "small": (12, 9), "tall": (5, 16)}
+    large, small, tall = copied.splits["train"]
+    assert (
+        large.image.parent == out / "images" and large.mask == out / "masks/large.png" and tall.mask is None
+    )
+    assert (
+        large.tags == (True, False, False)
+        and copied.missing == source.missing
+        and copied.classes == source.classes
+    )
+    for new, old in ((small.image, "small.jpg"), (small.mask, "masks/small.png")):
+        assert new.read_bytes() == (tmp_path / "own" / old).read_bytes()
+    pixels = read_image(large.image).astype(int)
+    assert (
+        (pixels[:, :6, 0] > 150).all() and (pixels[:, :6, 2] < 90).all() and (pixels[:, 10:, 2] > 150).all()
+    )
+
+
+def test_masks_keep_their_ids_when_they_shrink(source, tmp_path):
+    shrunk = Image.open(copy_pictures(source, tmp_path / "out", 16, ()).splits["train"][0].mask)
+    assert np.array_equal(np.unique(shrunk), [0, 8, 12, 255]), "nearest neighbour mixes no ids"
+    assert np.array_equal(np.asarray(shrunk)[3], np.repeat([0, 8, 12, 255], 4)), (
+        "and the stripes stay where they were"
+    )
+    assert shrunk.mode == "P" and shrunk.getpalette() == voc_palette()
+
+
+def test_foreign_ids_become_background(source, tmp_path):
+    out = tmp_path / "out"
+    copied = copy_pictures(source, out, 0, (12,))
+    assert [str(s.image.parent) for s in copied.splits["train"]] == [str(tmp_path / "own")] * 3, (
+        "pictures stay where they are"
+    )
+    assert files(out) == ["masks/large.png", "masks/other.png"], "and so do masks without foreign ids"
+    assert copied.splits["train"][1].mask == tmp_path / "own/masks/small.png"
+    assert np.array_equal(np.unique(Image.open(out / "masks/large.png")), [0, 8, 255])
+    assert np.array_equal(np.unique(Image.open(out / "masks/other.png")), [0, 10])
+    assert Image.open(out / "masks/large.png").size == (40, 20)
+    mask(tmp_path / "own/masks/large.png", [8, 12], kind="L")
+    copy_pictures(source, out, 16, (8,))
+    grey = Image.open(out / "masks/large.png")
+    assert np.array_equal(np.unique(grey), [0, 12]) and grey.getpalette() == voc_palette(), (
+        "grey masks too, in VOC's colours"
+    )
+
+
+def test_a_second_time_writes_nothing(source, tmp_path):
+    out = tmp_path / "out"
+    first = copy_pictures(source, out, 16, (12,))
+    before = state(out)
+    assert copy_pictures(source, out, 16, (12,)) == first and state(out) == before
+
+
+def test_what_changed_is_copied_anew(source, tmp_path):
+    out = tmp_path / "out"
+    copy_pictures(source, out, 16, ())
+    before = state(out)
+    changed = {
+        photograph(tmp_path / "own/large.jpg", seed=5): out
+        / "images/large.jpg",  # another picture of the same size
+        photograph(tmp_path / "own/small.jpg", (12, 9), seed=6): out / "images/small.jpg",
+        mask(tmp_path / "own/masks/small.png", [8, 10], (12, 9)): out / "masks/small.png",
+    }
+    for path in changed:
+        os.utime(path, (1e9, 1e9))  # older than the copy, as files from an archive are
+    copy_pictures(source, out, 16, ())
+    assert {path for path, (content, _) in state(out).items() if content != before[path][0]} == {
+        *changed.values()
+    }
+    after = state(out)
+    copy_pictures(source, out, 16, ())
+    assert state(out) == after
+    copy_pictures(source, out, 8, ())
+    assert {max(Image.open(path).size) for path in (out / "images").iterdir()} == {8}
+
+
+def test_a_torn_copy_is_made_again(source, tmp_path):
+    out = tmp_path / "out"
+    copy_pictures(source, out, 16, ())
+    whole = (out / "images/large.jpg").read_bytes()
+    (out / "images/large.jpg").write_bytes(whole[:20])
+    copy_pictures(source, out, 16, ())
+    assert (out / "images/large.jpg").read_bytes() == whole
+
+
+@pytest.mark.parametrize("max_side, foreign", [(16, ()), (0, (12,))])
+def test_an_unreadable_file_is_a_missing_line(source, tmp_path, max_side, foreign):
+    own = tmp_path / "own"
+    (own / "large.jpg").write_bytes((own / "large.jpg").read_bytes()[:300])
+    (own / "masks/other.png").write_bytes(b"no picture")
+    copied = copy_pictures(source, tmp_path / "out", max_side, foreign)
+    lines = copied.missing
+    assert lines[0] == "val: gone: gone.jpg" and names_of(copied, "val") == []
+    assert lines[-1].startswith(f"val: other: {own / 'masks/other.png'}: not a readable picture")
+    if max_side:  # else no picture is opened: `validate` will
+        assert len(lines) == 3 and names_of(copied, "train") == ["small", "tall"]
+        assert lines[1].startswith(
+            f"train: large: {own / 'large.jpg'}: not a readable picture, perhaps truncated"
+        )
+
+
+def test_a_picture_is_turned_as_its_camera_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top of the scene lies on the right
+    own, tags = tmp_path / "own", (True, False, False)
+    samples = [
+        Sample(n, photograph(own / f"{n}.jpg", s, exif=exif), tags)
+        for n, s in (("big", (40, 20)), ("little", (12, 8)))
+    ]
+    source, out = DatasetListing((CAT, DOG, COW), {"train": samples}), tmp_path / "out"
+    big, little = copy_pictures(source, out, 16, ()).splits["train"]
+    assert read_image(samples[0].image).shape == (40, 20, 3)
+    pixels = read_image(big.image).astype(int)
+    assert (
+        pixels.shape == (16, 8, 3) and (pixels[:6, :, 0] > 150).all() and (pixels[10:, :, 2] > 150).all()
+    ), "red is above"
+    assert little.image.read_bytes() == samples[1].image.read_bytes() and read_image(little.image).shape == (
+        12,
+        8,
+        3,
+    )
+    before = state(out)
+    copy_pictures(source, out, 16, ())
+    assert state(out) == before
+
+
+def test_other_names_need_copies(tmp_path):
+    """Two pictures of one stem: a manifest knows pictures by their stems, so they get the names of their samples."""
+    tags, own = (True, False, False), tmp_path / "own"
+    names = {"x__a_jpg": own / "x/a.jpg", "y__a_png": own / "y/a.png"}
+    samples = [Sample(name, photograph(path, seed=k), tags) for k, (name, path) in enumerate(names.items())]
+    plain = Sample("b", photograph(own / "b.jpg"), tags)
+    copied = copy_pictures(
+        DatasetListing((CAT, DOG, COW), {"train": [*samples, plain]}), tmp_path / "out", 0, ()
+    )
+    images = [sample.image for sample in copied.splits["train"]]
+    assert images == [
+        tmp_path / "out/images/x__a_jpg.jpg",
+        tmp_path / "out/images/y__a_png.png",
+        own / "b.jpg",
+    ]
+    assert [path.read_bytes() for path in images[:2]] == [path.read_bytes() for path in names.values()]
+
+
+def test_a_picture_in_two_splits_is_copied_once(source, tmp_path, monkeypatch):
+    """Two threads would write one file at once; `validate` refuses such splits afterwards, and says why."""
+    calls, copy = [], selection._copy_image
+    monkeypatch.setattr(
+        selection, "_copy_image", lambda sample, *more: calls.append(sample.name) or copy(sample, *more)
+    )
+    source.splits["test"] = [*source.splits["val"], source.splits["train"][0]]
+    copied = copy_pictures(source, tmp_path / "out", 16, ())
+    assert sorted(calls) == ["large", "other", "small", "tall"]
+    assert copied.splits["test"][0].image == copied.splits["val"][0].image and len(copied.splits["test"]) == 2
+
+
+@pytest.mark.parametrize("place", ["images", "masks"])
+def test_copies_never_replace_the_pictures_themselves(tmp_path, place):
+    home, tags = tmp_path / "home", (True, False, False)
+    image, truth = (
+        (photograph(home / "images/a.jpg"), tmp_path / "a.png")
+        if place == "images"
+        else (tmp_path / "a.jpg", None)
+    )
+    sample = Sample(
+        "a",
+        image if place == "images" else photograph(image),
+        tags,
+        mask(truth or home / "masks/a.png", [8, 12]),
+    )
+    (tmp_path / "link").symlink_to(home)
+    before = state(home)
+    for folder in (home, tmp_path / "link"):
+        with pytest.raises(
+            DataError,
+            match=rf"{place} is where copies go, and the source's own pictures lie there: name another",
+        ):
+            copy_pictures(DatasetListing((CAT, DOG, COW), {"train": [sample]}), folder, 16, (12,))
+    kept = {path: value[0] for path, value in state(home).items() if value[0]}
+    assert kept == {path: value[0] for path, value in before.items() if value[0]}

@@ -1,0 +1,283 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsfcn_lib.data import voc
+from wsfcn_lib.data.classes import VOC_CLASSES
+from wsfcn_lib.data.files import DataError
+from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs, scene
+from wsfcn_lib.data.images import read_mask
+from wsfcn_lib.data.manifest import validate, write_manifest
+from wsfcn_lib.data.voc import FULL, find_voc, voc_base, voc_classes, voc_names
+
+ROOT = os.environ.get("WSFCN_VOC_ROOT")
+ALL = {"train": "train", "val": "val", "test": "test"}
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    """A VOC2012 folder: a, b, c in train; b also in trainaug, where its mask shows more; d in val; e in test, unlabelled."""
+    base = tmp_path / "VOCdevkit" / "VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "SegmentationClassAug", "ImageSets/Segmentation"):
+        (base / folder).mkdir(parents=True)
+    for name in "abcde":
+        Image.new("RGB", (6, 5), (90, 90, 90)).save(base / "JPEGImages" / f"{name}.jpg")
+    for folder, name, ids in [
+        ("SegmentationClass", "a", [0, 8]),
+        ("SegmentationClass", "b", [0, 255, 12]),
+        ("SegmentationClass", "c", [0, 255]),
+        ("SegmentationClass", "d", [15, 8]),
+        ("SegmentationClassAug", "b", [12, 15]),
+    ]:
+        Image.fromarray(np.resize(np.uint8(ids), (5, 6))).save(base / folder / f"{name}.png")
+    for split, names in {"train": "a\nb\nc\n", "trainaug": "b\n", "val": "d\n", "test": "e\n"}.items():
+        (base / "ImageSets/Segmentation" / f"{split}.txt").write_text(names)
+    return base
+
+
+def box(*objects: tuple[str, int]) -> str:
+    """A VOC annotation: (name, difficult) of each object, each with a part, which is no object."""
+    part = "<part><name>head</name></part>"
+    things = "".join(f"<object><name>{n}</name><difficult>{d}</difficult>{part}</object>" for n, d in objects)
+    return f"<annotation><filename>x.jpg</filename>{things}</annotation>"
+
+
+@pytest.fixture
+def boxes(base) -> Path:
+    """Its folder of annotations: b's dog is difficult; c shows nothing but a difficult sheep."""
+    folder = base / "Annotations"
+    folder.mkdir()
+    (folder / "a.xml").write_text(box(("cat", 0), ("person", 0), ("cat", 0)))
+    (folder / "b.xml").write_text(box(("dog", 1), ("person", 0)))
+    (folder / "c.xml").write_text(box(("sheep", 1)))
+    (folder / "d.xml").write_text("<annotation><object><name>cow</name></object></annotation>")
+    return folder
+
+
+def shown(found, split: str) -> dict[str, list[str]]:
+    names = [info.name for info in found.classes]
+    return {s.name: [n for n, tag in zip(names, s.tags, strict=True) if tag] for s in found.splits[split]}
+
+
+def test_tags_are_the_classes_of_the_masks(base, tmp_path):
+    found = find_voc(base, lists=ALL)
+    assert shown(found, "train") == {"a": ["cat"], "b": ["dog"]} and shown(found, "val") == {
+        "d": ["cat", "person"]
+    }
+    assert found.splits["test"][0].mask is None and found.untagged == ["c"] and found.missing == []
+    manifest = write_manifest(tmp_path / "out", found.classes, found.splits)
+    assert manifest.num_classes == 21 and validate(manifest) == []
+
+
+def test_trainaug_takes_its_masks_from_the_augmented_folder(base):
+    found = find_voc(base, lists={"train": "trainaug", "val": "val"})
+    assert shown(found, "train") == {"b": ["dog", "person"]}
+    assert found.splits["train"][0].mask.parent.name == "SegmentationClassAug"
+    assert shown(find_voc(base, lists={"train": "trainaug"}, train_masks="SegmentationClass"), "train") == {
+        "b": ["dog"]
+    }
+
+
+def test_missing_files_are_counted(base):
+    (base / "JPEGImages/a.jpg").unlink()
+    (base / "ImageSets/Segmentation/val.txt").write_text("d\nghost\n")
+    found = find_voc(base)
+    assert [line.split(": ")[:2] for line in found.missing] == [["train", "a"], ["val", "ghost"]]
+    assert "JPEGImages/a.jpg" in found.missing[0] and "SegmentationClass/ghost.png" in found.missing[1]
+    assert set(shown(found, "train")) == {"b"}
+
+
+def test_a_foreign_mask_id_names_the_file(base):
+    with pytest.raises(DataError, match=r"[ab].png: the mask ids \[(8|12)\] belong to no class"):
+        find_voc(base, voc_classes(GLYPH_CLASSES))
+    with pytest.raises(
+        DataError, match=r"b.png: the mask ids \[12\] belong to no class"
+    ):  # a's and c's are known: no matter
+        find_voc(base, voc_classes(VOC_CLASSES[:8]))
+
+
+def test_wrong_places_are_named(base, tmp_path):
+    assert voc_base(tmp_path) == voc_base(tmp_path / "VOCdevkit") == voc_base(base) == base
+    with pytest.raises(DataError, match="no JPEGImages in .*nowhere.*VOCdevkit"):
+        find_voc(tmp_path / "nowhere")
+    with pytest.raises(
+        DataError, match=r"minival.txt is missing; the lists there are \['test', 'train', 'trainaug', 'val'\]"
+    ):
+        find_voc(base, lists={"val": "minival"})
+    (base / "ImageSets/Segmentation/train.txt").write_text("c\n")
+    with pytest.raises(DataError, match="none of the 1 images of list 'train' can be used"):
+        find_voc(base)
+
+
+def test_glyph_scenes_go_through_the_same_door(tmp_path):
+    settings = GlyphSettings(size=48, train=5, val=2, test=2)
+    make_glyphs(tmp_path / "raw", settings)
+    found = find_voc(tmp_path / "raw", voc_classes(GLYPH_CLASSES), ALL)
+    manifest = write_manifest(tmp_path / "prepared", found.classes, found.splits)
+    assert manifest.names == ("background", *GLYPH_CLASSES)
+    assert [len(manifest.samples(split)) for split in manifest.splits] == [5, 2, 2]
+    labels = scene(settings, "test", 1)[1]
+    sample = manifest.samples("test")[1]
+    assert np.array_equal(read_mask(sample.mask, manifest), labels)
+    assert sample.tags == tuple(c in labels for c in range(1, manifest.num_classes))
+    assert validate(manifest) == []
+
+
+def test_find_looks_and_writes_nothing(base, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    found = find_voc(tmp_path, lists=ALL)
+    assert (
+        shown(found, "train") == {"a": ["cat"], "b": ["dog"]}
+        and found.splits["train"][0].mask.name == "a.png"
+    )
+    assert found.untagged == ["c"] and found.missing == []
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_tags_from_boxes(base, boxes):
+    found = find_voc(base, lists=ALL, tags="boxes")
+    assert shown(found, "train") == {"a": ["cat", "person"], "b": ["person"]}
+    assert shown(found, "val") == {"d": ["cow"]} and shown(found, "test") == {"e": []}
+    assert found.untagged == ["c"] and found.missing == []
+    found = find_voc(base, tags="boxes", difficult=True)
+    assert shown(found, "train") == {"a": ["cat", "person"], "b": ["dog", "person"], "c": ["sheep"]}
+    assert found.untagged == []
+
+
+def test_boxes_need_no_training_masks_but_their_own_files(base, boxes):
+    for name in "ad":
+        (base / f"SegmentationClass/{name}.png").unlink()
+    (boxes / "b.xml").unlink()
+    (base / "ImageSets/Segmentation/val.txt").write_text("d\nc\n")
+    found = find_voc(base, tags="boxes", difficult=True)
+    assert shown(found, "train") == {"a": ["cat", "person"], "c": ["sheep"]}
+    assert [sample.mask and sample.mask.name for sample in found.splits["train"]] == [None, "c.png"]
+    assert found.missing == [f"train: b: {boxes / 'b.xml'}", f"val: d: {base / 'SegmentationClass/d.png'}"]
+
+
+def test_bad_boxes(base, boxes):
+    (boxes / "a.xml").write_text("<annotation><object>")
+    found = find_voc(base, tags="boxes")
+    assert list(shown(found, "train")) == ["b"]
+    assert len(found.missing) == 1 and found.missing[0].startswith(
+        f"train: a: {boxes / 'a.xml'}: not readable XML ("
+    )
+    (boxes / "a.xml").write_text(box(("cat", 0), ("unicorn", 1)))
+    with pytest.raises(
+        DataError, match=r"a.xml: the objects \['unicorn'\] belong to no class, known are aeroplane,"
+    ):
+        find_voc(base, tags="boxes")
+    with pytest.raises(DataError, match="tags='points' must be 'masks' or 'boxes'"):
+        find_voc(base, tags="points")
+
+
+def test_an_entity_bomb_is_a_line_not_a_full_memory(base, boxes):
+    levels = "".join(f'<!ENTITY x{k} "{f"&x{k - 1};" * 10}">' for k in range(1, 9))
+    bomb = f'<!DOCTYPE annotation [<!ENTITY x0 "ha">{levels}]><annotation><object><name>&x8;</name></object></annotation>'
+    (boxes / "a.xml").write_text(bomb)
+    assert "a.xml: not readable XML" in find_voc(base, tags="boxes").missing[0]
+
+
+def test_an_unreadable_mask_is_a_line_and_the_run_goes_on(base):
+    mask = base / "SegmentationClass/a.png"
+    mask.write_bytes(mask.read_bytes()[:40])
+    Image.new("RGB", (6, 5)).save(base / "SegmentationClass/c.png")
+    found = find_voc(base)
+    assert list(shown(found, "train")) == ["b"] and found.untagged == []
+    assert found.missing[0].startswith(f"train: a: {mask}: not a readable picture, perhaps truncated")
+    assert found.missing[1].startswith(
+        f"train: c: {mask.with_name('c.png')}: a mask must be a palette or grey picture"
+    )
+    mask.with_name("b.png").write_bytes(b"")
+    with pytest.raises(
+        DataError, match="none of the 3 images of list 'train' can be used, first: train: a: .*complete"
+    ):
+        find_voc(base)
+
+
+def test_validation_on_trainaug_takes_its_masks_too(base):
+    (base / "ImageSets/Segmentation/trainaug.txt").write_text("b\n")
+    found = find_voc(base, lists={"train": "train", "val": "trainaug"}, train_masks="SegmentationClass")
+    assert shown(found, "val") == {"b": ["dog", "person"]} and shown(found, "train")["b"] == ["dog"]
+
+
+def test_augmented_masks_and_list_may_lie_elsewhere(base, tmp_path):
+    elsewhere = tmp_path / "made"
+    elsewhere.mkdir()
+    (base / "SegmentationClassAug").rename(elsewhere / "SegmentationClassAug")
+    (elsewhere / "trainaug.txt").write_text("b\na\n")
+    for place in (elsewhere, str(elsewhere / "SegmentationClassAug")):
+        found = find_voc(base, lists={"train": "trainaug"}, augmented=place)
+        assert shown(found, "train") == {"b": ["dog", "person"]}, "VOC's own list goes first"
+        assert found.splits["train"][0].mask == elsewhere / "SegmentationClassAug/b.png"
+    (base / "SegmentationClassAug").mkdir()
+    with pytest.raises(DataError, match="VOC2012/SegmentationClassAug/b.png"):  # VOC's own masks go first too
+        find_voc(base, lists={"train": "trainaug"}, augmented=elsewhere)
+    (base / "SegmentationClassAug").rmdir()
+    (base / "ImageSets/Segmentation/trainaug.txt").unlink()
+    found = find_voc(base, lists={"train": "trainaug"}, augmented=elsewhere)
+    assert found.missing == [f"train: a: {elsewhere / 'SegmentationClassAug/a.png'}"]
+    with pytest.raises(
+        DataError, match=r"trainaug.txt is missing; .* or add the file; SBD's folder gives this one"
+    ):
+        find_voc(base, lists={"train": "trainaug"})
+    (base / "ImageSets/Segmentation/val.txt").unlink()
+    (elsewhere / "val.txt").write_text("d\n")
+    with pytest.raises(DataError, match="val.txt is missing"):  # SBD has a val.txt too, and it is another set
+        find_voc(base, augmented=elsewhere)
+
+
+def test_photographs_may_lie_elsewhere(base, tmp_path):
+    (tmp_path / "img").mkdir()
+    for name in "ab":
+        (base / f"JPEGImages/{name}.jpg").rename(tmp_path / f"img/{name}.jpg")
+    Image.new("RGB", (6, 5), (9, 9, 9)).save(base / "JPEGImages/b.jpg")
+    found = find_voc(base, more_images=tmp_path / "img")
+    assert [sample.image.parent.name for sample in found.splits["train"]] == ["img", "JPEGImages"]
+    assert find_voc(base).missing == [f"train: a: {base / 'JPEGImages/a.jpg'}"]
+
+
+def test_short_lists_of_voc_are_noted(base, monkeypatch):
+    assert find_voc(base, lists=ALL).notes == [
+        "list train holds 3 of VOC 2012's 1464 images",
+        "list val holds 1 of VOC 2012's 1449 images",
+        "list test holds 1 of VOC 2012's 1456 images",
+    ]
+    assert FULL["trainaug"] == 10582
+    monkeypatch.setitem(FULL, "train", 3)
+    assert len(find_voc(base).notes) == 1
+    Image.fromarray(np.full((5, 6), 1, np.uint8)).save(base / "SegmentationClass/d.png")
+    other = voc_classes(("glyph",))
+    assert find_voc(base, other, {"val": "val"}).notes == [], "another data set has lists of its own"
+
+
+def test_lists_of_paths_are_read_as_names(base):
+    lines = "c\n/JPEGImages/b.jpg /SegmentationClassAug/b.png\n\nJPEGImages/a.jpg SegmentationClassAug/a.png\r\na b.c\n"
+    (base / "ImageSets/Segmentation/trainaug.txt").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    assert voc_names(base, "trainaug") == ["c", "b", "a", "a b.c"]
+
+
+def test_long_lists_show_how_far_they_are(base, capsys, monkeypatch):
+    find_voc(base)
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(voc, "MANY", 2)
+    find_voc(base)
+    out = capsys.readouterr().out
+    assert "list train" in out and "3/3" in out and "list val" not in out
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not ROOT, reason="WSFCN_VOC_ROOT names no VOC folder")
+def test_real_photographs():
+    found = find_voc(ROOT)
+    assert tuple(info.name for info in found.classes) == VOC_CLASSES and found.missing == found.untagged == []
+    present = {name for split in ("train", "val") for tags in shown(found, split).values() for name in tags}
+    assert {"cat", "dog", "person"} <= present
+    found = find_voc(ROOT, lists={"train": "trainaug"})
+    assert len(found.splits["train"]) + len(found.untagged) + len(found.missing) == len(
+        voc_names(voc_base(ROOT), "trainaug")
+    )
+    assert (found.notes == []) == (len(voc_names(voc_base(ROOT), "trainaug")) == 10582)

@@ -1,0 +1,171 @@
+"""Counts of an evaluation: bands along borders, objects and what is found of them, against loops over pixels."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from factories import CLASSES, QUICK, Painter, folder_of, mean, slow_iou
+from wsfcn_lib.ablation.statistics import redrawn
+from wsfcn_lib.data.images import read_mask
+from wsfcn_lib.evaluation.diagnostics import (
+    FILE,
+    NEAR,
+    Counter,
+    Diagnostics,
+    mean_iou,
+    near_borders,
+    pieces,
+    tally,
+)
+from wsfcn_lib.evaluation.results import PostProcessing
+from wsfcn_lib.evaluation.scoring import evaluate, look
+from wsfcn_lib.metrics import ConfusionMatrix
+
+
+def slow_band(truth, width):
+    """Pixels from which fewer than `width` steps lead to a pixel with a differing neighbour, distances measured straight."""
+    edge, out = set(), np.zeros(truth.shape, bool)
+    for y, x in np.ndindex(truth.shape):
+        for b, a in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
+            if 0 <= b < truth.shape[0] and 0 <= a < truth.shape[1] and truth[b, a] != truth[y, x]:
+                edge.add((y, x))
+    for y, x in np.ndindex(truth.shape):
+        out[y, x] = any((y - b) ** 2 + (x - a) ** 2 < width**2 for b, a in edge)
+    return out
+
+
+def test_the_band_is_so_wide_on_either_side():
+    truth = np.zeros((30, 40), np.uint8)
+    truth[:, 20:] = 1
+    assert (near_borders(truth) == ((np.arange(40) >= 20 - NEAR) & (np.arange(40) < 20 + NEAR))).all()
+    truth[8:12, 5:9], truth[:, 36:] = 2, 255
+    assert (near_borders(truth) == slow_band(truth, NEAR)).all()
+    assert not near_borders(np.ones((9, 9), np.uint8)).any(), "no border, no band"
+
+
+def test_objects_are_connected_pieces_of_a_class():
+    truth = np.zeros((40, 50), np.uint8)
+    truth[2:12, 2:12] = 1
+    truth[12:20, 12:20] = 1  # touches the first at a corner: one object
+    truth[30:38, 2:12] = 1
+    truth[30:38, 12:20] = 2
+    truth[0, 49] = truth[39, 49] = 3  # specks, below a thousandth of 2000 pixels
+    truth[20:28, 30:40] = 255
+    found = pieces(truth)
+    assert found.max() == 3 and found[3, 3] == found[15, 15] != found[33, 5] != found[33, 15] > 0
+    assert set(np.unique(found[(truth == 0) | (truth == 3) | (truth == 255)])) == {0}
+
+
+@pytest.mark.parametrize("shape", [(8, 9), (1, 5)])
+def test_mean_iou_is_that_of_the_confusion_matrix(shape):
+    rng = np.random.default_rng(3)
+    truth, labels = rng.choice([0, 1, 3, 255], shape), rng.choice([0, 1, 3], shape)
+    matrix = ConfusionMatrix(5)
+    matrix.update(labels, truth)
+    counts = tally(labels, truth, 5)
+    assert mean_iou(counts) == pytest.approx(matrix.mean_iou())
+    assert mean_iou(np.stack([counts, 2 * counts])) == pytest.approx([matrix.mean_iou()] * 2)
+    assert mean_iou(np.zeros((3, 5))) == 0
+
+
+@pytest.fixture
+def counted(tmp_path):
+    """(manifest, settings, tally, Counts) of an evaluation of five coarse pictures, one of which has no mask."""
+    manifest, net, counter = folder_of(tmp_path, masked=(0, 1, 2, 4)), Painter().eval(), None
+    counter = Counter(manifest)
+    tallied = evaluate(net, manifest, QUICK, tmp_path, [counter.add])
+    counter.save(tmp_path)
+    return manifest, tallied, Diagnostics.load(tmp_path), net
+
+
+def test_an_evaluation_is_counted_image_by_image(counted):
+    manifest, tallied, counts, net = counted
+    assert counts.images == ("p4", "p2", "p1", "p0") and set(counts.variants) == set(tallied.matrices)
+    for variant, matrix in tallied.matrices.items():
+        found, measured = counts.of(variant), counts.measures(variant)
+        assert found.shape == (4, 3, len(CLASSES) + 1)
+        assert found[:, 0].sum(0).tolist() == matrix.matrix.diagonal().tolist()
+        assert measured["mean_iou"] == pytest.approx(matrix.mean_iou())
+    variant, pairs = PostProcessing("1stage", False, "true"), []
+    for sample in manifest.samples("test"):
+        if sample.mask:
+            truth = read_mask(sample.mask, manifest)
+            pairs.append(
+                (look(net, sample, QUICK)[0].labels[variant], np.where(slow_band(truth, NEAR), truth, 255))
+            )
+    assert counts.measures(variant)["border_iou"] == pytest.approx(mean(slow_iou(pairs)))
+
+
+def test_drawn_images_count_as_often_as_they_are_drawn(counted):
+    """Beside a plain repetition of images, objects and all, with the thirds of the whole set."""
+    counts = counted[2]
+    variant, times = PostProcessing("1stage", False, "true"), redrawn(len(counts.images), 6, seed=3)
+    found, place = counts.drawn(variant, times), counts.variants.index(variant)
+    assert {key: value.shape for key, value in found.items()} == dict.fromkeys(counts.measures(variant), (6,))
+    size = counts.objects[:, 1] / counts.objects[:, 2]
+    first, second = np.quantile(size, [1 / 3, 2 / 3])
+    for draw, row in enumerate(times.astype(int)):
+        images = [image for image, count in enumerate(row) for _ in range(count)]
+        assert found["mean_iou"][draw] == pytest.approx(mean_iou(counts.whole[images, place].sum(0)))
+        assert found["border_iou"][draw] == pytest.approx(mean_iou(counts.border[images, place].sum(0)))
+        objects = [k for image in images for k in np.flatnonzero(counts.objects[:, 0] == image)]
+        shares = [counts.covered[k, place] / counts.objects[k, 1] for k in objects]
+        large = [share for k, share in zip(objects, shares) if size[k] > second]
+        assert found["recall_large"][draw] == pytest.approx(np.mean(large) if large else np.nan, nan_ok=True)
+        small = [share for k, share in zip(objects, shares) if size[k] <= first]
+        assert found["recall_small"][draw] == pytest.approx(np.mean(small) if small else np.nan, nan_ok=True)
+        assert found["object_incomplete"][draw] == pytest.approx(np.mean([share < 0.5 for share in shares]))
+        whole = [counts.whole[image, place, :2, 0] for image in images]
+        lost = [right < 0.9 * true for right, true in whole if true]
+        assert found["background_incomplete"][draw] == pytest.approx(
+            np.mean(lost) if lost else np.nan, nan_ok=True
+        )
+
+
+def painted(tmp_path, monkeypatch, truths, labels):
+    """Counts of made labels in one variant."""
+    counter, variant = Counter(SimpleNamespace(num_classes=3)), PostProcessing("wsfcn", False, "predicted")
+    for k, (truth, label) in enumerate(zip(truths, labels)):
+        monkeypatch.setattr("wsfcn_lib.counts.read_mask", lambda mask, manifest: mask)
+        counter.add(
+            SimpleNamespace(sample=SimpleNamespace(mask=truth, name=f"i{k}"), labels={variant: label})
+        )
+    counter.save(tmp_path)
+    return Diagnostics.load(tmp_path).measures(variant)
+
+
+def test_completeness_by_hand(tmp_path, monkeypatch):
+    """Three objects of 16, 64 and 400 pixels in images of 1600: a quarter, a half and nine tenths of them are found."""
+    truths = [np.zeros((40, 40), np.uint8) for _ in range(3)]
+    for truth, side in zip(truths, (4, 8, 20)):
+        truth[2 : 2 + side, 2 : 2 + side] = 1
+    labels = [truth.copy() for truth in truths]
+    labels[0][3:] = labels[1][6:] = labels[2][20:] = 0
+    labels[1][30:] = 2  # 400 of 1536 background pixels are taken for an object
+    found = painted(tmp_path, monkeypatch, truths, labels)
+    assert [found[f"recall_{size}"] for size in ("small", "medium", "large")] == pytest.approx(
+        [0.25, 0.5, 0.9]
+    )
+    assert found["object_incomplete"] == pytest.approx(1 / 3) and found[
+        "background_incomplete"
+    ] == pytest.approx(1 / 3)
+
+
+def test_a_perfect_answer_and_no_object(tmp_path, monkeypatch):
+    truth = np.zeros((20, 20), np.uint8)
+    empty = painted(tmp_path, monkeypatch, [truth], [truth])
+    assert (
+        empty["mean_iou"] == 1
+        and empty["background_incomplete"] == 0
+        and np.isnan(empty["object_incomplete"])
+    )
+    truth[5:15, 5:15] = 1
+    whole = painted(tmp_path, monkeypatch, [truth], [truth])
+    assert (
+        whole["mean_iou"],
+        whole["border_iou"],
+        whole["object_incomplete"],
+        whole["background_incomplete"],
+    ) == (1, 1, 0, 0)
+    assert (tmp_path / FILE).stat().st_size < 5000

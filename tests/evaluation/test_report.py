@@ -1,0 +1,213 @@
+import base64
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from wsfcn_lib.evaluation.report import write_report
+from wsfcn_lib.plots.saving import to_png
+from wsfcn_lib.plots.tiles import tile
+
+PNG = to_png(tile([[np.full((8, 8, 3), 90, np.uint8)]]))
+NASTY = "<script>alert('x')</script> & \"Co\""
+METRICS = {
+    "mean_iou": 0.6312,
+    "mean_iou_crf": 0.6581,
+    "mean_iou_true_tags": 0.7022,
+    "per_class_iou": {"background": 0.9, "knight": 0.3624, NASTY: None},
+    "precision": {"background": 0.95, "knight": 0.4, NASTY: None},
+    "mean_ap": 0.95123,
+    "images": 240,
+    "recipe": "wsfcn",
+    "variants": [
+        {"recipe": recipe, "crf": crf, "tags": "predicted", "mean_iou": value}
+        for recipe, crf, value in (
+            ("wsfcn", False, 0.6312),
+            ("1stage", False, 0.4444),
+            ("1stage", True, 0.4747),
+        )
+    ],
+    "split": NASTY,
+}
+TRAINED = {
+    "settings": {"epochs": 12, "dilations": [1, 2, 4]},
+    "seconds": 171.9,
+    "peak_memory_mb": 2210.4,
+    "finished": True,
+}
+RECORD = {
+    "stages": {"02_train": TRAINED, "05_evaluate": {"settings": {"note": NASTY}}},
+    "provenance": {"versions": {"torch": "2.14.1"}},
+}
+SECTIONS = ["Result", "Classes", "Ablation", "Pictures", "Growth", "Stages", "Settings", "Notebooks"]
+
+
+class Page(HTMLParser):
+    """Tags, attributes, and the words of a page; complains of tags that are not closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.words = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def of(self, wanted):
+        return [attributes for tag, attributes in self.tags if tag == wanted]
+
+
+def words(path):
+    return " ".join(Page(path.read_text(encoding="utf-8")).words)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run, whose class and file names are unkind to HTML."""
+    for folder in ("figures", "panels", "notebooks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
+    (tmp_path / "run.json").write_text(json.dumps(RECORD))
+    (tmp_path / "ablation.csv").write_text(
+        f'variant,seed,mean_iou\n"{NASTY.replace(chr(34), chr(34) * 2)}",0,0.51239\n'
+    )
+    for name in ("b.png", "a.png", "scene & truth.png"):
+        (tmp_path / "figures" / name).write_bytes(PNG)
+    captions = {
+        "b.png": {"title": "First", "caption": NASTY, "order": 0},
+        "a.png": {"title": "Second", "order": 1},
+    }
+    (tmp_path / "figures" / "captions.json").write_text(json.dumps(captions))
+    for epoch in (0, 2, 9, 10, 11):
+        (tmp_path / "panels" / f"epoch_{epoch}.png").write_bytes(PNG)
+    (tmp_path / "notebooks" / "02_train & more.ipynb").write_text("{}")
+    return tmp_path
+
+
+def test_page_is_whole_and_self_contained(run):
+    path = write_report(run)
+    assert path == run / "report.html"
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not page.of("script") and not page.of("link") and not page.of("iframe")
+    images = [image["src"] for image in page.of("img")]
+    assert len(images) == 6
+    for source in images:
+        assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == PNG
+    links = [link["href"] for link in page.of("a")]
+    assert links[-1] == "notebooks/02_train%20%26%20more.ipynb"
+    assert (
+        [link.removeprefix("#") for link in links[:-1]]
+        == [section["id"] for section in page.of("section")]
+        == SECTIONS
+    )
+    assert "url(" not in path.read_text(encoding="utf-8")
+
+
+def test_numbers_and_names_are_shown(run):
+    text = words(write_report(run))
+    for shown in (
+        "63.1",
+        "65.8",
+        "70.2",
+        "36.2",
+        "0.512",
+        "240",
+        "0:02:52",
+        "2,210 MB",
+        "1, 2, 4",
+        "versions.torch",
+        "0.9512",
+    ):
+        assert shown in text, shown
+    assert text.index("63.1") < text.index("First") < text.index("Second") < text.index("scene & truth")
+    assert NASTY in text  # escaped, so that it reads as it was written
+    assert text.count("Epoch") == 3
+    assert text.index("Epoch 0") < text.index("Epoch 9") < text.index("Epoch 11")
+    assert "Not here yet" not in text
+
+
+def test_the_other_recipe_is_told_with_and_without_crf(run):
+    told = words(write_report(run)).split("the other recipe")[1].split()
+    assert told[:12] == "mIoU, % network + dense CRF recipe 1stage, predicted tags 44.4 47.5".split()
+
+
+def test_large_pictures_become_jpeg_where_that_halves_them(run):
+    noise = np.random.default_rng(0).integers(0, 256, (260, 260, 3), np.uint8)
+    (run / "figures" / "noise.png").write_bytes(to_png(tile([[noise] * 2]), dpi=200))
+    kinds = [image["src"].split(";")[0] for image in Page(write_report(run).read_text("utf-8")).of("img")]
+    assert kinds.count("data:image/jpeg") == 1 and set(kinds) == {"data:image/jpeg", "data:image/png"}
+
+
+def test_without_true_tags_that_row_is_left_out(run):
+    (run / "metrics.json").write_text(json.dumps({"mean_iou": 0.5}))
+    text = words(write_report(run))
+    assert "50.0" in text and "upper bound" not in text
+
+
+def test_missing_parts_are_said_in_words(tmp_path):
+    text = words(write_report(tmp_path))
+    assert text.count("Not here yet") == 8
+    assert "metrics.json is missing or unreadable (05_evaluate" in text
+
+
+def test_damaged_files_are_said_in_words(run):
+    (run / "metrics.json").write_text('{"mean_iou": 0.')
+    (run / "run.json").write_text("[]")
+    (run / "ablation.csv").write_text("")
+    (run / "figures" / "captions.json").write_text("no json")
+    (run / "figures" / "a.png").write_bytes(b"")
+    noise = np.random.default_rng(0).integers(0, 256, (260, 260, 3), np.uint8)
+    (run / "figures" / "b.png").write_bytes(to_png(tile([[noise] * 2]), dpi=200)[:-9000])
+    text = words(write_report(run))
+    assert text.count("Not here yet") == 5
+    assert "a.png is damaged" in text and "b.png is damaged" in text
+
+
+def test_the_conclusion_stands_above_the_table(run):
+    stages = RECORD["stages"] | {"04_ablations": {"conclusion": f"One seed: {NASTY}"}}
+    (run / "run.json").write_text(json.dumps({"stages": stages}))
+    text = words(write_report(run))
+    assert text.index(f"One seed: {NASTY}") < text.index("0.512"), "before the table"
+
+
+def test_long_ablation_is_folded(run):
+    (run / "ablation.csv").write_text("variant,mean_iou\n" + "FCA,0.5\n" * 13)
+    assert "all 13 rows" in words(write_report(run))
+
+
+def test_several_seeds_are_told_as_mean_and_deviation(run):
+    lines = [
+        "FCA,0,0.5,0.1,1000",
+        "FCA,1,0.6,,1000",
+        "ASPP,0,0.4,,900",
+        "ASPP,1,0.4,,900",
+        f"{NASTY.replace(chr(34), '')},0,0.25,0.2,1",
+    ]
+    (run / "ablation.csv").write_text("variant,seed,mean_iou,recall_small,parameters\n" + "\n".join(lines))
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    text = " ".join(page.words)
+    assert (
+        "55.0 ± 7.1" in text and "40.0 ± 0.0" in text and "mean ± standard deviation over the seeds" in text
+    )
+    assert text.index("55.0 ± 7.1") < text.index("all 5 rows"), "each training is still there, folded"
+    assert " nan" not in text and not page.of("script")
+
+
+def test_one_seed_has_no_deviation(run):
+    (run / "ablation.csv").write_text("variant,seed,mean_iou\nFCA,0,0.5\nASPP,0,0.4\n")
+    assert "±" not in words(write_report(run))
+
+
+def test_folder_must_exist(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere is no run folder.*run_all.py --run-name nowhere"):
+        write_report(tmp_path / "nowhere")

@@ -1,0 +1,388 @@
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wsfcn_lib.runs import folder as runs
+from wsfcn_lib.runs import provenance as source
+from wsfcn_lib.runs.folder import RunFolder, list_runs, read_run, stop_requested
+from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.run_diff import diff_runs, diff_settings
+from wsfcn_lib.runs.storage import RunError, atomic_write, require_space
+
+STAGE = "02_train"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "demo"
+    yield path
+    RunFolder(path).close()
+
+
+OPEN = "import sys; from wsfcn_lib.runs import RunFolder; run = RunFolder.open(sys.argv[1], {}, '02_train')"
+
+
+def other_process(folder, code=OPEN):
+    return subprocess.run([sys.executable, "-c", code, str(folder)], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_atomic_write_replaces_and_leaves_nothing_beside(tmp_path):
+    atomic_write(tmp_path / "a.txt", "one")
+    with open(tmp_path / "a.txt") as reader:
+        atomic_write(tmp_path / "a.txt", b"two")
+        assert reader.read() == "one"  # who reads already goes on with the old file
+    assert (tmp_path / "a.txt").read_bytes() == b"two"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_atomic_write_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
+    atomic_write(tmp_path / "a.txt", "old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        atomic_write(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_settings_are_kept_as_json_holds_them():
+    settings = {
+        "dilations": (1, 2),
+        "lr": np.float32(0.5),
+        "data": ROOT / "data" / "x",
+        "text": f"{ROOT}/data/y",
+        "é": None,
+    }
+    kept = {"dilations": [1, 2], "lr": 0.5, "data": "data/x", "text": "data/y", "é": None}
+    assert runs.plain(settings) == kept
+
+
+def test_a_run_records_settings_provenance_and_facts(folder):
+    with RunFolder.open(folder, {"epochs": 3, "dilations": (1, 2)}, STAGE, device="cpu") as run:
+        run.record(STAGE, seconds=1.5, checksums={"train.csv": "ab"})
+        run.record(STAGE, finished=True)
+    stage = json.loads((folder / "run.json").read_text())["stages"][STAGE]
+    assert stage["settings"] == {"epochs": 3, "dilations": [1, 2]}
+    assert (stage["seconds"], stage["checksums"], stage["finished"]) == (1.5, {"train.csv": "ab"}, True)
+    assert stage["device"] == "cpu" and stage["versions"]["numpy"] == np.__version__
+    assert stage["code"] == source.code_hash()
+    assert str(ROOT) not in (folder / "run.json").read_text()
+
+
+def test_stages_share_a_run_and_keep_their_own_settings(folder):
+    with RunFolder.open(folder, {"epochs": 3}, STAGE):
+        pass
+    with RunFolder.open(folder, {"epochs": 99, "crf": True}, "05_evaluate") as run:
+        run.record("05_evaluate", seconds=2)
+    stages = read_run(folder)["stages"]
+    assert (stages[STAGE]["settings"], stages["05_evaluate"]["settings"]) == (
+        {"epochs": 3},
+        {"epochs": 99, "crf": True},
+    )
+
+
+def test_other_settings_are_refused_one_by_one_and_change_nothing(folder):
+    with RunFolder.open(folder, {"epochs": 3, "lr": 0.1, "seed": 0}, STAGE):
+        before = (folder / "run.json").read_bytes()
+    with pytest.raises(RunError) as error:
+        RunFolder.open(folder, {"epochs": 4, "lr": 0.1, "crop": 64}, STAGE)
+    text = str(error.value)
+    assert "run demo has other settings for 02_train" in text
+    assert "epochs: 3 → 4" in text and "seed: 0 → '(absent)'" in text and "crop: '(absent)' → 64" in text
+    assert "lr" not in text and "another run name" in text
+    assert (folder / "run.json").read_bytes() == before
+    assert (
+        other_process(folder, OPEN.replace(STAGE, "03_explore")).returncode == 0
+    )  # the refusal left no lock behind
+
+
+def test_free_settings_may_change_and_the_change_is_kept(folder):
+    with RunFolder.open(folder, {"epochs": 3, "workers": 0}, STAGE, free=("workers",)):
+        pass
+    with RunFolder.open(folder, {"epochs": 3, "workers": 2}, STAGE, free=("workers",)):
+        pass
+    stage = read_run(folder)["stages"][STAGE]
+    assert stage["settings"]["workers"] == 2
+    assert len(stage["resumed"]) == 1 and stage["resumed"][0]["code"] == source.code_hash()
+
+
+def test_a_setting_of_later_counts_as_its_default_before_it_existed(folder):
+    usual, deep = {"epochs": 31, "align": True, "device": "auto"}, {"training": {"epochs": 3}}
+    with RunFolder.open(folder, {"epochs": 3}, STAGE):
+        pass
+    with RunFolder.open(folder, {"epochs": 3, "align": True}, STAGE, usual=usual):
+        assert read_run(folder)["stages"][STAGE]["settings"] == {"epochs": 3, "align": True}, (
+            "from now on it is written"
+        )
+    with pytest.raises(RunError, match="align: True → False") as error:
+        RunFolder.open(folder, {"epochs": 4, "align": False}, STAGE, usual=usual)
+    assert "epochs: 3 → 4" in str(error.value) and "device" not in str(error.value), (
+        "what nobody asks for does not count"
+    )
+    with RunFolder.open(folder, deep, "04_ablations"):
+        pass
+    with RunFolder.open(
+        folder, {"training": {"epochs": 3, "align": True}}, "04_ablations", usual={"training": usual}
+    ):
+        pass
+    with pytest.raises(RunError, match="training.align: True → False"):
+        RunFolder.open(
+            folder, {"training": {"epochs": 3, "align": False}}, "04_ablations", usual={"training": usual}
+        )
+
+
+def test_neither_a_finished_stage_nor_a_cell_run_twice_counts_as_resumed(folder):
+    with RunFolder.open(folder, {}, STAGE):
+        RunFolder.open(folder, {}, STAGE).record(STAGE, finished=True)
+    with RunFolder.open(folder, {}, STAGE):
+        assert "resumed" not in read_run(folder)["stages"][STAGE]
+
+
+def test_a_second_process_is_refused_by_pid_until_the_first_closes(folder):
+    with RunFolder.open(folder, {}, STAGE):
+        refused = other_process(folder)
+        assert refused.returncode != 0
+        assert (
+            f"run demo is in use by process {os.getpid()}:" in refused.stderr
+            and "another run name" in refused.stderr
+        )
+    assert other_process(folder).returncode == 0
+
+
+def test_a_killed_process_leaves_no_lock(folder):
+    killed = other_process(folder, OPEN + "; import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert killed.returncode == -9
+    with RunFolder.open(folder, {}, STAGE):
+        assert len(read_run(folder)["stages"][STAGE]["resumed"]) == 1
+
+
+def test_forked_workers_hold_no_lock(folder):
+    """A data loader's worker that outlives its killed parent must not block the resumed run."""
+    fork = OPEN + "; import os, time; os.fork() or (os.close(1), os.close(2), time.sleep(10)); os._exit(0)"
+    assert other_process(folder, fork).returncode == 0
+    RunFolder.open(folder, {}, STAGE)
+
+
+def test_a_deleted_run_is_locked_afresh(folder):
+    RunFolder.open(folder, {"epochs": 3}, STAGE)
+    shutil.rmtree(folder)
+    RunFolder.open(folder, {}, STAGE)
+    assert "is in use by process" in other_process(folder).stderr
+
+
+def test_a_closed_run_records_nothing(folder):
+    run = RunFolder.open(folder, {}, STAGE)
+    run.close()
+    with pytest.raises(RunError, match=r"run demo is closed.*RunFolder\.open it again"):
+        run.record(STAGE, seconds=1)
+
+
+def test_stop_file_is_seen_and_taken_away_by_the_next_lock(folder):
+    with RunFolder.open(folder, {}, STAGE) as run:
+        assert not stop_requested(run)
+        (folder / "stop").touch()
+        assert stop_requested(run) and stop_requested(folder)
+        assert stop_requested(RunFolder.open(folder, {}, STAGE)), (
+            "this process has the folder already: it is meant"
+        )
+    with RunFolder.open(folder, {}, STAGE) as run:
+        assert not stop_requested(run)
+
+
+def test_a_process_that_finds_the_folder_in_use_leaves_its_stop_file(folder):
+    with RunFolder.open(folder, {}, STAGE):
+        (folder / "stop").touch()
+        assert "is in use" in other_process(folder).stderr and stop_requested(folder)
+
+
+def test_missing_and_damaged_runs_are_named(tmp_path):
+    with pytest.raises(RunError, match="nothing is not a run"):
+        read_run(tmp_path / "nothing")
+    (tmp_path / "run.json").write_text('{"stages": ')
+    with pytest.raises(RunError, match=r"damaged run\.json.*delete the run"):
+        read_run(tmp_path)
+
+
+def test_space_is_checked_before_the_folder_exists(tmp_path):
+    require_space(tmp_path / "not" / "yet", 1000)
+    with pytest.raises(
+        RunError, match=r"not/yet needs 1000000000\.0 GB of disk, .* GB are free; delete old runs"
+    ):
+        require_space(tmp_path / "not" / "yet", 1e18)
+
+
+def test_hashes_follow_content_not_order(tmp_path):
+    assert runs.settings_hash({"a": 1, "b": (2, 3)}) == runs.settings_hash({"b": [2, 3], "a": 1})
+    assert runs.settings_hash({"a": 1}) != runs.settings_hash({"a": 2})
+
+
+def test_code_hash_reads_a_notebooks_code_but_not_its_outputs(tmp_path):
+    def hashed(lines, outputs=(), parameters=()):
+        cells = [{"cell_type": "code", "metadata": {}, "source": lines, "outputs": list(outputs)}]
+        injected = {
+            "cell_type": "code",
+            "metadata": {"tags": ["injected-parameters"]},
+            "source": list(parameters),
+        }
+        text = {"cell_type": "markdown", "metadata": {}, "source": [str(outputs)]}
+        (tmp_path / "n.ipynb").write_text(json.dumps({"cells": [*cells, injected, text]}))
+        return runs.code_hash(tmp_path / "n.ipynb")
+
+    assert hashed(["a = 1"]) == hashed(["a = 1"], ["printed"], ["b = 2"])
+    assert hashed(["a = 1"]) != hashed(["a = 2"])
+    assert hashed(["a = 1"]) != runs.code_hash()
+
+
+def test_code_hash_changes_with_the_library(tmp_path, monkeypatch):
+    (tmp_path / "wsfcn_lib" / "data").mkdir(parents=True)
+    monkeypatch.setattr(source, "ROOT", tmp_path)
+    hashes = {source.code_hash()}
+    for path, text in (("a.py", "1"), ("a.py", "2"), ("data/a.py", "2")):
+        (tmp_path / "wsfcn_lib" / path).write_text(text)
+        hashes.add(source.code_hash())
+    assert len(hashes) == 4
+
+
+def test_provenance_without_git_says_none(tmp_path, monkeypatch):
+    (tmp_path / "wsfcn_lib").mkdir()
+    monkeypatch.setattr(source, "ROOT", tmp_path)
+    found = source.provenance("cuda")
+    assert (found["commit"], found["dirty"], found["device"]) == (None, None, "cuda")
+
+
+def test_peak_memory_grows_with_what_is_held():
+    before = source.peak_memory_mb()
+    block = np.ones(int(1e6 * (before + 60) / 8))  # more than was ever held, so the peak must rise
+    assert 20 < before < source.peak_memory_mb() < 8 * before + 1000
+    del block
+
+
+def test_runs_are_listed_and_compared(tmp_path, monkeypatch, capsys):
+    for name, epochs, iou in (("a", 3, 0.5), ("b", 4, None)):
+        with RunFolder.open(tmp_path / name, {"epochs": epochs, "net": {"width": 8}}, STAGE) as run:
+            run.record(STAGE, finished=True)
+        if iou:
+            atomic_write(tmp_path / name / "metrics.json", json.dumps({"mean_iou": iou}))
+    (tmp_path / "not_a_run").mkdir()
+    assert sorted((row["name"], row["finished"], row["mean_iou"]) for row in list_runs(tmp_path)) == [
+        ("a", [STAGE], 0.5),
+        ("b", [STAGE], None),
+    ]
+    a, b = read_run(tmp_path / "a"), read_run(tmp_path / "b")
+    rows = diff_settings(a, b)
+    assert ("stages.02_train.settings.epochs", 3, 4) in rows and ("metrics.mean_iou", 0.5, "(absent)") in rows
+    assert not any("width" in key for key, _, _ in rows)
+    assert diff_settings(a, a) == []
+
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["runs", "a", "b"])
+    runs.main()
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split("\t") == ["why", "what", "a", "b"]
+    assert printed[1:] == [
+        "settings\tstages.02_train.settings.epochs\t3\t4",
+        "results\tmetrics.mean_iou\t0.5\t(absent)",
+    ]
+    monkeypatch.setattr(sys, "argv", ["runs", "a"])
+    with pytest.raises(SystemExit):
+        runs.main()
+    assert "give no run, or two to compare, not 1" in capsys.readouterr().err
+
+
+def test_differences_are_explained_by_causes_first():
+    def record(**changes):
+        facts = {
+            "seed": 0,
+            "list": "ab",
+            "commit": "c0",
+            "torch": "2.14",
+            "cpus": 2,
+            "weights": "w0",
+            "iou": 0.5,
+        } | changes
+        stage = {
+            "settings": {"seed": facts["seed"], "code": "dense"},
+            "data": {"train.csv": facts["list"]},
+            "seconds": len(facts),
+        }
+        stage |= {
+            "commit": facts["commit"],
+            "versions": {"torch": facts["torch"]},
+            "cpus": facts["cpus"],
+            "started": str(facts),
+        }
+        stage |= {
+            "files": {"last.safetensors": facts["weights"]},
+            "evidence": {"settings": {"seed": facts["seed"]}},
+        }
+        return {"metrics": {"mean_iou": facts["iou"]}, "stages": {"02_train": stage}}
+
+    changes = {
+        "seed": 1,
+        "list": "cd",
+        "commit": "c1",
+        "torch": "2.13",
+        "cpus": 4,
+        "weights": "w1",
+        "iou": 0.4,
+    }
+    kinds = ["settings", "data", "code", "versions", "machine", "files", "results"]
+    assert [row[0] for row in diff_runs(record(), record(**changes))] == kinds
+    for (name, value), kind in zip(changes.items(), kinds):
+        ((why, _, before, after),) = diff_runs(record(), record(**{name: value}))
+        assert (why, after) == (kind, value) and before != after
+    assert diff_runs(record(), record()) == []
+
+
+def test_files_of_a_run_have_checksums(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for split in ("val", "val_crf"):
+        (tmp_path / "masks" / split).mkdir(parents=True)
+        for name in ("a.png", "b.png"):
+            (tmp_path / "masks" / split / name).write_bytes(name.encode())
+    (tmp_path / "checkpoints" / "last.safetensors").write_bytes(b"weights")
+    before = runs.files_of(tmp_path)
+    assert (
+        before.keys() == {"last.safetensors", "masks/val", "masks/val_crf"}
+        and before["masks/val"] == before["masks/val_crf"]
+    )
+    assert before["last.safetensors"] == hashlib.sha256(b"weights").hexdigest()
+    (tmp_path / "masks/val/a.png").rename(tmp_path / "masks/val/c.png")
+    (tmp_path / "masks/val_crf/a.png").write_bytes(b"other")
+    after = runs.files_of(tmp_path)
+    assert len({before["masks/val"], after["masks/val"], after["masks/val_crf"]}) == 3
+
+
+def test_the_command_names_a_run_that_is_not_there():
+    done = subprocess.run(
+        [sys.executable, "-m", "wsfcn_lib.runs", "no-such-a", "no-such-b"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "no-such-a is not a run" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_root_is_the_repository():
+    assert (ROOT / "wsfcn_lib" / "runs.py").samefile(Path(runs.__file__))
+
+
+def test_one_damaged_run_does_not_spoil_the_list(tmp_path):
+    with RunFolder.open(tmp_path / "good", {}, "02_train"):
+        pass
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "run.json").write_text('{"stages": ')
+    assert [(row["name"], row["finished"]) for row in list_runs(tmp_path)] == [
+        ("torn", ["damaged"]),
+        ("good", []),
+    ]

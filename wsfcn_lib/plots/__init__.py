@@ -1,0 +1,1 @@
+"""Plots: arrays in, RGB pictures or matplotlib figures out; never pyplot."""
