@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from stages import PREPARATION, relative
-
 from wsfcn_lib.runs.folder import read_run
 from wsfcn_lib.runs.storage import RunError, atomic_write, make_folder, writing
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import yaml
+
 from folders import alone, forget_preparation, put_aside
 from keep_outputs import OutputError, keep_figures, keep_outputs
 from stages import (
@@ -30,7 +31,6 @@ from stages import (
     relative,
     stage_record,
 )
-
 from wsfcn_lib.runs.folder import RunFolder, read_run
 from wsfcn_lib.runs.notebook import ParameterError, declared
 from wsfcn_lib.runs.paths import ROOT, RUNS

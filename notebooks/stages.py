@@ -5,8 +5,8 @@ import hashlib
 from pathlib import Path
 
 import yaml
-from training_code import training_code
 
+from training_code import training_code
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.manifest import Manifest

@@ -10,7 +10,7 @@ from wsfcn_lib.train import (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("glyphs")
     prepare(
@@ -20,7 +20,7 @@ def data(tmp_path_factory):
     return root / "prepared"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(data, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "whole"
     return run, list(train(settings(data), run))

@@ -26,7 +26,9 @@ def front_door(package: str, homes: dict[str, str]) -> tuple[Callable, Callable]
     def getattr_(name: str) -> object:
         if name not in homes:
             offered = ", ".join(sorted(homes))
-            raise AttributeError(f"{package} has no {name!r}; it offers {offered}, or import one of its modules")
+            raise AttributeError(
+                f"{package} has no {name!r}; it offers {offered}, or import one of its modules"
+            )
         return getattr(import_module(f"{package}.{homes[name]}"), name)
 
     def dir_() -> list[str]:

@@ -27,7 +27,7 @@ from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.glyphs import GlyphSettings
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.preparation import SourceSettings, prepare
-from wsfcn_lib.evaluation.diagnostics import FILE
+from wsfcn_lib.evaluation.diagnostics import DIAGNOSTICS_FILE
 from wsfcn_lib.runs.folder import read_run
 from wsfcn_lib.runs.storage import RunError
 
@@ -129,11 +129,11 @@ def test_other_measurements_need_no_other_training(config, tmp_path, monkeypatch
     run_configuration(config, tmp_path / "cell", large)
     assert is_measured(tmp_path / "cell", large.model_copy(update={"processes": 9}), masks)
     assert not is_measured(tmp_path / "cell", QUICK, masks)
-    (tmp_path / "cell" / FILE).unlink()
+    (tmp_path / "cell" / DIAGNOSTICS_FILE).unlink()
     assert not is_measured(tmp_path / "cell", large, masks) and not is_measured(
         tmp_path / "nothing", large, masks
     )
-    assert run_configuration(config, tmp_path / "cell", large) and (tmp_path / "cell" / FILE).exists()
+    assert run_configuration(config, tmp_path / "cell", large) and (tmp_path / "cell" / DIAGNOSTICS_FILE).exists()
 
 
 def test_a_training_of_before_a_setting_existed_is_taken(config, tmp_path, monkeypatch):

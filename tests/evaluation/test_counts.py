@@ -9,10 +9,10 @@ from factories import CLASSES, QUICK, Painter, folder_of, mean, slow_iou
 from wsfcn_lib.ablation.statistics import redrawn
 from wsfcn_lib.data.images import read_mask
 from wsfcn_lib.evaluation.diagnostics import (
-    FILE,
+    DIAGNOSTICS_FILE,
     NEAR,
-    Counter,
     Diagnostics,
+    DiagnosticsRecorder,
     mean_iou,
     near_borders,
     pieces,
@@ -73,7 +73,7 @@ def test_mean_iou_is_that_of_the_confusion_matrix(shape):
 def counted(tmp_path):
     """(manifest, settings, tally, Counts) of an evaluation of five coarse pictures, one of which has no mask."""
     manifest, net, counter = folder_of(tmp_path, masked=(0, 1, 2, 4)), Painter().eval(), None
-    counter = Counter(manifest)
+    counter = DiagnosticsRecorder(manifest)
     tallied = evaluate(net, manifest, QUICK, tmp_path, [counter.add])
     counter.save(tmp_path)
     return manifest, tallied, Diagnostics.load(tmp_path), net
@@ -125,7 +125,10 @@ def test_drawn_images_count_as_often_as_they_are_drawn(counted):
 
 def painted(tmp_path, monkeypatch, truths, labels):
     """Counts of made labels in one variant."""
-    counter, variant = Counter(SimpleNamespace(num_classes=3)), PostProcessing("wsfcn", False, "predicted")
+    counter, variant = (
+        DiagnosticsRecorder(SimpleNamespace(num_classes=3)),
+        PostProcessing("wsfcn", False, "predicted"),
+    )
     for k, (truth, label) in enumerate(zip(truths, labels)):
         monkeypatch.setattr("wsfcn_lib.counts.read_mask", lambda mask, manifest: mask)
         counter.add(
@@ -168,4 +171,4 @@ def test_a_perfect_answer_and_no_object(tmp_path, monkeypatch):
         whole["object_incomplete"],
         whole["background_incomplete"],
     ) == (1, 1, 0, 0)
-    assert (tmp_path / FILE).stat().st_size < 5000
+    assert (tmp_path / DIAGNOSTICS_FILE).stat().st_size < 5000

@@ -19,7 +19,7 @@ from wsfcn_lib.postprocess import (
     label_map,
 )
 
-PUBLISHED = np.load(Path(__file__).parent / "fixtures" / "inference.npz")
+PUBLISHED = np.load(Path(__file__).parents[1] / "fixtures" / "inference.npz")
 IMAGE, MASKS, TAGS = PUBLISHED["image"], PUBLISHED["merged"], PUBLISHED["tags"]
 needs_crf = pytest.mark.skipif(
     not crf_available(), reason="pydensecrf2 is not installed (needs g++ and python3-dev)"

@@ -7,7 +7,7 @@ import pytest
 from wsfcn_lib.config import Recipe
 from wsfcn_lib.postprocess import RECIPES, crf_masks, label_map, present_classes
 
-PUBLISHED = np.load(Path(__file__).parent / "fixtures" / "inference.npz")
+PUBLISHED = np.load(Path(__file__).parents[1] / "fixtures" / "inference.npz")
 
 
 def one_pixel(*values):

@@ -150,7 +150,7 @@ def complete(run, plan, monkeypatch, *only, **options):
 
     def execute(stage, values, *_):
         done.append(stage)
-        with RunFolder.open(run, values, stage, free=values) as folder:
+        with RunFolder.open(run, values, stage, ignore=values) as folder:
             folder.record(stage, finished=True)
 
     monkeypatch.setattr(run_all, "execute", execute)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-LIBRARY = Path(__file__).resolve().parents[1] / "wsfcn_lib"
+LIBRARY = Path(__file__).resolve().parents[2] / "wsfcn_lib"
 
 # A module imports lower levels and, within its own level, only what stands before it here. Packages count as one module.
 LEVELS = tuple(

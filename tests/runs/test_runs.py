@@ -107,9 +107,9 @@ def test_other_settings_are_refused_one_by_one_and_change_nothing(folder):
 
 
 def test_free_settings_may_change_and_the_change_is_kept(folder):
-    with RunFolder.open(folder, {"epochs": 3, "workers": 0}, STAGE, free=("workers",)):
+    with RunFolder.open(folder, {"epochs": 3, "workers": 0}, STAGE, ignore=("workers",)):
         pass
-    with RunFolder.open(folder, {"epochs": 3, "workers": 2}, STAGE, free=("workers",)):
+    with RunFolder.open(folder, {"epochs": 3, "workers": 2}, STAGE, ignore=("workers",)):
         pass
     stage = read_run(folder)["stages"][STAGE]
     assert stage["settings"]["workers"] == 2
@@ -120,24 +120,24 @@ def test_a_setting_of_later_counts_as_its_default_before_it_existed(folder):
     usual, deep = {"epochs": 31, "align": True, "device": "auto"}, {"training": {"epochs": 3}}
     with RunFolder.open(folder, {"epochs": 3}, STAGE):
         pass
-    with RunFolder.open(folder, {"epochs": 3, "align": True}, STAGE, usual=usual):
+    with RunFolder.open(folder, {"epochs": 3, "align": True}, STAGE, defaults=usual):
         assert read_run(folder)["stages"][STAGE]["settings"] == {"epochs": 3, "align": True}, (
             "from now on it is written"
         )
     with pytest.raises(RunError, match="align: True → False") as error:
-        RunFolder.open(folder, {"epochs": 4, "align": False}, STAGE, usual=usual)
+        RunFolder.open(folder, {"epochs": 4, "align": False}, STAGE, defaults=usual)
     assert "epochs: 3 → 4" in str(error.value) and "device" not in str(error.value), (
         "what nobody asks for does not count"
     )
     with RunFolder.open(folder, deep, "04_ablations"):
         pass
     with RunFolder.open(
-        folder, {"training": {"epochs": 3, "align": True}}, "04_ablations", usual={"training": usual}
+        folder, {"training": {"epochs": 3, "align": True}}, "04_ablations", defaults={"training": usual}
     ):
         pass
     with pytest.raises(RunError, match="training.align: True → False"):
         RunFolder.open(
-            folder, {"training": {"epochs": 3, "align": False}}, "04_ablations", usual={"training": usual}
+            folder, {"training": {"epochs": 3, "align": False}}, "04_ablations", defaults={"training": usual}
         )
 
 

@@ -21,7 +21,7 @@ from wsfcn_lib.checkpoints import find_snapshot, load_snapshot
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.manifest import Manifest
-from wsfcn_lib.evaluation.diagnostics import FILE, Counter, Diagnostics
+from wsfcn_lib.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics, DiagnosticsRecorder
 from wsfcn_lib.evaluation.scoring import EvalSettings, evaluate
 from wsfcn_lib.runs.folder import RunFolder, read_run
 from wsfcn_lib.runs.paths import ROOT
@@ -95,7 +95,7 @@ def is_measured(folder: Path, settings: EvalSettings, masks: str) -> bool:
     return (
         stage.get("settings") == asked(settings)
         and stage.get("masks", masks) == masks
-        and (folder / FILE).exists()
+        and (folder / DIAGNOSTICS_FILE).exists()
     )
 
 
@@ -143,7 +143,7 @@ def run_configuration(config: TrainConfig, folder: Path | str, settings: EvalSet
                 f"{folder.name} was stopped before its last epoch; run the notebook again, it continues"
             )
         if not is_measured(folder, settings, masks):
-            counter, began = Counter(manifest), time.perf_counter()
+            counter, began = DiagnosticsRecorder(manifest), time.perf_counter()
             net = load_snapshot(find_snapshot(folder, settings.snapshot))[0].to(device)
             evaluate(net, manifest, settings, folder, [counter.add])
             counter.save(folder)
@@ -205,7 +205,7 @@ def _apart(folder: Path, config: TrainConfig, settings: EvalSettings, number: in
     seen = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, gpus))).split(",")
     place = {"CUDA_VISIBLE_DEVICES": seen[number % len(gpus)]} if len(gpus) > 1 else {}
     given = json.dumps({"training": config.model_dump(), "evaluation": settings.model_dump()})
-    command = [sys.executable, "-m", "wsfcn_lib.ablation", str(folder)]
+    command = [sys.executable, "-m", "wsfcn_lib.ablation.grid", str(folder)]
     done = subprocess.run(
         command, input=given, text=True, capture_output=True, cwd=ROOT, env=os.environ | place
     )

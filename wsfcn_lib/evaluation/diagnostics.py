@@ -12,7 +12,7 @@ from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.evaluation.results import ImageResult, PostProcessing
 from wsfcn_lib.runs.storage import atomic_write
 
-FILE = "counts.npz"
+DIAGNOSTICS_FILE = "counts.npz"
 NEAR = 5  # pixels from an object's border
 SPECK = 0.001  # of the image's area: smaller pieces are no objects, but remains behind others
 FOUND, KEPT = (
@@ -67,7 +67,7 @@ def mean_iou(counts: np.ndarray) -> np.ndarray:
     return (right / np.maximum(union, 1)).sum(-1) / np.maximum((union > 0).sum(-1), 1)
 
 
-class Counter:
+class DiagnosticsRecorder:
     """Collects the counts of an evaluation: pass `add` to `evaluate` as `also`, and `save` what it found."""
 
     def __init__(self, manifest: Manifest):
@@ -102,12 +102,12 @@ class Counter:
         parts |= {"objects": np.concatenate(self.objects), "covered": np.concatenate(self.covered)}
         content = io.BytesIO()
         np.savez_compressed(content, **parts)
-        atomic_write(folder / FILE, content.getvalue())
+        atomic_write(folder / DIAGNOSTICS_FILE, content.getvalue())
 
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """The counts of N images in V variants of M objects, as `Counter` saved them.
+    """The counts of N images in V variants of M objects, as `DiagnosticsRecorder` saved them.
 
     whole, border: (N, V, 3, K) pixels per class that are right, true, predicted; in the picture, and near borders.
     objects: (M, 3) number of the image, pixels, pixels of the image; covered: (M, V) pixels of the object that are right.
@@ -123,7 +123,7 @@ class Diagnostics:
     @classmethod
     def load(cls, folder: Path) -> "Diagnostics":
         """Read counts.npz of a folder."""
-        with np.load(folder / FILE) as file:
+        with np.load(folder / DIAGNOSTICS_FILE) as file:
             found = {name: file[name] for name in file.files}
         split = [name.split() for name in found.pop("variants")]
         variants = tuple(PostProcessing(recipe, crf == "1", tags) for recipe, crf, tags in split)

@@ -13,8 +13,8 @@ from tqdm import tqdm
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import read_image, save_mask
 from wsfcn_lib.data.manifest import Manifest, Sample
-from wsfcn_lib.evaluation.scoring import EvalSettings
 from wsfcn_lib.evaluation.inputs import readable, samples_of
+from wsfcn_lib.evaluation.scoring import EvalSettings
 from wsfcn_lib.infer import at_size, predict_masks, probabilities, shrink
 from wsfcn_lib.postprocess import crf_many, label_map
 from wsfcn_lib.runs.folder import RunFolder

@@ -224,7 +224,7 @@ def main() -> None:
         folder = (
             None
             if process()[0]
-            else RunFolder.open(arguments.run, settings.model_dump(), STAGE, free=settings.model_dump())
+            else RunFolder.open(arguments.run, settings.model_dump(), STAGE, ignore=settings.model_dump())
         )
         tally = evaluate(trained.net.to(device), trained.manifest, settings, ROOT / arguments.run)
     except (OSError, ValueError, RuntimeError, TypeError) as error:

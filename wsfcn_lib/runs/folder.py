@@ -78,20 +78,20 @@ class RunFolder:
         settings: dict,
         stage: str,
         device="cpu",
-        free: Collection = (),
-        usual: Mapping = {},
+        ignore: Collection = (),
+        defaults: Mapping = {},
     ) -> Self:
         """Create the folder, or reopen it, for one stage such as "02_train".
 
-        A stage keeps its settings for good: others raise RunError with each difference, save for the keys in `free`, which
+        A stage keeps its settings for good: others raise RunError with each difference, save for the keys in `ignore`, which
         change no result (workers, device). A setting that did not exist yet when the stage began counts as its default, from
-        `usual`. Opening twice in one process is harmless; the first takes an old `stop` file away.
+        `defaults`. Opening twice in one process is harmless; the first takes an old `stop` file away.
         """
         run = cls((ROOT / path).resolve())
         make_folder(run.path)
         fresh = run._lock()
         try:
-            run._enter(stage, plain(settings), device, free, fresh, usual)
+            run._enter(stage, plain(settings), device, ignore, fresh, defaults)
         except BaseException:
             run.close()
             raise
@@ -116,7 +116,7 @@ class RunFolder:
         return True
 
     def _enter(
-        self, stage: str, settings: dict, device: str, free: Collection[str], fresh: bool, usual: Mapping
+        self, stage: str, settings: dict, device: str, ignore: Collection[str], fresh: bool, defaults: Mapping
     ) -> None:
         if not (self.path / "run.json").exists():
             atomic_write(self.path / "run.json", '{"stages": {}}')
@@ -124,10 +124,10 @@ class RunFolder:
             read_run(self.path)["stages"].get(stage, {}),
             datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        then = {k: v for k, v in flat(plain(usual)).items() if k in flat(settings)} | flat(
+        then = {k: v for k, v in flat(plain(defaults)).items() if k in flat(settings)} | flat(
             known.get("settings", settings)
         )
-        changed = [row for row in diff_settings(then, settings) if row[0].split(".")[0] not in free]
+        changed = [row for row in diff_settings(then, settings) if row[0].split(".")[0] not in ignore]
         if changed:
             rows = "".join(f"\n  {key}: {old!r} → {new!r}" for key, old, new in changed)
             raise RunError(
