@@ -1,10 +1,10 @@
-"""Measures of a segmentation and of image tags: counts are accumulated, divided once (method: one matrix, 255 ignored)."""
+"""Measures of a segmentation and of image tags: pixels are counted over all images, 255 ignored, and divided only at the end."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-IGNORE = 255
+from wsfcn_lib.data.images import IGNORE
 
 
 class ConfusionMatrix:
@@ -19,14 +19,11 @@ class ConfusionMatrix:
             raise ValueError(
                 f"num_classes is {num_classes}; it counts the background and must lie in 2..{IGNORE}"
             )
+        shape = (num_classes, num_classes)
         self.num_classes = num_classes
-        self.matrix = (
-            np.zeros((num_classes, num_classes), np.int64) if matrix is None else np.array(matrix, np.int64)
-        )
-        if self.matrix.shape != (num_classes, num_classes):
-            raise ValueError(
-                f"matrix has shape {self.matrix.shape}; it must be ({num_classes}, {num_classes})"
-            )
+        self.matrix = np.zeros(shape, np.int64) if matrix is None else np.array(matrix, np.int64)
+        if self.matrix.shape != shape:
+            raise ValueError(f"matrix has shape {self.matrix.shape}; it must be {shape}")
 
     def update(self, prediction, truth) -> None:
         """Add class indices (any equal shape; integer arrays or torch tensors). Pixels whose truth is 255 are ignored.
@@ -37,62 +34,68 @@ class ConfusionMatrix:
         if prediction.shape != truth.shape:
             shapes = f"prediction has shape {prediction.shape} but truth {truth.shape}"
             raise ValueError(f"{shapes}; resize the prediction to the mask's size")
-        self._check_ids(prediction, "prediction", "")
-        if truth.size and (truth.min() < 0 or truth.max() > IGNORE):
-            self._check_ids(truth, "truth", f" (or {IGNORE} = ignored)")
-        # counted with the ignored pixels, in rows of their own: taking these out first costs more than all the rest
+        self._check_ids(prediction, "prediction")
+        self._check_ids(truth * (truth != IGNORE), "truth")
+        # the ignored pixels are counted too, in a row far below: taking them out first costs more than all the rest
         pairs = truth.ravel().astype(np.int64) * self.num_classes + prediction.ravel()
-        counts = np.bincount(pairs, minlength=(IGNORE + 1) * self.num_classes).reshape(-1, self.num_classes)
-        if counts[self.num_classes : IGNORE].any():
-            self._check_ids(truth[truth != IGNORE], "truth", f" (or {IGNORE} = ignored)")
-        self.matrix += counts[: self.num_classes]
+        counts = np.bincount(pairs, minlength=(IGNORE + 1) * self.num_classes)
+        self.matrix += counts.reshape(-1, self.num_classes)[: self.num_classes]
 
     def __add__(self, other: "ConfusionMatrix") -> "ConfusionMatrix":
         if self.num_classes != other.num_classes:
             raise ValueError(f"cannot add matrices of {self.num_classes} and {other.num_classes} classes")
         return ConfusionMatrix(self.num_classes, self.matrix + other.matrix)
 
+    def counts(self) -> np.ndarray:
+        """Pixels per class that are right, true and predicted, (3, K) int64."""
+        return np.stack([self.matrix.diagonal(), self.matrix.sum(axis=1), self.matrix.sum(axis=0)])
+
     def iou(self) -> np.ndarray:
         """Intersection over union per class, (K,) float64."""
-        return self._ratio(self._truth() + self._predicted() - self.matrix.diagonal())
+        right, true, predicted = self.counts()
+        return self._right_among(true + predicted - right)
 
     def mean_iou(self) -> float:
         """Mean over the classes that occur; NaN when nothing was counted."""
-        iou = self.iou()
-        return float(iou[~np.isnan(iou)].mean()) if self.matrix.any() else float("nan")
+        counts = self.counts()
+        occurs = counts.any(axis=0)
+        return float(mean_iou(counts[:, occurs])) if occurs.any() else float("nan")
 
     def precision(self) -> np.ndarray:
         """Share of the pixels predicted as a class that are of it, (K,) float64."""
-        return self._ratio(self._predicted())
+        return self._right_among(self.matrix.sum(axis=0))
 
     def recall(self) -> np.ndarray:
         """Share of a class's pixels that are predicted as it, (K,) float64."""
-        return self._ratio(self._truth())
+        return self._right_among(self.matrix.sum(axis=1))
 
-    def _truth(self) -> np.ndarray:
-        return self.matrix.sum(axis=1)
+    def _right_among(self, pixels: np.ndarray) -> np.ndarray:
+        counts = self.counts()
+        return np.where(counts.any(axis=0), counts[0] / np.maximum(pixels, 1), np.nan)
 
-    def _predicted(self) -> np.ndarray:
-        return self.matrix.sum(axis=0)
-
-    def _ratio(self, count: np.ndarray) -> np.ndarray:
-        occurs = self._truth() + self._predicted() > 0
-        return np.where(occurs, self.matrix.diagonal() / np.maximum(count, 1), np.nan)
-
-    def _check_ids(self, ids: np.ndarray, what: str, also: str) -> None:
+    def _check_ids(self, ids: np.ndarray, what: str) -> None:
         if ids.size and (ids.min() < 0 or ids.max() >= self.num_classes):
             unknown = np.unique(ids[(ids < 0) | (ids >= self.num_classes)])[:5].tolist()
-            raise ValueError(
-                f"{what} holds ids {unknown}; class indices must lie in 0..{self.num_classes - 1}{also}"
-            )
+            rule = f"class indices must lie in 0..{self.num_classes - 1}, and only truth may hold {IGNORE} (ignored)"
+            raise ValueError(f"{what} holds ids {unknown}; {rule}")
+
+
+def mean_iou(counts: np.ndarray) -> np.ndarray:
+    """Mean IoU in [0, 1], (...), of pixels per class that are right, true and predicted, (..., 3, K).
+
+    The mean is over the classes that are true or predicted somewhere; 0 where nothing was counted.
+    """
+    right, true, predicted = np.moveaxis(np.asarray(counts, float), -2, 0)
+    union = true + predicted - right
+    classes = (union > 0).sum(axis=-1)
+    return (right / np.maximum(union, 1)).sum(axis=-1) / np.maximum(classes, 1)
 
 
 def summary(confusion: ConfusionMatrix, names: Sequence[str]) -> dict:
-    """The block of `metrics.json`: mean_iou, and per_class_iou, precision, recall as {name: value in [0, 1], or None}."""
-    if len(names) != confusion.num_classes:
-        raise ValueError(
-            f"{len(names)} names for {confusion.num_classes} classes; give one each, the background's first"
-        )
+    """The block of `metrics.json`: mean_iou, and per_class_iou, precision, recall as {name: value in [0, 1], or None}.
+
+    `names` are the K names of the classes, the background's first; ValueError for another number of them.
+    """
     columns = {
         "per_class_iou": confusion.iou(),
         "precision": confusion.precision(),
@@ -116,7 +119,7 @@ def mean_average_precision(scores: np.ndarray, tags: np.ndarray) -> tuple[np.nda
         raise ValueError(
             "scores hold NaN or infinity; training has probably diverged: lower the learning rate"
         )
-    per_class = np.array([_average_precision(scores[:, c], tags[:, c]) for c in range(scores.shape[1])])
+    per_class = np.array([_average_precision(*column) for column in zip(scores.T, tags.T)])
     known = per_class[~np.isnan(per_class)]
     return per_class, float(known.mean()) if known.size else float("nan")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
-from wsfcn_lib.evaluation.diagnostics import mean_iou
+from wsfcn_lib.metrics import mean_iou
 
 CORNERS = [("aspp", "gci"), ("aspp", "sf2"), ("fca", "gci"), ("fca", "sf2")]
 DRAWS = 1000

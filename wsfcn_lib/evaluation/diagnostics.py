@@ -10,6 +10,7 @@ from scipy.ndimage import distance_transform_edt, label
 from wsfcn_lib.data.images import IGNORE, read_mask
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.evaluation.results import ImageResult, PostProcessing
+from wsfcn_lib.metrics import mean_iou
 from wsfcn_lib.runs.storage import atomic_write
 
 DIAGNOSTICS_FILE = "counts.npz"
@@ -58,13 +59,6 @@ def tally(labels: np.ndarray, truth: np.ndarray, classes: int, where: np.ndarray
     return np.stack(
         [np.bincount(x, minlength=classes) for x in (truth[labels == truth], truth, labels)]
     ).astype(np.int32)
-
-
-def mean_iou(counts: np.ndarray) -> np.ndarray:
-    """Mean IoU in 0..1 of counts (..., 3, K), as `metrics.ConfusionMatrix` has it: over the classes that occur."""
-    right, true, predicted = np.moveaxis(np.asarray(counts, float), -2, 0)
-    union = true + predicted - right
-    return (right / np.maximum(union, 1)).sum(-1) / np.maximum((union > 0).sum(-1), 1)
 
 
 class DiagnosticsRecorder:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from wsfcn_lib.data.files import DataError
+from wsfcn_lib.data.images import IGNORE
 from wsfcn_lib.explore.inspection import VIEWS, Inspector
-from wsfcn_lib.metrics import IGNORE, ConfusionMatrix
+from wsfcn_lib.metrics import ConfusionMatrix
 
 SCORE_CUTS = np.arange(19) / 20  # from 0, in steps of 0.05; the recipe's 0.1 is among them
 BACKGROUNDS = np.arange(1, 20) / 20  # and its 0.25 among these
