@@ -52,9 +52,15 @@ def read_image(path: Path | str) -> np.ndarray:
     return np.asarray(open_image(path))
 
 
-def open_mask(path: Path | str) -> Image.Image:
-    """The palette or grey picture of mask ids (mode P or L); DataError if it is missing, truncated or of another kind."""
-    image = _decode(path)
+def open_mask(
+    path: Path | str, content: bytes | None = None, size: tuple[int, int] | None = None
+) -> Image.Image:
+    """The palette or grey picture of mask ids (mode P or L); DataError if it is missing, truncated or of another kind.
+
+    `content` as in `open_image`. A mask of another `size` (height, width), that of its image, is a DataError, and is
+    not decoded.
+    """
+    image = _decode(path, content, size)
     if image.mode not in ("P", "L"):
         raise DataError(
             f"{path}: a mask must be a palette or grey picture of mask ids, this one is {image.mode}; convert it"
@@ -69,9 +75,17 @@ def encode(picture: Image.Image, kind: str, **options) -> bytes:
     return stream.getvalue()
 
 
-def read_mask(path: Path | str, manifest: "Manifest") -> np.ndarray:
-    """(H, W) uint8 class indices: mask ids mapped by the manifest's classes, 255 kept; an unknown id is a DataError."""
-    image = open_mask(path)
+def read_mask(
+    path: Path | str,
+    manifest: "Manifest",
+    content: bytes | None = None,
+    size: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """(H, W) uint8 class indices: mask ids mapped by the manifest's classes, 255 kept; an unknown id is a DataError.
+
+    `content` and `size` as in `open_mask`.
+    """
+    image = open_mask(path, content, size)
     table = np.full(256, -1, np.int16)
     table[[0, IGNORE]] = 0, IGNORE
     for index, info in enumerate(manifest.classes, 1):
@@ -99,7 +113,9 @@ def save_mask(path: Path, labels: np.ndarray, manifest: "Manifest") -> None:
     atomic_write(path, encode(picture, "PNG"))
 
 
-def _decode(path: Path | str, content: bytes | None = None) -> Image.Image:
+def _decode(
+    path: Path | str, content: bytes | None = None, size: tuple[int, int] | None = None
+) -> Image.Image:
     """Open and decode fully, so that a truncated file fails here and not later."""
     name = str(path).encode(errors="replace").decode()
     if name != str(path):
@@ -108,7 +124,9 @@ def _decode(path: Path | str, content: bytes | None = None) -> Image.Image:
         raise DataError(f"{path}: the file is missing; restore it, or prepare the data set again without it")
     try:
         image = Image.open(path if content is None else io.BytesIO(content), formats=FORMATS)
-        if large := image.width * image.height > MOST_PIXELS:
+        large = image.width * image.height > MOST_PIXELS
+        resized = size is not None and image.size != size[::-1]
+        if large or resized:
             image.close()
         else:
             image.load()
@@ -121,5 +139,9 @@ def _decode(path: Path | str, content: bytes | None = None) -> Image.Image:
     if large:
         raise DataError(
             f"{path}: {image.width} x {image.height} pixels are more than the {MOST_PIXELS:,} allowed; shrink it"
+        )
+    if resized:
+        raise DataError(
+            f"{path}: the mask is {image.size}, its image {size[::-1]} (width, height); they must be equal: correct it"
         )
     return image

@@ -1,23 +1,22 @@
-"""Masks and CAMs as files: of training pictures under their true tags, what people train a second network on; or of any."""
+"""Masks and CAMs as files: of training pictures under their true tags, to train a second network on; or of any."""
 
 import hashlib
 import io
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from torch import nn
-from tqdm import tqdm
 
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.images import read_image, save_mask
-from wsfcn_lib.data.manifest import Manifest, Sample
-from wsfcn_lib.evaluation.inputs import readable, samples_of
-from wsfcn_lib.evaluation.scoring import EvalSettings
-from wsfcn_lib.infer import at_size, predict_masks, probabilities, shrink
-from wsfcn_lib.postprocess import crf_many, label_map
+from wsfcn_lib.data.images import save_mask
+from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.evaluation.inputs import none_opens, read_images, samples_of
+from wsfcn_lib.evaluation.results import PostProcessing
+from wsfcn_lib.evaluation.scoring import EvalSettings, Prediction, add_labels, predict_image
+from wsfcn_lib.infer import at_size
 from wsfcn_lib.runs.folder import RunFolder
+from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.storage import atomic_write
 
 STAGE = "export"
@@ -25,19 +24,13 @@ MASKS = {"true": "pseudo_masks", "predicted": "masks"}  # tags -> folder
 
 
 def export_training(
-    net: nn.Module,
-    manifest: Manifest,
-    settings: EvalSettings,
-    folder: Path | str,
-    cams: bool = True,
-    crf: bool | None = None,
+    net: nn.Module, manifest: Manifest, settings: EvalSettings, folder: Path | str, cams: bool = True
 ) -> int:
-    """Export the training pictures under their true tags, see `export`; `crf` None: as settings.use_crf says.
+    """Export the training pictures under their true tags, see `export`.
 
     Needs no ground truth: folder/pseudo_masks/<name>.png and, with `cams`, folder/cams/<name>.npz.
     """
-    changes = {"images": "train"} | ({} if crf is None else {"use_crf": crf})
-    return export(net, manifest, settings.model_copy(update=changes), folder, "true", cams)
+    return export(net, manifest, settings.model_copy(update={"images": "train"}), folder, "true", cams)
 
 
 def export(
@@ -48,13 +41,13 @@ def export(
     tags: str = "predicted",
     cams: bool = True,
 ) -> int:
-    """Write masks and CAMs of pictures into a folder of their own. What is there is skipped, so it goes on where it stopped.
+    """Write masks and CAMs of pictures into a folder of their own, but for those that are there already.
 
-    masks/<name>.png (pseudo_masks/ under true tags) are palette pictures of mask ids, every pixel labelled by the recipe
-    and, with settings.use_crf, the CRF. cams/<name>.npz holds `classes` (n,) uint8, the present ones in 1..K-1, and `cams`
-    (n, H, W) float16 in [0, 1], their masks fused over the views, before any background rule. All have the size of their
-    picture, also where the network saw it shrunk to settings.long_side. run.json holds the settings, and in `left_out` the
-    pictures of a folder that cannot be opened.
+    masks/<name>.png (pseudo_masks/ under true tags) are palette pictures of mask ids, every pixel labelled by the
+    recipe and, with settings.use_crf, the CRF. cams/<name>.npz holds `classes` (n,) uint8, the present ones in 1..K-1,
+    and `cams` (n, H, W) float16 in [0, 1], their masks fused over the views, before any background rule. All have the
+    size of their picture, also where the network saw it shrunk to settings.long_side. run.json holds the settings, and
+    in `left_out` the pictures of a folder that cannot be opened.
 
     Args:
         net: a network in evaluation mode.
@@ -68,66 +61,42 @@ def export(
     """
     if tags not in MASKS:
         raise ValueError(f"tags is {tags!r}; it must be one of {', '.join(map(repr, MASKS))}")
-    asked = settings.model_dump(exclude={"images", "snapshot", "processes"})
-    asked |= {"tags": tags, "weights": fingerprint(net), "classes": manifest.names[1:]}
-    samples = [*readable(settings.images, samples_of(settings.images, manifest), bad := [])]
-    if tags == "true" and not any(map(any, (sample.tags for sample in samples))):
+    samples = samples_of(settings.images, manifest)
+    if tags == "true" and not any(any(sample.tags) for sample in samples):
         raise DataError(
             f"no picture of images={settings.images!r} has a tag; tag them, or use tags='predicted'"
         )
+    asked = settings.model_dump(exclude={"images", "snapshot", "processes"})
+    asked |= {"tags": tags, "weights": fingerprint(net), "classes": manifest.names[1:]}
+    chosen = PostProcessing(settings.recipe, settings.use_crf, tags)
     with RunFolder.open(folder, asked, STAGE, str(next(net.parameters()).device)) as run:
-        masks, sizes = run.path / MASKS[tags], {}
-        todo = [
-            s
-            for s in samples
-            if not _whole(masks, s, "png") or cams and not _whole(run.path / "cams", s, "npz")
-        ]
-        jobs = _jobs(net, todo, settings, tags, run.path, cams, sizes)
-        if settings.use_crf:
-            results = crf_many(jobs, settings.processes)
-        else:
-            results = ((name, label_map(maps, present, recipe)) for name, _, maps, present, recipe in jobs)
-        for name, labels in results:
-            save_mask(masks / f"{name}.png", at_size(labels, sizes.pop(name)), manifest)
-        run.record(STAGE, finished=True, left_out=bad)
-    return len(todo)
+        masks_folder, cams_folder = run.path / MASKS[tags], run.path / "cams"
+        # files are renamed into place when complete: what is there is whole
+        masked = {path.stem for path in masks_folder.glob("*.png")}
+        done = masked & {path.stem for path in cams_folder.glob("*.npz")} if cams else masked
+        todo = [sample for sample in samples if sample.name not in done]
+        left_out = []
 
+        def predictions() -> Iterator[Prediction]:
+            images = read_images(settings.images, todo, left_out)
+            for sample, image in progress(images, "export", len(todo)):
+                prediction = predict_image(net, sample, image, settings, [chosen])
+                if cams:
+                    path = cams_folder / f"{sample.name}.npz"
+                    save_cams(path, prediction.masks, prediction.result.tags[tags], image.shape[:2])
+                if sample.name not in masked:
+                    yield prediction
 
-def _jobs(
-    net: nn.Module,
-    todo: list[Sample],
-    settings: EvalSettings,
-    tags: str,
-    folder: Path,
-    cams: bool,
-    sizes: dict,
-) -> Iterator[tuple]:
-    """Predict picture after picture, write its CAMs, and hand on what `crf_many` needs where the mask is still to be made.
-
-    `sizes` is told the size (H, W) of each picture handed on.
-    """
-    for sample in tqdm(todo, "export", file=sys.stdout, mininterval=5, ncols=80):
-        picture = read_image(sample.image)
-        image, size = shrink(picture, settings.long_side), picture.shape[:2]
-        maps, scores = predict_masks(
-            net, image, settings.scales, settings.flip, settings.canvas or None, settings.bf16
-        )
-        present = (
-            np.array(sample.tags, bool) if tags == "true" else probabilities(scores) > settings.score_cut
-        )
-        if cams:
-            save_cams(folder / "cams" / f"{sample.name}.npz", maps, present, size)
-        if not _whole(folder / MASKS[tags], sample, "png"):
-            sizes[sample.name] = size
-            yield sample.name, image, maps, present, settings.recipe
-
-
-def _whole(folder: Path, sample: Sample, kind: str) -> bool:
-    return (folder / f"{sample.name}.{kind}").exists()  # files are renamed into place when complete
+        for result in add_labels(predictions(), settings):
+            save_mask(masks_folder / f"{result.sample.name}.png", result.labels[chosen], manifest)
+        if left_out and len(left_out) == len(samples):
+            raise none_opens(settings.images, left_out)
+        run.record(STAGE, finished=True, left_out=left_out)
+    return len(todo) - len(left_out)
 
 
 def save_cams(path: Path, masks: np.ndarray, tags: np.ndarray, size: tuple[int, int]) -> None:
-    """Write the masks (K, h, w) of the present classes as a compressed .npz: `cams` (n, *size) float16, `classes` (n,) uint8."""
+    """Write the masks (K, h, w) of the classes in `tags` (K-1,) as .npz: `cams` (n, *size) float16, `classes` (n,) uint8."""
     classes = 1 + np.flatnonzero(tags).astype(np.uint8)
     stream = io.BytesIO()
     np.savez_compressed(stream, cams=at_size(masks[classes], size).astype(np.float16), classes=classes)

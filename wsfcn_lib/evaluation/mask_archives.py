@@ -2,22 +2,20 @@
 
 import gzip
 import io
-import sys
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
 from wsfcn_lib.data.classes import VOC_CLASSES, voc_colour
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.images import open_mask, read_mask
+from wsfcn_lib.data.images import IGNORE, open_mask, read_mask
 from wsfcn_lib.data.manifest import Manifest, Sample
 from wsfcn_lib.metrics import ConfusionMatrix, summary
 from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.storage import atomic_write
 
 LARGEST = 16 << 20  # bytes of a mask file; VOC's have about 5,000
@@ -26,7 +24,7 @@ SERVER_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"  # comp6: trained 
 
 @dataclass(frozen=True)
 class ArchiveScore:
-    """What `score_archive` found: counts of all pixels, a row per image (image, iou), and the images that have no mask there."""
+    """What `score_archive` counted: all pixels, a row per image (image, iou), and the images that have no mask there."""
 
     matrix: ConfusionMatrix
     names: tuple[str, ...]  # of the classes, background first
@@ -34,7 +32,7 @@ class ArchiveScore:
     missing: list[str]
 
     def metrics(self) -> dict:
-        """As metrics.json has it: images, missing (count), mean_iou, and per class IoU, precision and recall; in 0..1."""
+        """As metrics.json has it: images, missing (count), mean_iou, and per class IoU, precision, recall; in [0, 1]."""
         return {"images": len(self.rows), "missing": len(self.missing), **summary(self.matrix, self.names)}
 
 
@@ -54,121 +52,100 @@ def score_archive(
     Raises DataError that names the file for another size, an unknown id (255 is one), a second mask of an image, and a
     file too large to be a mask; and where not a single image is found.
     """
-    truths, places, ious = {s.name: s.mask for s in samples if s.mask is not None}, {}, {}
-    source, total = ROOT / source, ConfusionMatrix(manifest.num_classes)
+    truths = {sample.name: sample.mask for sample in samples if sample.mask is not None}
+    source = ROOT / source
 
-    def wanted(place: PurePosixPath) -> bool:
-        return (
-            place.suffix == ".png"
-            and place.stem in truths
-            and f"/{place.parent}".endswith(f"/{inside}" if inside else "")
-        )
+    def wanted(path: PurePosixPath) -> bool:
+        in_folder = not inside or f"/{path.parent}".endswith(f"/{inside}")
+        return path.suffix == ".png" and path.stem in truths and in_folder
 
-    for place, data in tqdm(
-        _contents(source, wanted), "archive", len(truths), file=sys.stdout, mininterval=5, ncols=80
-    ):
-        name = place.stem
-        if name in ious:
-            both = f"{places[name]} and {place}"
+    total = ConfusionMatrix(manifest.num_classes)
+    paths, ious = {}, {}
+    for path, content in progress(_contents(source, wanted), "archive", len(truths)):
+        name = path.stem
+        if name in paths:
             raise DataError(
-                f"{source}: {both} are masks of one image; say by `inside` in which folder the right ones lie"
+                f"{source}: {paths[name]} and {path} are masks of one image; "
+                "say by `inside` in which folder the right ones lie"
             )
-        truth, single = read_mask(truths[name], manifest), ConfusionMatrix(manifest.num_classes)
-        single.update(_labels(f"{source}: {place}", data, manifest, truth.shape[::-1]), truth)
-        total, ious[name], places[name] = total + single, round(single.mean_iou(), 4), place
+        paths[name] = path
+        truth = read_mask(truths[name], manifest)
+        labels = read_mask(f"{source}: {path}", manifest, content, truth.shape)
+        if (labels == IGNORE).any():
+            raise DataError(f"{source}: {path}: the id {IGNORE} is no answer; give each pixel a class")
+        matrix = ConfusionMatrix(manifest.num_classes)
+        matrix.update(labels, truth)
+        total += matrix
+        ious[name] = round(matrix.mean_iou(), 4)
     if not ious:
-        where = f"{source}: not one mask of the {len(truths)} images whose truth is known is there"
         raise DataError(
-            f"{where}; they should be called <image name>.png, such as {next(iter(truths), 'none')}.png"
+            f"{source}: not one mask of the {len(truths)} images whose truth is known is there; "
+            f"they should be called <image name>.png, such as {next(iter(truths), 'none')}.png"
         )
     rows = [{"image": name, "iou": ious[name]} for name in truths if name in ious]
     return ArchiveScore(total, manifest.names, rows, [name for name in truths if name not in ious])
 
 
-def _contents(source: Path, wanted) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """(place inside the source, content) of each wanted file; one pass, one file in memory at a time."""
-    if source.is_dir():
-        for path in sorted(source.rglob("*.png")):
-            place = PurePosixPath(path.relative_to(source).as_posix())
-            if wanted(place) and path.is_file():
-                _check_size(source, place, path.stat().st_size)
-                yield place, path.read_bytes()
-        return
-    if not source.is_file():
-        raise DataError(
-            f"{source}: there is no such folder or archive; name a folder of masks or a .tar, .tar.gz"
-        )
+def _contents(source: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """(path inside, content) of each wanted file; one pass, one file in memory at a time."""
     try:
-        with tarfile.open(source, "r|*") as archive:
-            for member in archive:
-                place = PurePosixPath(member.name)
-                if member.isreg() and wanted(place):
-                    _check_size(source, place, member.size)
-                    yield place, archive.extractfile(member).read()
+        for path, size, read in _files(source):
+            if not wanted(path):
+                continue
+            if size > LARGEST:
+                raise DataError(
+                    f"{source}: {path} has {size:,} bytes, a mask at most {LARGEST:,}; this is none: remove it"
+                )
+            yield path, read()
     except (tarfile.TarError, OSError) as error:
         raise DataError(
-            f"{source}: not a readable tar archive, perhaps truncated ({error}); fetch it again"
+            f"{source}: cannot be read to its end ({error}); it must be a folder or a whole tar archive"
         ) from error
 
 
-def _check_size(source: Path, place: PurePosixPath, size: int) -> None:
-    if size > LARGEST:
+def _files(source: Path) -> Iterator[tuple[PurePosixPath, int, Callable[[], bytes]]]:
+    """(path inside, size in bytes, function that reads it) of each file of a folder or tar."""
+    if source.is_dir():
+        for file in sorted(source.rglob("*.png")):
+            if file.is_file():
+                yield PurePosixPath(file.relative_to(source)), file.stat().st_size, file.read_bytes
+    elif source.is_file():
+        with tarfile.open(source, "r|*") as archive:
+            for member in archive:
+                if member.isreg():
+                    yield PurePosixPath(member.name), member.size, archive.extractfile(member).read
+    else:
         raise DataError(
-            f"{source}: {place} has {size:,} bytes, a mask at most {LARGEST:,}; this is none: remove it"
+            f"{source}: there is no such folder or archive; name a folder of masks or a .tar, .tar.gz"
         )
-
-
-def _labels(where: str, data: bytes, manifest: Manifest, size: tuple[int, int]) -> np.ndarray:
-    """Class indices of one mask file; nothing is decoded before its size (width, height) is known to be right."""
-    try:
-        picture = Image.open(io.BytesIO(data), formats=["PNG"])
-        if picture.size == size:
-            picture.load()
-    except Exception as error:  # a torn file raises any of many kinds
-        raise DataError(f"{where}: not a readable PNG ({error}); replace it") from error
-    if picture.size != size:
-        raise DataError(
-            f"{where}: the mask is {picture.size}, its truth {size} (width, height); masks must not be resized"
-        )
-    if picture.mode not in ("P", "L"):
-        raise DataError(
-            f"{where}: a mask is a palette or grey picture of ids, this one is {picture.mode}; see `inside`"
-        )
-    ids, known = np.asarray(picture), [0, *(info.mask_id for info in manifest.classes)]
-    if unknown := sorted(set(np.unique(ids).tolist()) - set(known)):
-        raise DataError(
-            f"{where}: the ids {unknown} belong to no class, allowed are {known}; use data with these classes"
-        )
-    table = np.zeros(256, np.uint8)
-    table[known] = range(len(known))
-    return table[ids]
 
 
 def write_server_archive(masks: Path | str, names: Iterable[str], path: Path | str) -> Path:
-    """Pack <masks>/<name>.png as the VOC test server wants them: results/VOC2012/Segmentation/comp6_test_cls in a tar.gz.
+    """Pack <masks>/<name>.png as the VOC test server wants them: SERVER_FOLDER in a tar.gz.
 
-    The same masks give the same bytes. Raises DataError that names the file for a mask that is missing or no palette PNG,
-    has ids beyond 0..20 or other colours than VOC's; and where `path` holds another archive already.
+    The same masks give the same bytes. Raises DataError that names the file for a mask that is missing or no palette
+    PNG, has ids beyond 0..20 or other colours than VOC's; and where `path` holds another archive already.
     """
-    names, masks, path, stream = sorted(set(names)), ROOT / masks, ROOT / path, io.BytesIO()
-    absent = [name for name in names if not (masks / f"{name}.png").is_file()]
-    if absent or not names:
-        first = absent[0] if absent else "none was named"
+    masks, path = ROOT / masks, ROOT / path
+    files = [masks / f"{name}.png" for name in sorted(set(names))]
+    missing = [file.stem for file in files if not file.is_file()]
+    if missing or not files:
+        first = repr(missing[0]) if missing else "none was named"
         raise DataError(
-            f"{masks}: {len(absent)} of {len(names)} masks are missing, first {first!r}; predict all images first"
+            f"{masks}: {len(missing)} of {len(files)} masks are missing, first {first}; predict all images first"
         )
+    stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name in tqdm(names, "pack", file=sys.stdout, mininterval=5, ncols=80):
-            _check_voc(masks / f"{name}.png")
-            data = (masks / f"{name}.png").read_bytes()
-            member = tarfile.TarInfo(f"{SERVER_FOLDER}/{name}.png")  # owner, times: all 0
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+        for file in progress(files, "pack"):
+            _check_voc(file)
+            member = tarfile.TarInfo(f"{SERVER_FOLDER}/{file.name}")  # owner, times: all 0
+            member.size = file.stat().st_size
+            archive.addfile(member, io.BytesIO(file.read_bytes()))
     packed = gzip.compress(stream.getvalue(), mtime=0)
-    if path.exists() and path.read_bytes() != packed:
-        raise DataError(f"{path} exists and holds other masks; choose another name, or delete it")
     if not path.exists():
         atomic_write(path, packed)
+    elif path.read_bytes() != packed:
+        raise DataError(f"{path} exists and holds other masks; choose another name")
     return path
 
 
@@ -178,12 +155,11 @@ def _check_voc(path: Path) -> None:
         raise DataError(
             f"{path}: the server takes palette PNGs, this is {picture.format} of mode {picture.mode}; convert it"
         )
-    ids, palette = np.unique(np.asarray(picture)).tolist(), picture.getpalette()
-    if ids[-1] > len(VOC_CLASSES):
-        raise DataError(
-            f"{path}: id {ids[-1]} is beyond 0..{len(VOC_CLASSES)}; these are no masks of VOC's classes"
-        )
-    if wrong := [i for i in ids if tuple(palette[3 * i : 3 * i + 3]) != voc_colour(i)]:
-        raise DataError(
-            f"{path}: id {wrong[0]} does not have VOC's colour {voc_colour(wrong[0])}; write masks with `save_mask`"
-        )
+    palette = picture.getpalette()
+    for mask_id in np.unique(picture).tolist():
+        colour = tuple(palette[3 * mask_id : 3 * mask_id + 3])
+        if mask_id > len(VOC_CLASSES) or colour != voc_colour(mask_id):
+            raise DataError(
+                f"{path}: id {mask_id} in colour {colour} is none of VOC's 0..{len(VOC_CLASSES)} in VOC's colours; "
+                "evaluate a network that knows VOC's classes"
+            )

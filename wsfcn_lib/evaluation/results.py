@@ -1,11 +1,12 @@
-"""What an evaluation counts: pixels and tags, under every way to turn fused masks into labels."""
+"""What an evaluation counts: pixels and tags, under every post-processing of the masks."""
 
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.images import read_mask
 from wsfcn_lib.data.manifest import Manifest, Sample
 from wsfcn_lib.evaluation.inputs import images_label
 from wsfcn_lib.metrics import ConfusionMatrix, mean_average_precision, summary
@@ -19,92 +20,104 @@ class PostProcessing(NamedTuple):
     crf: bool
     tags: str  # "predicted" or "true"; true tags are the upper bound that papers call clean
 
+    @property
+    def suffix(self) -> str:
+        """What ends its keys in metrics.json and per_image.csv: "", _crf, _true_tags or _crf_true_tags."""
+        crf = "_crf" if self.crf else ""
+        tags = "_true_tags" if self.tags == "true" else ""
+        return crf + tags
 
-class ImageResult(NamedTuple):
-    """All labels of one image, (H, W) uint8 each, its probabilities (K-1,), tags (K-1,) bool and size (H, W)."""
+
+@dataclass
+class ImageResult:
+    """What is known of one image after its prediction."""
 
     sample: Sample
-    probabilities: np.ndarray
-    tags: np.ndarray
-    labels: dict[PostProcessing, np.ndarray]
-    size: tuple[int, int]
+    size: tuple[int, int]  # (H, W) of the picture
+    truth: np.ndarray | None  # (H, W) uint8 class indices, 255 ignored; None without a mask
+    probabilities: np.ndarray  # (K-1,) of the classes in the image, in [0, 1]
+    tags: dict[str, np.ndarray]  # "predicted" and "true": (K-1,) bool
+    labels: dict[PostProcessing, np.ndarray] = field(default_factory=dict)  # (H, W) uint8 class indices
+
+    @cached_property
+    def matrices(self) -> dict[PostProcessing, ConfusionMatrix]:
+        """The pixels of the labels by those of the truth; empty without a mask."""
+        matrices = {}
+        if self.truth is not None:
+            for post_processing, labels in self.labels.items():
+                matrices[post_processing] = ConfusionMatrix(1 + len(self.probabilities))
+                matrices[post_processing].update(labels, self.truth)
+        return matrices
 
 
 class EvaluationResults:
-    """Confusion matrices per variant, one row per image, and what mean average precision needs; divides only at the end.
+    """Confusion matrices by post-processing, a row per image, and the image-level probabilities and tags.
 
-    Tallies of parts of a list add up to that of the whole. `settings` are an evaluation's, with recipe and images.
+    The results of parts of a list add up to those of the whole. `settings` are an evaluation's, with recipe and images.
     """
 
     def __init__(self, manifest: Manifest, settings: Settings):
-        self.manifest, self.settings = manifest, settings
+        self.manifest = manifest
+        self.settings = settings
         self.matrices: dict[PostProcessing, ConfusionMatrix] = {}
         self.rows: list[dict] = []
         self.probabilities: list[np.ndarray] = []
-        self.truth: list[tuple[bool, ...]] = []
+        self.tags: list[tuple[bool, ...]] = []
 
     def add(self, result: ImageResult) -> None:
         """Count one image; without a mask it is listed, but enters no matrix."""
-        sample, names = result.sample, np.array(self.manifest.names[1:])
-        self.probabilities.append(result.probabilities)
-        self.truth.append(sample.tags)
+        names = np.array(self.manifest.names[1:])
         row = {
-            "image": sample.name,
-            "tags": ";".join(names[list(sample.tags)]),
-            "predicted": ";".join(names[result.tags]),
+            "image": result.sample.name,
+            "tags": ";".join(names[result.tags["true"]]),
+            "predicted": ";".join(names[result.tags["predicted"]]),
         }
-        if sample.mask is not None:
-            truth = read_mask(sample.mask, self.manifest)
-            for variant, labels in result.labels.items():
-                if labels.shape != truth.shape:
-                    sizes = f"{truth.shape[::-1]}, its image {labels.shape[::-1]}"
-                    raise DataError(
-                        f"{sample.mask}: the mask is {sizes} (width, height); they must be equal: correct the mask"
-                    )
-                single = ConfusionMatrix(self.manifest.num_classes)
-                single.update(labels, truth)
-                self.matrices[variant] = (
-                    self.matrices.get(variant, ConfusionMatrix(self.manifest.num_classes)) + single
-                )
-                if variant.recipe == self.settings.recipe:
-                    row["iou" + suffix(variant)] = round(single.mean_iou(), 4)
+        for post_processing, matrix in result.matrices.items():
+            self._count(post_processing, matrix)
+            if post_processing.recipe == self.settings.recipe:
+                row["iou" + post_processing.suffix] = round(matrix.mean_iou(), 4)
         self.rows.append(row)
+        self.probabilities.append(result.probabilities)
+        self.tags.append(result.sample.tags)
 
     def __add__(self, other: "EvaluationResults") -> "EvaluationResults":
         both = EvaluationResults(self.manifest, self.settings)
         for part in (self, other):
             both.rows += part.rows
             both.probabilities += part.probabilities
-            both.truth += part.truth
-            for variant, matrix in part.matrices.items():
-                both.matrices[variant] = (
-                    both.matrices[variant] + matrix if variant in both.matrices else matrix
-                )
+            both.tags += part.tags
+            for post_processing, matrix in part.matrices.items():
+                both._count(post_processing, matrix)
         return both
 
+    def _count(self, post_processing: PostProcessing, matrix: ConfusionMatrix) -> None:
+        if post_processing in self.matrices:
+            matrix = self.matrices[post_processing] + matrix
+        self.matrices[post_processing] = matrix
+
     def metrics(self) -> dict:
-        """The content of metrics.json: the chosen recipe on top, and all that was measured in `variants`; IoU in 0..1."""
-        recipe, tagged = self.settings.recipe, any(map(any, self.truth))
-        out = {"images": len(self.rows), "split": images_label(self.settings.images), "recipe": recipe}
+        """The content of metrics.json: the chosen recipe on top, all that was measured in `variants`; IoU in [0, 1]."""
+        recipe = self.settings.recipe
+        blocks = {key: summary(self.matrices[key], self.manifest.names) for key in sorted(self.matrices)}
+        metrics = {
+            "images": len(self.rows),
+            "split": images_label(self.settings.images),
+            "recipe": recipe,
+        }
         for crf in (False, True):
-            for kind in ("predicted", "true"):
-                variant = PostProcessing(recipe, crf, kind)
-                block = (
-                    summary(self.matrices[variant], self.manifest.names) if variant in self.matrices else {}
-                )
-                out["mean_iou" + suffix(variant)] = block.get("mean_iou")
-                if kind == "predicted" and block:
-                    ending = suffix(variant)
-                    out |= {f"{key}{ending}": block[key] for key in ("per_class_iou", "precision", "recall")}
-        out["variants"] = [
-            v._asdict() | summary(self.matrices[v], self.manifest.names) for v in sorted(self.matrices)
-        ]
-        out["mean_ap"] = (
-            mean_average_precision(np.array(self.probabilities), np.array(self.truth))[1] if tagged else None
-        )
-        return out
+            for tags in ("predicted", "true"):
+                key = PostProcessing(recipe, crf, tags)
+                block = blocks.get(key, {"mean_iou": None})
+                kept = block if tags == "predicted" else ["mean_iou"]
+                metrics |= {name + key.suffix: block[name] for name in kept}
+        metrics["variants"] = [key._asdict() | block for key, block in blocks.items()]
+        metrics["mean_ap"] = None
+        if np.any(self.tags):
+            _, metrics["mean_ap"] = mean_average_precision(self.probabilities, self.tags)
+        return metrics
 
-
-def suffix(variant: PostProcessing) -> str:
-    """The ending of a variant's name in metrics.json and per_image.csv: "", _crf, _true_tags or _crf_true_tags."""
-    return "_crf" * variant.crf + "_true_tags" * (variant.tags == "true")
+    def scores(self) -> pd.DataFrame:
+        """A row per image: image, and the probability of each class, rounded."""
+        table = pd.DataFrame(self.probabilities, columns=list(self.manifest.names[1:])).astype(float).round(4)
+        table.insert(0, "image", [row["image"] for row in self.rows], allow_duplicates=True)
+        return table

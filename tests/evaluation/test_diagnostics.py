@@ -1,26 +1,24 @@
 """Counts of an evaluation: bands along borders, objects and what is found of them, against loops over pixels."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from factories import CLASSES, QUICK, Painter, folder_of, mean, slow_iou
 from wsfcn_lib.ablation.statistics import redrawn
 from wsfcn_lib.data.images import read_mask
+from wsfcn_lib.data.manifest import Sample
 from wsfcn_lib.evaluation.diagnostics import (
+    BAND,
     DIAGNOSTICS_FILE,
-    NEAR,
     Diagnostics,
     DiagnosticsRecorder,
-    mean_iou,
     near_borders,
-    pieces,
-    tally,
+    number_objects,
 )
-from wsfcn_lib.evaluation.results import PostProcessing
-from wsfcn_lib.evaluation.scoring import evaluate, look
-from wsfcn_lib.metrics import ConfusionMatrix
+from wsfcn_lib.evaluation.inputs import manifest_of
+from wsfcn_lib.evaluation.results import ImageResult, PostProcessing
+from wsfcn_lib.evaluation.scoring import evaluate, predict
+from wsfcn_lib.metrics import mean_iou
 
 
 def slow_band(truth, width):
@@ -38,9 +36,9 @@ def slow_band(truth, width):
 def test_the_band_is_so_wide_on_either_side():
     truth = np.zeros((30, 40), np.uint8)
     truth[:, 20:] = 1
-    assert (near_borders(truth) == ((np.arange(40) >= 20 - NEAR) & (np.arange(40) < 20 + NEAR))).all()
+    assert (near_borders(truth) == ((np.arange(40) >= 20 - BAND) & (np.arange(40) < 20 + BAND))).all()
     truth[8:12, 5:9], truth[:, 36:] = 2, 255
-    assert (near_borders(truth) == slow_band(truth, NEAR)).all()
+    assert (near_borders(truth) == slow_band(truth, BAND)).all()
     assert not near_borders(np.ones((9, 9), np.uint8)).any(), "no border, no band"
 
 
@@ -52,27 +50,15 @@ def test_objects_are_connected_pieces_of_a_class():
     truth[30:38, 12:20] = 2
     truth[0, 49] = truth[39, 49] = 3  # specks, below a thousandth of 2000 pixels
     truth[20:28, 30:40] = 255
-    found = pieces(truth)
+    found = number_objects(truth)
     assert found.max() == 3 and found[3, 3] == found[15, 15] != found[33, 5] != found[33, 15] > 0
     assert set(np.unique(found[(truth == 0) | (truth == 3) | (truth == 255)])) == {0}
-
-
-@pytest.mark.parametrize("shape", [(8, 9), (1, 5)])
-def test_mean_iou_is_that_of_the_confusion_matrix(shape):
-    rng = np.random.default_rng(3)
-    truth, labels = rng.choice([0, 1, 3, 255], shape), rng.choice([0, 1, 3], shape)
-    matrix = ConfusionMatrix(5)
-    matrix.update(labels, truth)
-    counts = tally(labels, truth, 5)
-    assert mean_iou(counts) == pytest.approx(matrix.mean_iou())
-    assert mean_iou(np.stack([counts, 2 * counts])) == pytest.approx([matrix.mean_iou()] * 2)
-    assert mean_iou(np.zeros((3, 5))) == 0
 
 
 @pytest.fixture
 def counted(tmp_path):
     """(manifest, settings, tally, Counts) of an evaluation of five coarse pictures, one of which has no mask."""
-    manifest, net, counter = folder_of(tmp_path, masked=(0, 1, 2, 4)), Painter().eval(), None
+    manifest, net = folder_of(tmp_path, masked=(0, 1, 2, 4)), Painter().eval()
     counter = DiagnosticsRecorder(manifest)
     tallied = evaluate(net, manifest, QUICK, tmp_path, [counter.add])
     counter.save(tmp_path)
@@ -91,9 +77,8 @@ def test_an_evaluation_is_counted_image_by_image(counted):
     for sample in manifest.samples("test"):
         if sample.mask:
             truth = read_mask(sample.mask, manifest)
-            pairs.append(
-                (look(net, sample, QUICK)[0].labels[variant], np.where(slow_band(truth, NEAR), truth, 255))
-            )
+            (result,) = predict(net, manifest, [sample], QUICK)
+            pairs.append((result.labels[variant], np.where(slow_band(truth, BAND), truth, 255)))
     assert counts.measures(variant)["border_iou"] == pytest.approx(mean(slow_iou(pairs)))
 
 
@@ -123,22 +108,18 @@ def test_drawn_images_count_as_often_as_they_are_drawn(counted):
         )
 
 
-def painted(tmp_path, monkeypatch, truths, labels):
-    """Counts of made labels in one variant."""
-    counter, variant = (
-        DiagnosticsRecorder(SimpleNamespace(num_classes=3)),
-        PostProcessing("wsfcn", False, "predicted"),
-    )
+def painted(tmp_path, truths, labels):
+    """Measures of made labels in one variant."""
+    variant = PostProcessing("wsfcn", False, "predicted")
+    recorder = DiagnosticsRecorder(manifest_of([info.model_dump() for info in CLASSES[:2]]))
     for k, (truth, label) in enumerate(zip(truths, labels)):
-        monkeypatch.setattr("wsfcn_lib.counts.read_mask", lambda mask, manifest: mask)
-        counter.add(
-            SimpleNamespace(sample=SimpleNamespace(mask=truth, name=f"i{k}"), labels={variant: label})
-        )
-    counter.save(tmp_path)
+        sample = Sample(f"i{k}", tmp_path, (True, True))
+        recorder.add(ImageResult(sample, truth.shape, truth, np.zeros(2), {}, {variant: label}))
+    recorder.save(tmp_path)
     return Diagnostics.load(tmp_path).measures(variant)
 
 
-def test_completeness_by_hand(tmp_path, monkeypatch):
+def test_completeness_by_hand(tmp_path):
     """Three objects of 16, 64 and 400 pixels in images of 1600: a quarter, a half and nine tenths of them are found."""
     truths = [np.zeros((40, 40), np.uint8) for _ in range(3)]
     for truth, side in zip(truths, (4, 8, 20)):
@@ -146,7 +127,7 @@ def test_completeness_by_hand(tmp_path, monkeypatch):
     labels = [truth.copy() for truth in truths]
     labels[0][3:] = labels[1][6:] = labels[2][20:] = 0
     labels[1][30:] = 2  # 400 of 1536 background pixels are taken for an object
-    found = painted(tmp_path, monkeypatch, truths, labels)
+    found = painted(tmp_path, truths, labels)
     assert [found[f"recall_{size}"] for size in ("small", "medium", "large")] == pytest.approx(
         [0.25, 0.5, 0.9]
     )
@@ -155,16 +136,16 @@ def test_completeness_by_hand(tmp_path, monkeypatch):
     ] == pytest.approx(1 / 3)
 
 
-def test_a_perfect_answer_and_no_object(tmp_path, monkeypatch):
+def test_a_perfect_answer_and_no_object(tmp_path):
     truth = np.zeros((20, 20), np.uint8)
-    empty = painted(tmp_path, monkeypatch, [truth], [truth])
+    empty = painted(tmp_path, [truth], [truth])
     assert (
         empty["mean_iou"] == 1
         and empty["background_incomplete"] == 0
         and np.isnan(empty["object_incomplete"])
     )
     truth[5:15, 5:15] = 1
-    whole = painted(tmp_path, monkeypatch, [truth], [truth])
+    whole = painted(tmp_path, [truth], [truth])
     assert (
         whole["mean_iou"],
         whole["border_iou"],

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,15 +12,16 @@ from pydantic import ValidationError
 from factories import CLASSES, NAMES, QUICK, SIZE, Painter, folder_of, mean, needs_crf, slow_iou, slow_labels
 from wsfcn_lib.checkpoints import load_snapshot, save_snapshot
 from wsfcn_lib.config import NetConfig
+from wsfcn_lib.data import images as image_files
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import read_image, read_mask, save_mask
-from wsfcn_lib.data.manifest import Sample
+from wsfcn_lib.evaluation.diagnostics import DiagnosticsRecorder
 from wsfcn_lib.evaluation.inputs import manifest_of
 from wsfcn_lib.evaluation.results import EvaluationResults, PostProcessing
-from wsfcn_lib.evaluation.scoring import EvalSettings, add_metrics, evaluate, look, post_processings, predict
+from wsfcn_lib.evaluation.scoring import EvalSettings, add_metrics, evaluate, post_processings, predict
 from wsfcn_lib.infer import predict_masks, probabilities, segment
 from wsfcn_lib.network import build_network
-from wsfcn_lib.postprocess import crf, label_map
+from wsfcn_lib.postprocess import crf, crf_many, label_map
 
 
 def rows_of(path):
@@ -108,7 +110,7 @@ def test_images_without_masks_are_predicted_but_not_measured(tmp_path):
     some = folder_of(tmp_path / "some", masked=(1, 3))
     tally = evaluate(net, some, QUICK, tmp_path / "some")
     alone = EvaluationResults(some, QUICK)
-    for result in predict(net, [s for s in some.samples("test") if s.mask], QUICK):
+    for result in predict(net, some, [s for s in some.samples("test") if s.mask], QUICK):
         alone.add(result)
     assert tally.metrics()["mean_iou"] == alone.metrics()["mean_iou"] > 0
     assert [row["iou"] != "" for row in rows_of(tmp_path / "some" / "per_image.csv")] == [
@@ -140,9 +142,10 @@ def test_a_mask_of_another_size_is_named(tmp_path):
 
 
 def test_results_come_one_by_one(tmp_path):
-    samples = folder_of(tmp_path, count=2).samples("test")
+    manifest = folder_of(tmp_path, count=2)
+    samples = manifest.samples("test")
     samples[1].image.unlink()
-    results = predict(Painter().eval(), samples, QUICK)
+    results = predict(Painter().eval(), manifest, samples, QUICK)
     assert next(results).sample.name == "p1"
     with pytest.raises(DataError, match="p0.jpg: the file is missing"):
         next(results)
@@ -243,7 +246,9 @@ def test_a_list_is_scored_like_its_images(tmp_path):
     (tmp_path / "dev.txt").write_text("p3\np1\n")
     tally = evaluate(net, manifest, QUICK.model_copy(update={"images": str(tmp_path / "dev.txt")}), tmp_path)
     alone = EvaluationResults(manifest, QUICK)
-    for result in predict(net, [s for s in manifest.samples("test") if s.name in ("p1", "p3")], QUICK):
+    for result in predict(
+        net, manifest, [s for s in manifest.samples("test") if s.name in ("p1", "p3")], QUICK
+    ):
         alone.add(result)
     assert tally.metrics() | {"split": "test"} == alone.metrics() and tally.metrics()["split"] == "dev"
     assert [row["image"] for row in tally.rows] == ["p3", "p1"] and (
@@ -285,10 +290,14 @@ def test_metrics_can_be_added_to(tmp_path):
 def test_large_pictures_are_shrunk_and_their_labels_enlarged(tmp_path, use_crf):
     manifest, net = folder_of(tmp_path), Painter().eval()
     settings = QUICK.model_copy(update={"use_crf": use_crf, "processes": 1})
-    (large,) = predict(net, manifest.samples("test")[:1], settings.model_copy(update={"long_side": 26}))
-    (plain,) = predict(net, manifest.samples("test")[:1], settings)
+    (large,) = predict(
+        net, manifest, manifest.samples("test")[:1], settings.model_copy(update={"long_side": 26})
+    )
+    (plain,) = predict(net, manifest, manifest.samples("test")[:1], settings)
     assert all((large.labels[v] == plain.labels[v]).all() for v in plain.labels), "not larger than 26 pixels"
-    (half,) = predict(net, manifest.samples("test")[:1], settings.model_copy(update={"long_side": 13}))
+    (half,) = predict(
+        net, manifest, manifest.samples("test")[:1], settings.model_copy(update={"long_side": 13})
+    )
     image = np.asarray(
         Image.fromarray(read_image(half.sample.image)).resize((13, 10), Image.Resampling.BICUBIC)
     )
@@ -303,21 +312,40 @@ def test_large_pictures_are_shrunk_and_their_labels_enlarged(tmp_path, use_crf):
 
 
 @needs_crf
-def test_the_crf_runs_once_for_tags_that_are_the_true_ones(tmp_path):
-    manifest, net, settings = (
-        folder_of(tmp_path),
-        Painter().eval(),
-        QUICK.model_copy(update={"use_crf": True, "processes": 1}),
-    )
+def test_the_crf_runs_once_for_tags_that_are_the_true_ones(tmp_path, monkeypatch):
+    manifest, net = folder_of(tmp_path), Painter().eval()
+    settings = QUICK.model_copy(update={"use_crf": True, "processes": 1})
+    counts = []
+
+    def counting(jobs, processes):
+        jobs = list(jobs)
+        counts.append(len(jobs))
+        return crf_many(jobs, processes)
+
+    monkeypatch.setattr("wsfcn_lib.evaluation.scoring.crf_many", counting)
     sample = manifest.samples("test")[0]
-    _, jobs = look(net, sample, settings)
-    told = Sample(sample.name, sample.image, tuple(look(net, sample, settings)[0].tags.tolist()), sample.mask)
-    _, fewer = look(net, told, settings)
-    assert (
-        told.tags != sample.tags
-        and [len(these) for these, _ in jobs] == [1] * 4
-        and [len(t) for t, _ in fewer] == [2, 2]
-    )
-    result = next(predict(net, [told], settings))
+    (result,) = predict(net, manifest, [sample], settings)
+    same = replace(sample, tags=tuple(result.tags["predicted"].tolist()))
+    (result,) = predict(net, manifest, [same], settings)
+    assert same.tags != sample.tags and counts == [4, 2]
     for variant in post_processings(settings, with_truth=True):
-        assert (result.labels[variant] == slow_labels(net, manifest, told, settings, variant)).all()
+        assert (result.labels[variant] == slow_labels(net, manifest, same, settings, variant)).all()
+
+
+def test_each_picture_and_each_mask_is_opened_once(tmp_path, monkeypatch):
+    opened = []
+    decode = image_files._decode
+    monkeypatch.setattr(
+        image_files, "_decode", lambda path, *more: opened.append(path) or decode(path, *more)
+    )
+    manifest = folder_of(tmp_path)
+    recorder = DiagnosticsRecorder(manifest)
+    evaluate(Painter().eval(), manifest, QUICK, tmp_path, [recorder.add])
+    assert len(opened) == len(set(opened)) == 10 and len(recorder.images) == 5
+    opened.clear()
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "p0.jpg").rename(tmp_path / "holiday" / "p0.jpg")
+    (tmp_path / "holiday" / "p1.jpg").write_bytes(b"torn")
+    holiday = QUICK.model_copy(update={"images": str(tmp_path / "holiday")})
+    evaluate(Painter().eval(), manifest, holiday, tmp_path)
+    assert [path.name for path in opened] == ["p0.jpg", "p1.jpg"]

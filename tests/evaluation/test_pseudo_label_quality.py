@@ -175,6 +175,6 @@ def test_only_images_with_masks_count(tmp_path):
     (tmp_path / "odd").mkdir()
     odd = folder_of(tmp_path / "odd", size=(20, 24))
     with pytest.raises(
-        DataError, match=r"p1\.png: its size is not that of its image; `validate` lists all such masks"
+        DataError, match=r"p1\.png: the mask is \(24, 20\), its image \(26, 20\) \(width, height\)"
     ):
         pseudo_label_quality(Painter().eval(), odd, CONFIG)

@@ -22,8 +22,9 @@ CLASSES = tuple(ClassInfo(name=n, mask_id=i, colour=(i, 0, 9)) for n, i in (("ca
 
 
 @pytest.fixture
-def manifest(tmp_path):
-    """Train a (with mask) and b (without), val c (with mask); test a once more, from its train list, without its mask."""
+def manifest(tmp_path, monkeypatch):
+    """In a repository of its own: train a (with mask) and b (without), val c (with mask); test a once more, from its train list, without its mask."""
+    monkeypatch.setattr("wsfcn_lib.evaluation.inputs.ROOT", tmp_path)
     for name in "abc":
         Image.new("RGB", (6, 5)).save(tmp_path / f"{name}.jpg")
         Image.new("L", (6, 5)).save(tmp_path / f"{name}.png")
@@ -50,7 +51,7 @@ def test_a_list_keeps_its_order_and_gets_what_any_split_knows(manifest, tmp_path
         ("b", "b.jpg", (False, True), None),
         ("a", "a.jpg", (True, False), "a.png"),
     ]
-    assert found(samples_of("lists/dev.txt", manifest, tmp_path)) == listed
+    assert found(samples_of("lists/dev.txt", manifest)) == listed
     assert found(samples_of(str(tmp_path / "lists" / "dev.txt"), manifest)) == listed
 
 
@@ -68,14 +69,14 @@ def test_wrong_names_in_a_list(manifest, tmp_path):
     with pytest.raises(
         DataError, match=r"dev\.txt: 2 of its 4 names are unknown, first 'x'; name images of .*prepared"
     ):
-        samples_of("dev.txt", manifest, tmp_path)
+        samples_of("dev.txt", manifest)
     (tmp_path / "other").mkdir()
     Image.new("RGB", (6, 5)).save(tmp_path / "other" / "c.jpg")
     train = Sample("c", tmp_path / "other" / "c.jpg", (True, False))
     (tmp_path / "dev.txt").write_text("c\n")
     double = write_manifest(tmp_path / "double", CLASSES, {"train": [train], "val": manifest.samples("val")})
     with pytest.raises(DataError, match="'c' stands for two pictures of .*double; rename one of them"):
-        samples_of("dev.txt", double, tmp_path)
+        samples_of("dev.txt", double)
 
 
 def test_a_folder_is_its_pictures_in_order(manifest, tmp_path):
@@ -85,9 +86,9 @@ def test_a_folder_is_its_pictures_in_order(manifest, tmp_path):
         (holiday / name).write_bytes(b"not opened here")
     nothing = (False, False), None
     pictures = [("b.c", "b.c.webp", *nothing), ("cat", "cat.tif", *nothing), ("dog", "dog.JPG", *nothing)]
-    assert found(samples_of("holiday.2020", manifest, tmp_path)) == pictures
+    assert found(samples_of("holiday.2020", manifest)) == pictures
     assert found(samples_of(f"{holiday}/", manifest)) == pictures
-    assert found(samples_of("holiday.2020/dog.JPG", manifest, tmp_path)) == pictures[2:]
+    assert found(samples_of("holiday.2020/dog.JPG", manifest)) == pictures[2:]
     (holiday / "dog.png").touch()
     with pytest.raises(DataError, match=r"dog\.JPG and dog\.png would share one mask file; rename one"):
         samples_of(str(holiday), manifest)
@@ -108,12 +109,12 @@ def test_nothing_to_look_at(manifest, tmp_path):
     with pytest.raises(
         DataError, match=r"empty: there is no picture in this folder; known endings are \.jpg, "
     ):
-        samples_of("empty", manifest, tmp_path)
+        samples_of("empty", manifest)
     with pytest.raises(
         DataError,
         match=r"images='vla' is no split \(train, val, test\), and no list or folder lies at .*vla; correct",
     ):
-        samples_of("vla", manifest, tmp_path)
+        samples_of("vla", manifest)
     (tmp_path / "dev.txt").write_text("a\n")
     for images in ("val", str(tmp_path / "dev.txt")):
         with pytest.raises(
@@ -123,10 +124,11 @@ def test_nothing_to_look_at(manifest, tmp_path):
             samples_of(images, manifest_of([info.model_dump() for info in CLASSES], tmp_path))
 
 
-def test_labels_are_clean_and_never_those_of_another_split(tmp_path):
+def test_labels_are_clean_and_never_those_of_another_split(monkeypatch):
     images = ("val", "data/splits/dev.txt", "/srv/pictures/holiday/", "lists/val.txt", "~/pictures/../cats")
     assert [images_label(name) for name in images] == ["val", "dev", "holiday", "lists_val", "cats"]
-    assert images_label(".", tmp_path / "here") == "here"
+    monkeypatch.setattr("wsfcn_lib.evaluation.inputs.ROOT", Path("/some/where"))
+    assert images_label(".") == "where"
     assert [images_label(name) for name in ("a/test_crf", "a/masks", "a/masks.txt")] == [
         "test-crf",
         "a_masks",
