@@ -197,7 +197,7 @@ def test_two_processes_evaluate_what_one_does(data, tmp_path):  # noqa: F811
         ("one", ()),
         ("two", ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")),
     ):
-        command = [*launched, "-m", "wsfcn_lib.evaluate", str(tmp_path / name), "--settings", str(asked)]
+        command = [*launched, "-m", "wsfcn_lib.evaluation", str(tmp_path / name), "--settings", str(asked)]
         done = subprocess.run(
             [sys.executable, *command], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120
         )

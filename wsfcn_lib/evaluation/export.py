@@ -78,7 +78,7 @@ def export(
         left_out = []
 
         def predictions() -> Iterator[Prediction]:
-            images = read_images(settings.images, todo, left_out)
+            images = read_images(settings.images, todo, left_out, part=True)
             for sample, image in progress(images, "export", len(todo)):
                 prediction = predict_image(net, sample, image, settings, [chosen])
                 if cams:

@@ -137,12 +137,13 @@ def file_suffix(images: str) -> str:
 
 
 def read_images(
-    images: str, samples: list[Sample], left_out: list[str] | None = None
+    images: str, samples: list[Sample], left_out: list[str] | None = None, part: bool = False
 ) -> Iterator[tuple[Sample, np.ndarray]]:
     """The samples of `images`, one by one, each with its picture (H, W, 3) uint8.
 
-    Splits and lists are a data set, whose numbers are of all its pictures: there one that cannot be opened is a DataError.
-    Of a folder it is passed over, and its line goes into `left_out`, where such a list is given.
+    Splits and lists are a data set, whose numbers are of all its pictures: there one that cannot be opened is a
+    DataError. Of a folder it is passed over, and its line goes into `left_out`, where such a list is given; DataError
+    where none opens, unless the samples are only a part of the folder's.
     """
     tolerant = left_out is not None and images not in SPLITS and images_path(images).is_dir()
     for sample in samples:
@@ -154,6 +155,8 @@ def read_images(
             left_out.append(str(error))
         else:
             yield sample, image
+    if tolerant and not part and len(left_out) == len(samples):
+        raise none_opens(images, left_out)
 
 
 def none_opens(images: str, left_out: list[str]) -> DataError:

@@ -81,7 +81,7 @@ def predict(
     """
 
     def predictions() -> Iterator[Prediction]:
-        for sample, image in read_images(settings.images, samples, left_out):
+        for sample, image in read_images(settings.images, samples, left_out, part=True):
             truth = None
             if sample.mask is not None:
                 truth = read_mask(sample.mask, manifest, size=image.shape[:2])
