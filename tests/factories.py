@@ -29,7 +29,7 @@ from wsfcn_lib.data.manifest import ClassInfo, Sample, write_manifest
 from wsfcn_lib.evaluation.scoring import EvalSettings
 from wsfcn_lib.infer import predict_masks, probabilities
 from wsfcn_lib.network import NetOutput
-from wsfcn_lib.plots import charts as plots
+from wsfcn_lib.plots.saving import to_png
 from wsfcn_lib.postprocess import crf, crf_available
 from wsfcn_lib.runs.paths import ROOT
 
@@ -149,7 +149,7 @@ def mean(iou):
 
 
 def to_rgb(figure, dpi=100):
-    return np.asarray(Image.open(io.BytesIO(plots.to_png(figure, dpi))).convert("RGB"))
+    return np.asarray(Image.open(io.BytesIO(to_png(figure, dpi))).convert("RGB"))
 
 
 def texts(figure):

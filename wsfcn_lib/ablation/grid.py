@@ -1,6 +1,6 @@
-"""The ablation grid {ASPP, FCA} x {GCI, SF2}: both published systems are corners of it, and all cells share one schedule.
+"""The ablation grid {ASPP, FCA} x {GCI, SF2}: both published systems are corners of it, and all share one schedule.
 
-`python -m wsfcn_lib.ablation FOLDER` trains and measures one cell, whose settings come as JSON on standard input.
+Each configuration of the grid is a run of its own.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count, repeat
 from pathlib import Path
 
 import torch
@@ -32,11 +33,14 @@ from wsfcn_lib.train import FREE, THREADS, build_accelerator, show_progress, tra
 from wsfcn_lib.train import STAGE as TRAINING
 
 STAGE = "04_ablations"
-BOTH = {"context": "fca", "fusion": "sf2"}
-TITLES = {f"{context}-{fusion}": f"{context} + {fusion}".upper() for context, fusion in CORNERS} | {
-    "cam": "CAM baseline"
+WSFCN = {"context": "fca", "fusion": "sf2"}
+TITLES = {
+    "aspp-gci": "ASPP + GCI (1-stage)",
+    "aspp-sf2": "ASPP + SF2",
+    "fca-gci": "FCA + GCI",
+    "fca-sf2": "FCA + SF2 (WS-FCN)",
+    "cam": "CAM baseline",
 }
-TITLES |= {"aspp-gci": "ASPP + GCI (1-stage)", "fca-sf2": "FCA + SF2 (WS-FCN)"}
 DETAILS = {  # inside the modules: one line each, all else as in WS-FCN
     "FCA of 2 branches": {"fca_branches": 2},
     "no channel attention": {"channel_attention": False},
@@ -47,73 +51,80 @@ DETAILS = {  # inside the modules: one line each, all else as in WS-FCN
     "PAMR 5 iterations": {"pamr_iterations": 5},
     "no size penalty": {"size_power": None},
 }
-# The last snapshot: choosing one by validation would look at the split that the cells may be compared on.
+# The last snapshot: choosing one by validation would look at the split that configurations may be compared on.
 QUICK = EvalSettings(images="val", snapshot="last", scales=(1.0,), use_crf=False)
 
 
 def configurations(seeds: Iterable[int], baseline: bool = False, details: int = 0) -> dict[str, dict]:
-    """{name: settings in which a cell differs}: the grid, if asked the CAM baseline, and DETAILS for so many of the seeds.
+    """{name: settings in which a configuration differs}, such as fca-sf2-s0.
 
-    Seed by seed, the grid first, so that an interrupted ablation holds whole seeds.
+    The grid, if asked the CAM baseline, and DETAILS for so many of the seeds. Seed by seed, the grid first, so that an
+    interrupted ablation holds whole seeds.
     """
-    kinds = {f"{context}-{fusion}": {"context": context, "fusion": fusion} for context, fusion in CORNERS}
-    kinds |= {"cam": {"context": "none"}} if baseline else {}
-    inside = {name.replace(" ", "-"): BOTH | change for name, change in DETAILS.items()}
-    found = {}
-    for place, seed in enumerate(seeds):
-        chosen = kinds | inside if place < details else kinds
-        found |= {f"{name}-s{seed}": change | {"seed": seed} for name, change in chosen.items()}
-    return found
+    changes = {f"{context}-{fusion}": {"context": context, "fusion": fusion} for context, fusion in CORNERS}
+    if baseline:
+        changes["cam"] = {"context": "none"}
+    inside = {name.replace(" ", "-"): WSFCN | change for name, change in DETAILS.items()}
+    settings = {}
+    for number, seed in enumerate(seeds):
+        chosen = changes | inside if number < details else changes
+        for name, change in chosen.items():
+            settings[f"{name}-s{seed}"] = change | {"seed": seed}
+    return settings
 
 
-def variant_of(cell: str) -> str:
-    """What a cell is called in tables: the words of its name, without the seed."""
-    name = cell.rpartition("-s")[0]
-    return TITLES.get(name, name.replace("-", " "))
+def variant_of(name: str) -> str:
+    """What a configuration is called in tables, from the name of its folder; the same for all seeds."""
+    variant = name.rpartition("-s")[0]
+    return TITLES.get(variant, variant.replace("-", " "))
 
 
 def reuse_training(run: Path, configs: Mapping[Path, TrainConfig]) -> None:
-    """Copy the run's own finished training into a cell of the same settings that has not begun, which then need not train."""
+    """Copy the run's own finished training into the folder of each configuration that has its settings and has not begun."""
     stage = read_run(run)["stages"].get(TRAINING, {})
-    then = TrainConfig().model_dump() | stage.get("settings", {})
+    if not stage.get("finished"):
+        return
+    trained = TrainConfig().model_dump() | stage["settings"]
     for folder, config in configs.items():
-        same = not [row for row in diff_settings(then, config.model_dump()) if row[0] not in FREE]
-        if same and stage.get("finished") and not folder.exists():
-            beside = folder.with_name(f".{folder.name}")  # renamed when whole
-            shutil.rmtree(beside, ignore_errors=True)
-            make_folder(beside / "checkpoints")
-            for file in (run / "log.csv", *(run / "checkpoints").glob("*.safetensors")):
-                with writing(copy := beside / file.relative_to(run)):
-                    shutil.copy(file, copy)
-            atomic_write(beside / "run.json", json.dumps({"stages": {TRAINING: stage}}))
-            beside.rename(folder)
+        different = {key for key, *_ in diff_settings(trained, config.model_dump())}
+        if folder.exists() or different - set(FREE):
+            continue
+        partial = folder.with_name(f".{folder.name}")  # renamed when whole
+        shutil.rmtree(partial, ignore_errors=True)
+        make_folder(partial / "checkpoints")
+        for file in (run / "log.csv", *(run / "checkpoints").glob("*.safetensors")):
+            copy = partial / file.relative_to(run)
+            with writing(copy):
+                shutil.copy(file, copy)
+        atomic_write(partial / "run.json", json.dumps({"stages": {TRAINING: stage}}))
+        partial.rename(folder)
 
 
 def is_measured(folder: Path, settings: EvalSettings, masks: str) -> bool:
-    """Whether a cell's folder holds what these settings ask for, measured by these masks (a cell that tells none counts)."""
-    stage = (read_run(folder)["stages"] if (folder / "run.json").exists() else {}).get(STAGE, {})
-    return (
-        stage.get("settings") == asked(settings)
-        and stage.get("masks", masks) == masks
-        and (folder / DIAGNOSTICS_FILE).exists()
-    )
+    """Whether a folder holds what these settings measure by these masks; one that does not say its masks counts."""
+    if not (folder / "run.json").exists() or not (folder / DIAGNOSTICS_FILE).exists():
+        return False
+    stage = read_run(folder)["stages"].get(STAGE, {})
+    return stage.get("settings") == _measuring(settings) and stage.get("masks", masks) == masks
 
 
 def masks_of(manifest: Manifest, images: str) -> str:
     """A checksum over the masks that a split is measured by, and the names of its images."""
     digest = hashlib.sha256()
     for sample in manifest.samples(images):
-        digest.update(sample.name.encode() + (sample.mask.read_bytes() if sample.mask else b""))
+        digest.update(sample.name.encode())
+        if sample.mask:
+            digest.update(sample.mask.read_bytes())
     return digest.hexdigest()[:16]
 
 
-def asked(settings: EvalSettings) -> dict:
-    """The settings of an evaluation that make its numbers, as run.json holds them."""
+def _measuring(settings: EvalSettings) -> dict:
+    """The settings of an evaluation that its numbers depend on, as run.json holds them."""
     return plain(settings.model_dump(exclude={"processes"}))
 
 
 def run_configuration(config: TrainConfig, folder: Path | str, settings: EvalSettings = QUICK) -> list[dict]:
-    """Train one cell in a run folder of its own and measure it, unless both are done there already.
+    """Train one configuration in a run folder of its own and measure it, unless both are done there already.
 
     Returns a row for each recipe, CRF or not, and tags (predicted, true): dataset, run, variant, context, fusion, seed,
     recipe, crf, tags, and what `Diagnostics.measures` gives, in 0..1.
@@ -122,76 +133,82 @@ def run_configuration(config: TrainConfig, folder: Path | str, settings: EvalSet
     """
     folder, manifest = ROOT / folder, Manifest.load(ROOT / config.data)
     if not any(sample.mask for sample in manifest.samples(settings.images)):
-        text = (
-            f"{config.data}: no image of {settings.images} has a mask, and the variants are compared by masks"
+        raise DataError(
+            f"{config.data}: no image of {settings.images} has a mask, and the variants are compared by masks; "
+            "add masks of some, or leave 04_ablations out"
         )
-        raise DataError(f"{text}; add masks of some, or leave 04_ablations out")
-    device, masks = build_accelerator(config).device, masks_of(manifest, settings.images)
-    with RunFolder.open(
-        folder, config.model_dump(), TRAINING, str(device), FREE, TrainConfig().model_dump()
-    ) as run:
-        trained = read_run(folder)["stages"][TRAINING]
-        if not trained.get("finished"):
-            for _ in show_progress(train(config, folder), config.epochs):
-                pass
-        elif trained["data"] != manifest.checksums():
-            raise RunError(
-                f"{folder.name} was trained on other lists than {config.data} holds now; delete {folder}"
-            )
-        if not read_run(folder)["stages"][TRAINING].get("finished"):
-            raise RunError(
-                f"{folder.name} was stopped before its last epoch; run the notebook again, it continues"
-            )
-        if not is_measured(folder, settings, masks):
-            counter, began = DiagnosticsRecorder(manifest), time.perf_counter()
-            net = load_snapshot(find_snapshot(folder, settings.snapshot))[0].to(device)
-            evaluate(net, manifest, settings, folder, [counter.add])
-            counter.save(folder)
-            done = {
-                "seconds": round(time.perf_counter() - began, 1),
-                "peak_memory_mb": peak_memory_mb(),
-                "masks": masks,
-            }
-            run.record(
-                STAGE,
-                settings=asked(settings),
-                finished=True,
-                files=files_of(folder),
-                **done,
-                **provenance(str(device)),
-            )
-    counts, cell = Diagnostics.load(folder), {"dataset": Path(config.data).name, "run": folder.name}
-    cell |= {
+    device = build_accelerator(config).device
+    defaults = TrainConfig().model_dump()
+    with RunFolder.open(folder, config.model_dump(), TRAINING, str(device), FREE, defaults) as run:
+        _train(config, folder, manifest)
+        if not is_measured(folder, settings, masks_of(manifest, settings.images)):
+            _measure(run, manifest, settings, device)
+    diagnostics = Diagnostics.load(folder)
+    row = {
+        "dataset": Path(config.data).name,
+        "run": folder.name,
         "variant": variant_of(folder.name),
         "context": config.context,
         "fusion": config.fusion,
         "seed": config.seed,
     }
-    return [cell | variant._asdict() | counts.measures(variant) for variant in counts.variants]
+    return [row | each._asdict() | diagnostics.measures(each) for each in diagnostics.variants]
+
+
+def _train(config: TrainConfig, folder: Path, manifest: Manifest) -> None:
+    """Train to the end, unless that is done."""
+    stage = read_run(folder)["stages"][TRAINING]
+    if stage.get("finished"):
+        if stage["data"] != manifest.checksums():
+            raise RunError(
+                f"{folder.name} was trained on other lists than {config.data} holds now; "
+                f"choose another run name, or move {folder} away to train it again"
+            )
+        return
+    for _ in show_progress(train(config, folder), config.epochs):
+        pass
+    if not read_run(folder)["stages"][TRAINING].get("finished"):
+        raise RunError(
+            f"{folder.name} was stopped before its last epoch; run the notebook again, it continues"
+        )
+
+
+def _measure(run: RunFolder, manifest: Manifest, settings: EvalSettings, device: torch.device) -> None:
+    """Evaluate the network of a run, and keep the diagnostics and how they came about."""
+    began = time.perf_counter()
+    recorder = DiagnosticsRecorder(manifest)
+    net = load_snapshot(find_snapshot(run.path, settings.snapshot))[0].to(device)
+    evaluate(net, manifest, settings, run.path, [recorder.add])
+    recorder.save(run.path)
+    run.record(
+        STAGE,
+        settings=_measuring(settings),
+        finished=True,
+        files=files_of(run.path),
+        seconds=round(time.perf_counter() - began, 1),
+        peak_memory_mb=peak_memory_mb(),
+        masks=masks_of(manifest, settings.images),
+        **provenance(str(device)),
+    )
 
 
 def run_configurations(
     configs: Mapping[Path, TrainConfig], settings: EvalSettings = QUICK, jobs: int = 1
 ) -> list[dict]:
-    """The rows of all cells, {folder: settings}; with several `jobs`, so many are trained at a time, each in its own process.
+    """The rows of all configurations, {folder: settings}.
 
-    Several GPUs are shared out among them; on a CPU they share the cores.
+    With several `jobs`, so many are trained at a time, each in its own process. Several GPUs are shared out among them; on
+    a CPU they share the cores.
     """
-    manifest = Manifest.load(ROOT / next(iter(configs.values())).data) if configs else None
-    masks = masks_of(manifest, settings.images) if configs else ""
-    todo = [
-        (folder, config)
-        for folder, config in configs.items()
-        if not is_measured(ROOT / folder, settings, masks)
-    ]
     if jobs > 1:
-        shares = [{"threads": config.threads or max(1, THREADS // jobs)} for _, config in todo]
+        todo = {}
+        for folder, config in configs.items():
+            masks = masks_of(Manifest.load(ROOT / config.data), settings.images)
+            if not is_measured(ROOT / folder, settings, masks):
+                threads = config.threads or max(1, THREADS // jobs)
+                todo[folder] = config.model_copy(update={"threads": threads})
         with ThreadPoolExecutor(jobs) as pool:
-            work = [
-                (f, c.model_copy(update=share), settings, k)
-                for k, ((f, c), share) in enumerate(zip(todo, shares))
-            ]
-            list(pool.map(_apart, *zip(*work)) if work else ())
+            list(pool.map(_run_process, todo, todo.values(), repeat(settings), count()))
     rows = []
     for folder, config in configs.items():
         print(f"--- {Path(folder).name}", flush=True)
@@ -199,32 +216,25 @@ def run_configurations(
     return rows
 
 
-def _apart(folder: Path, config: TrainConfig, settings: EvalSettings, number: int) -> None:
-    """One cell in a process of its own; RunError with what it said where it fails."""
-    gpus = range(torch.cuda.device_count())
-    seen = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, gpus))).split(",")
-    place = {"CUDA_VISIBLE_DEVICES": seen[number % len(gpus)]} if len(gpus) > 1 else {}
-    given = json.dumps({"training": config.model_dump(), "evaluation": settings.model_dump()})
-    command = [sys.executable, "-m", "wsfcn_lib.ablation.grid", str(folder)]
-    done = subprocess.run(
-        command, input=given, text=True, capture_output=True, cwd=ROOT, env=os.environ | place
+def _run_process(folder: Path, config: TrainConfig, settings: EvalSettings, number: int) -> None:
+    """One configuration in a process of its own, on a GPU by its number; RunError with the process's words if it fails."""
+    environment = dict(os.environ)
+    gpus = torch.cuda.device_count()
+    if gpus > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
+        environment["CUDA_VISIBLE_DEVICES"] = visible.split(",")[number % gpus]
+    process = subprocess.run(
+        [sys.executable, "-m", "wsfcn_lib.ablation", str(folder)],
+        input=json.dumps({"training": config.model_dump(), "evaluation": settings.model_dump()}),
+        text=True,
+        capture_output=True,
+        cwd=ROOT,
+        env=environment,
     )
-    if done.returncode:
-        said = done.stderr.strip() or f"it ended with code {done.returncode}, perhaps for want of memory"
-        raise RunError(f"{folder.name} failed: {said[-2000:]}")
-    print(f"{folder.name} is trained and measured", flush=True)
-
-
-def main() -> None:
-    """Train and measure the cell in the folder that the command names."""
-    given = json.load(sys.stdin)
-    try:
-        run_configuration(
-            TrainConfig(**given["training"]), Path(sys.argv[1]), EvalSettings(**given["evaluation"])
+    if process.returncode:
+        reason = process.stderr.strip()[-2000:]
+        raise RunError(
+            f"{folder.name} failed: "
+            + (reason or f"it ended with code {process.returncode}, perhaps for want of memory")
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-
-
-if __name__ == "__main__":
-    main()
+    print(f"{folder.name} is trained and measured", flush=True)

@@ -12,12 +12,8 @@ INFERNO = np.array(
 def colour_labels(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Class indices (H, W) in the colours of a palette (256, 3) uint8 by class index (255 = ignored)."""
     label, palette = np.asarray(label), np.asarray(palette)
-    if (
-        label.ndim != 2
-        or label.dtype.kind not in "iub"
-        or label.size
-        and not 0 <= label.min() <= label.max() < len(palette)
-    ):
+    is_map = label.ndim == 2 and label.dtype.kind in "iub"
+    if not is_map or ((label < 0) | (label >= len(palette))).any():
         raise ValueError(
             f"labels are {label.dtype} {label.shape}; they must be (H, W) integers in 0..{len(palette) - 1}"
         )
@@ -33,11 +29,13 @@ def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, opacity: 
 def heat(image: np.ndarray, cam: np.ndarray, opacity: float = 0.55) -> np.ndarray:
     """An activation map (H, W) in [0, 1] over an image (H, W, 3) uint8: dark = 0, bright yellow = 1."""
     cam = np.asarray(cam, np.float64)
-    if cam.ndim != 2 or not (cam >= -1e-6).all() or not (cam <= 1 + 1e-6).all():
-        found = f"cam is {cam.shape} in [{cam.min():.3g}, {cam.max():.3g}]"
-        raise ValueError(f"{found}; it must be (H, W) in [0, 1]: divide by its maximum")
+    if cam.ndim != 2 or not ((cam >= -1e-6) & (cam <= 1 + 1e-6)).all():
+        raise ValueError(
+            f"cam is {cam.shape} in [{cam.min():.3g}, {cam.max():.3g}]; "
+            "it must be (H, W) in [0, 1]: divide by its maximum"
+        )
     position = np.linspace(0, 1, len(INFERNO))
-    colours = np.stack([np.interp(cam, position, INFERNO[:, channel]) for channel in range(3)], axis=-1)
+    colours = np.stack([np.interp(cam, position, channel) for channel in INFERNO.T], axis=-1)
     return _blend(image, colours, opacity)
 
 

@@ -22,20 +22,21 @@ class Picture:
     alt: str
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> tuple[dict, dict]:
-        return {"image/png": b64encode(self.png).decode(), "text/plain": self.alt}, {
-            "image/png": {"alt": self.alt}
-        }
+        data = {"image/png": b64encode(self.png).decode(), "text/plain": self.alt}
+        return data, {"image/png": {"alt": self.alt}}
 
 
-def save_figure(run: Path | str, name: str, figure: object, title: str, caption: str, order: int) -> Picture:
+def save_figure(
+    run: Path | str, name: str, figure: Figure | bytes, title: str, caption: str, order: int
+) -> Picture:
     """Keep a figure (or PNG bytes) as `<run>/figures/<name>.png` with its caption for the report; returns it for display."""
     folder = ROOT / run / "figures"
     png = figure if isinstance(figure, bytes) else to_png(figure)
     atomic_write(folder / f"{name}.png", png)
-    listed = folder / "captions.json"
-    captions = json.loads(listed.read_text("utf-8")) if listed.exists() else {}
+    path = folder / "captions.json"
+    captions = json.loads(path.read_text("utf-8")) if path.exists() else {}
     captions[f"{name}.png"] = {"title": title, "caption": caption, "order": order}
-    atomic_write(listed, json.dumps(captions, indent=1, ensure_ascii=False) + "\n")
+    atomic_write(path, json.dumps(captions, indent=1, ensure_ascii=False) + "\n")
     return Picture(png, f"{title}. {caption}")
 
 
@@ -50,8 +51,8 @@ def light(png: bytes, above: int = 75_000) -> tuple[str, bytes]:
 
 
 @styled
-def to_png(figure: Figure, dpi: int = 100, **told: str) -> bytes:
-    """The figure as PNG bytes, `dpi` pixels per inch; `told` stands in the file as text."""
+def to_png(figure: Figure, dpi: int = 100, **metadata: str) -> bytes:
+    """The figure as PNG bytes, `dpi` pixels per inch; `metadata` stands in the file as text."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi, metadata=told)
+    figure.savefig(stream, format="png", dpi=dpi, metadata=metadata)
     return stream.getvalue()

@@ -22,13 +22,13 @@ def variants(seeds):
 
 
 def effects(**sides):
-    found = pd.DataFrame(
+    table = pd.DataFrame(
         {
             "change": ["FCA instead of ASPP", "FCA's gain with SF2 less its gain with GCI"],
             "points": [3.0, -1.0],
         }
     )
-    return found.assign(**{side: np.nan for side in SIDES} | sides)
+    return table.assign(**{side: np.nan for side in SIDES} | sides)
 
 
 EPOCHS = pd.DataFrame(

@@ -1,0 +1,101 @@
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from factories import texts, to_rgb
+from wsfcn_lib.plots.charts import class_bars, confusion, curves
+from wsfcn_lib.plots.saving import to_png
+from wsfcn_lib.runs.paths import ROOT
+
+PALETTE = np.zeros((256, 3), np.uint8)
+PALETTE[:4] = [(0, 0, 0), (200, 0, 0), (0, 200, 0), (0, 0, 200)]
+PALETTE[255] = (224, 224, 192)
+NAMES = ["background", "cat", "dog", "knight"]
+RATES = {"lr_old_weights": 1e-3, "lr_old_biases": 2e-3, "lr_new_weights": 2e-2, "lr_new_biases": 4e-2}
+
+
+def training_log(epochs=4, steps=6):
+    rows = []
+    for step in range(epochs * steps):
+        epoch = step // steps
+        mask = np.nan if epoch < 2 else 1 / (step + 1)
+        rows.append(
+            {"epoch": epoch, "step": step, "classification_loss": 1 / (step + 1), "mask_loss": mask, **RATES}
+        )
+        if step % steps == 0:
+            rows.append({"epoch": epoch, "step": step, "val_loss": 1.0, "val_map": 0.1 * epoch})
+    return pd.DataFrame(rows)
+
+
+FIGURES = {
+    "curves": (lambda: curves(training_log()), 900),
+    "start of curves": (lambda: curves(training_log(1, 2).assign(val_loss=np.nan, val_map=np.nan)), 900),
+    "confusion": (lambda: confusion(np.diag([9, 0, 3, 1]), NAMES), 450),
+    "confusion of COCO": (lambda: confusion(np.eye(81), [f"class {k}" for k in range(81)]), 900),
+    "bars": (lambda: class_bars([0.9, None, 0.4, 0.0], NAMES, PALETTE, [0.8, 0.1, None, 1.0], "with CRF"), 900),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.filterwarnings("error")
+def test_figures_have_their_width_and_no_clipped_text(name):
+    make, width = FIGURES[name]
+    figure = make()
+    pixels = to_rgb(figure)
+    assert pixels.shape[1] == pytest.approx(width, abs=2)
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert (edges == 255).all(), "something touches the border"
+    assert to_rgb(figure, dpi=50).shape[1] == pytest.approx(width / 2, abs=2)
+
+
+def test_curves_name_losses_groups_and_epochs():
+    figure = curves(training_log(epochs=40, steps=2))
+    shown = texts(figure)
+    assert {"classification", "mask", "validation, total", "old weights", "new biases", "epoch", "35"} <= set(
+        shown
+    )
+    assert "39" not in shown  # ticks are thinned out
+    with pytest.raises(ValueError, match="no rows yet"):
+        curves(training_log().iloc[:0])
+
+
+def test_learning_rates_are_written_as_numbers():
+    figure = curves(training_log())
+    figure.draw_without_rendering()
+    labels = [label.get_text() for label in figure.axes[2].get_yticklabels()]
+    assert labels and all(float(label) >= 0 for label in labels)
+
+
+def test_confusion_prints_row_percentages():
+    figure = confusion([[9, 1, 0, 0], [5, 5, 0, 0], [0, 0, 0, 0], [0, 0, 0, 7]], NAMES)
+    numbers = [text for text in texts(figure) if text.isdigit()]
+    assert sorted(numbers, key=int) == ["10", "50", "50", "90", "100"]
+    assert "(dog: none)" in texts(figure) and "dog" in texts(figure)
+
+
+def test_bars_are_ranked_coloured_and_say_absent():
+    figure = class_bars([0.5, np.nan, 0.9, 0.1], NAMES, PALETTE)
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["dog", "background", "knight", "cat"]
+    assert axis.patches[0].get_facecolor()[:3] == pytest.approx(PALETTE[2] / 255)
+    assert {"absent", "0.900", "mean 0.500"} <= set(texts(figure))
+    assert "with CRF" in texts(class_bars([0.5, 0, 0, 0], NAMES, PALETTE, [0, 0, 0, 1], "with CRF"))
+
+
+def test_no_pyplot_and_no_style_left_behind():
+    before = dict(matplotlib.rcParams)
+    assert to_png(confusion(np.eye(4), NAMES)).startswith(b"\x89PNG")
+    assert dict(matplotlib.rcParams) == before
+    code = """
+import sys, numpy
+from wsfcn_lib.plots.charts import confusion
+from wsfcn_lib.plots.saving import to_png
+to_png(confusion(numpy.eye(2), "ab"))
+print([name for name in ("matplotlib.pyplot", "torch") if name in sys.modules])
+"""
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

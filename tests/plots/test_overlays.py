@@ -1,0 +1,53 @@
+import matplotlib
+import numpy as np
+import pytest
+
+from wsfcn_lib.plots.overlays import INFERNO, colour_labels, heat, overlay
+
+IMAGE = np.full((6, 8, 3), 100, np.uint8)
+PALETTE = np.zeros((256, 3), np.uint8)
+PALETTE[:4] = [(0, 0, 0), (200, 0, 0), (0, 200, 0), (0, 0, 200)]
+PALETTE[255] = (224, 224, 192)
+
+
+def test_label_colours():
+    label = np.array([[0, 1, 255], [3, 2, 1]])
+    np.testing.assert_array_equal(colour_labels(label, PALETTE), PALETTE[label])
+    with pytest.raises(ValueError, match=r"float64 \(2, 3\)"):
+        colour_labels(label / 2, PALETTE)
+    with pytest.raises(ValueError, match=r"0\.\.3"):
+        colour_labels(label, PALETTE[:4])
+    with pytest.raises(ValueError, match=r"0\.\.255"):
+        colour_labels(-label, PALETTE)
+
+
+def test_overlay_leaves_background_and_blends_the_rest():
+    label = np.zeros((6, 8), np.uint8)
+    label[2, 3], label[0, 0] = 1, 255
+    result = overlay(IMAGE, label, PALETTE, opacity=0.25)
+    assert result.dtype == np.uint8
+    assert result[2, 3].tolist() == [125, 75, 75]
+    assert result[0, 0].tolist() == [131, 131, 123]
+    assert (result[label == 0] == 100).all()
+    np.testing.assert_array_equal(overlay(IMAGE, label, PALETTE, 0), IMAGE)
+    np.testing.assert_array_equal(overlay(IMAGE, label, PALETTE, 1)[2, 3], PALETTE[1])
+    with pytest.raises(ValueError, match="opacity is 2"):
+        overlay(IMAGE, label, PALETTE, 2)
+    with pytest.raises(ValueError, match=r"\(6, 8, 3\).*\(5, 8, 3\)"):
+        overlay(IMAGE, label[:5], PALETTE)
+
+
+def test_heat_is_inferno():
+    cam = np.linspace(0, 1, 48).reshape(6, 8)
+    inferno = matplotlib.colormaps["inferno"](cam)[..., :3] * 255
+    np.testing.assert_allclose(heat(IMAGE, cam, opacity=1), inferno, atol=12)
+    brightness = heat(IMAGE, cam).astype(int).sum(axis=-1).ravel()
+    assert (np.diff(brightness) >= 0).all() and brightness[-1] > 2 * brightness[0]
+    np.testing.assert_array_equal(heat(IMAGE, cam, opacity=0), IMAGE)
+    assert INFERNO.shape == (12, 3)
+
+
+@pytest.mark.parametrize("change", [lambda cam: cam * 3, lambda cam: cam - 1, lambda cam: cam * np.nan])
+def test_maps_outside_0_and_1_are_refused(change):
+    with pytest.raises(ValueError, match="divide by its maximum"):
+        heat(IMAGE, change(np.linspace(0, 1, 48).reshape(6, 8)))
