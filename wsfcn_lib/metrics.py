@@ -1,4 +1,4 @@
-"""Measures of a segmentation and of image tags: pixels are counted over all images, 255 ignored, and divided only at the end."""
+"""Measures of a segmentation and of image tags: pixels are counted over all images, divided at the end."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,9 @@ from wsfcn_lib.data.images import IGNORE
 class ConfusionMatrix:
     """Pixel counts over any number of images: `.matrix` (K, K) int64, rows = truth, columns = prediction.
 
-    Matrices of shards add up: `total = a + b`, or `sum(parts[1:], parts[0])`. Scores lie in [0, 1]; a class that occurs in
-    neither truth nor prediction is NaN and left out of the mean, one that occurs in only one of them scores 0.
+    Matrices of shards add up: `total = a + b`, or `sum(parts[1:], parts[0])`. Scores lie in [0, 1]; a class
+    that occurs in neither truth nor prediction is NaN and left out of the mean, one that occurs in only one
+    of them scores 0.
     """
 
     def __init__(self, num_classes: int, matrix: np.ndarray | None = None):
@@ -26,17 +27,19 @@ class ConfusionMatrix:
             raise ValueError(f"matrix has shape {self.matrix.shape}; it must be {shape}")
 
     def update(self, prediction, truth) -> None:
-        """Add class indices (any equal shape; integer arrays or torch tensors). Pixels whose truth is 255 are ignored.
+        """Add class indices, integer arrays or tensors of equal shape; pixels whose truth is 255 are ignored.
 
         Raises ValueError for unequal shapes and for ids outside 0..K-1, which it names.
         """
         prediction, truth = _integers(prediction, "prediction"), _integers(truth, "truth")
         if prediction.shape != truth.shape:
-            shapes = f"prediction has shape {prediction.shape} but truth {truth.shape}"
-            raise ValueError(f"{shapes}; resize the prediction to the mask's size")
+            raise ValueError(
+                f"prediction has shape {prediction.shape} but truth {truth.shape}; "
+                "resize the prediction to the mask's size"
+            )
         self._check_ids(prediction, "prediction")
         self._check_ids(truth * (truth != IGNORE), "truth")
-        # the ignored pixels are counted too, in a row far below: taking them out first costs more than all the rest
+        # ignored pixels are counted too, in a row far below: taking them out first costs more than the rest
         pairs = truth.ravel().astype(np.int64) * self.num_classes + prediction.ravel()
         counts = np.bincount(pairs, minlength=(IGNORE + 1) * self.num_classes)
         self.matrix += counts.reshape(-1, self.num_classes)[: self.num_classes]
@@ -76,8 +79,10 @@ class ConfusionMatrix:
     def _check_ids(self, ids: np.ndarray, what: str) -> None:
         if ids.size and (ids.min() < 0 or ids.max() >= self.num_classes):
             unknown = np.unique(ids[(ids < 0) | (ids >= self.num_classes)])[:5].tolist()
-            rule = f"class indices must lie in 0..{self.num_classes - 1}, and only truth may hold {IGNORE} (ignored)"
-            raise ValueError(f"{what} holds ids {unknown}; {rule}")
+            raise ValueError(
+                f"{what} holds ids {unknown}; class indices must lie in 0..{self.num_classes - 1}, "
+                f"and only truth may hold {IGNORE} (ignored)"
+            )
 
 
 def mean_iou(counts: np.ndarray) -> np.ndarray:
@@ -92,7 +97,7 @@ def mean_iou(counts: np.ndarray) -> np.ndarray:
 
 
 def summary(confusion: ConfusionMatrix, names: Sequence[str]) -> dict:
-    """The block of `metrics.json`: mean_iou, and per_class_iou, precision, recall as {name: value in [0, 1], or None}.
+    """The block of metrics.json: mean_iou, and per_class_iou, precision, recall as {name: [0, 1] or None}.
 
     `names` are the K names of the classes, the background's first; ValueError for another number of them.
     """
@@ -106,14 +111,16 @@ def summary(confusion: ConfusionMatrix, names: Sequence[str]) -> dict:
 
 
 def mean_average_precision(scores: np.ndarray, tags: np.ndarray) -> tuple[np.ndarray, float]:
-    """Image-level average precision per class (C,) and its mean, from scores and tags (N, C): area of the precision steps.
+    """Average precision of image tags per class (C,) and its mean, from scores and tags (N, C).
 
-    Equal scores enter together, so the order of images does not matter. A class without a positive is NaN and left out.
+    The area of the precision steps; equal scores enter together, so the order of images does not matter.
+    A class without a positive is NaN and left out of the mean.
     """
     scores, tags = np.asarray(scores), np.asarray(tags).astype(bool)
     if scores.ndim != 2 or scores.shape != tags.shape:
         raise ValueError(
-            f"scores have shape {scores.shape} and tags {tags.shape}; both must be (images, foreground classes)"
+            f"scores have shape {scores.shape} and tags {tags.shape}; "
+            "both must be (images, foreground classes)"
         )
     if not np.isfinite(scores).all():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Counts of an evaluation: bands along borders, objects and what is found of them, against loops over pixels."""
+"""Diagnostics of an evaluation: bands along borders, objects and their recall, against loops over pixels."""
 
 import numpy as np
 import pytest
@@ -15,14 +15,13 @@ from wsfcn_lib.evaluation.diagnostics import (
     near_borders,
     number_objects,
 )
-from wsfcn_lib.evaluation.inputs import manifest_of
 from wsfcn_lib.evaluation.results import ImageResult, PostProcessing
 from wsfcn_lib.evaluation.scoring import evaluate, predict
 from wsfcn_lib.metrics import mean_iou
 
 
 def slow_band(truth, width):
-    """Pixels from which fewer than `width` steps lead to a pixel with a differing neighbour, distances measured straight."""
+    """Pixels that lie less than `width` from one with a differing neighbour, distances measured straight."""
     edge, out = set(), np.zeros(truth.shape, bool)
     for y, x in np.ndindex(truth.shape):
         for b, a in ((y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)):
@@ -57,9 +56,9 @@ def test_objects_are_connected_pieces_of_a_class():
 
 @pytest.fixture
 def counted(tmp_path):
-    """(manifest, settings, tally, Counts) of an evaluation of five coarse pictures, one of which has no mask."""
+    """(manifest, results, Diagnostics, network) of five coarse pictures, one of which has no mask."""
     manifest, net = folder_of(tmp_path, masked=(0, 1, 2, 4)), Painter().eval()
-    counter = DiagnosticsRecorder(manifest)
+    counter = DiagnosticsRecorder()
     tallied = evaluate(net, manifest, QUICK, tmp_path, [counter.add])
     counter.save(tmp_path)
     return manifest, tallied, Diagnostics.load(tmp_path), net
@@ -111,7 +110,7 @@ def test_drawn_images_count_as_often_as_they_are_drawn(counted):
 def painted(tmp_path, truths, labels):
     """Measures of made labels in one variant."""
     variant = PostProcessing("wsfcn", False, "predicted")
-    recorder = DiagnosticsRecorder(manifest_of([info.model_dump() for info in CLASSES[:2]]))
+    recorder = DiagnosticsRecorder()
     for k, (truth, label) in enumerate(zip(truths, labels)):
         sample = Sample(f"i{k}", tmp_path, (True, True))
         recorder.add(ImageResult(sample, truth.shape, truth, np.zeros(2), {}, {variant: label}))
@@ -120,7 +119,7 @@ def painted(tmp_path, truths, labels):
 
 
 def test_completeness_by_hand(tmp_path):
-    """Three objects of 16, 64 and 400 pixels in images of 1600: a quarter, a half and nine tenths of them are found."""
+    """Of objects of 16, 64 and 400 pixels in images of 1600 a quarter, a half and nine tenths are found."""
     truths = [np.zeros((40, 40), np.uint8) for _ in range(3)]
     for truth, side in zip(truths, (4, 8, 20)):
         truth[2 : 2 + side, 2 : 2 + side] = 1

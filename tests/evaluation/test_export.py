@@ -1,4 +1,4 @@
-"""Pseudo masks and CAMs as files: their content, going on after an interruption, and never mixing two networks."""
+"""Pseudo masks and CAMs as files: their content, going on after a stop, and never mixing two networks."""
 
 import numpy as np
 import pytest

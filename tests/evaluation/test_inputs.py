@@ -1,4 +1,4 @@
-"""What `images` may name: splits, lists and folders; and which network and data a run and `snapshot` stand for."""
+"""What `images` may name: splits, lists, folders; which network and data a run and `snapshot` stand for."""
 
 from pathlib import Path
 
@@ -23,7 +23,10 @@ CLASSES = tuple(ClassInfo(name=n, mask_id=i, colour=(i, 0, 9)) for n, i in (("ca
 
 @pytest.fixture
 def manifest(tmp_path, monkeypatch):
-    """In a repository of its own: train a (with mask) and b (without), val c (with mask); test a once more, from its train list, without its mask."""
+    """A repository of its own: train a (with mask) and b (without), val c (with mask).
+
+    In test a stands once more, as in the train list, without its mask.
+    """
     monkeypatch.setattr("wsfcn_lib.evaluation.inputs.ROOT", tmp_path)
     for name in "abc":
         Image.new("RGB", (6, 5)).save(tmp_path / f"{name}.jpg")

@@ -1,4 +1,4 @@
-"""Mask archives: scores of other people's masks against a loop over pixels, and the archive for the VOC test server."""
+"""Mask archives: scores of others' masks against a loop over pixels, and the archive for VOC's server."""
 
 import io
 import os
@@ -135,7 +135,7 @@ def test_the_top_folder_can_be_named(case, tmp_path):
         (b"GIF89a", ": not a readable picture"),
         (
             png(np.zeros(SIZE, int)) + bytes(5000),
-            r" has \d,\d{3} bytes, a mask at most 4,000; this is none: remove it",
+            r" has \d,\d{3} bytes, a mask at most 4,000; take it out",
         ),
     ],
 )

@@ -35,7 +35,7 @@ def strongest(maps):
 
 
 def cut(maps, config):
-    """Each class claims the pixels above its own threshold; only what exactly one class claims is labelled."""
+    """Each class claims the pixels above its threshold; only what exactly one class claims is labelled."""
     labels = np.full(maps.shape[1:], 255)
     limits = [
         max(config.floor, m.max() * (config.foreground_cut if c else config.background_cut))

@@ -339,7 +339,7 @@ def test_each_picture_and_each_mask_is_opened_once(tmp_path, monkeypatch):
         image_files, "_decode", lambda path, *more: opened.append(path) or decode(path, *more)
     )
     manifest = folder_of(tmp_path)
-    recorder = DiagnosticsRecorder(manifest)
+    recorder = DiagnosticsRecorder()
     evaluate(Painter().eval(), manifest, QUICK, tmp_path, [recorder.add])
     assert len(opened) == len(set(opened)) == 10 and len(recorder.images) == 5
     opened.clear()

@@ -218,7 +218,7 @@ def test_a_read_only_run_is_told_and_stays_as_it_was(public):
 @pytest.mark.parametrize("what", ["scenes", "counts", "a borrowed training"])
 def test_whatever_is_written_meets_a_full_disk_with_advice(data, finished, tmp_path, what):  # noqa: F811
     place = tmp_path / "place"
-    counter = DiagnosticsRecorder(Manifest.load(data))
+    counter = DiagnosticsRecorder()
     counter.objects, counter.covered = (
         [np.random.default_rng(0).integers(0, 2**31, (2000, 3))],
         [np.zeros((2000, 1), int)],

@@ -1,16 +1,15 @@
-"""Where a segmentation errs, image by image: near the borders of objects, and object by object; kept in counts.npz."""
+"""Where a segmentation errs, image by image: near borders, and object by object; kept in counts.npz."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, generate_binary_structure, label, morphological_gradient
 
 from wsfcn_lib.data.images import IGNORE
-from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.evaluation.results import ImageResult, PostProcessing
-from wsfcn_lib.metrics import ConfusionMatrix, mean_iou
+from wsfcn_lib.metrics import mean_iou
 from wsfcn_lib.runs.storage import atomic_write
 
 DIAGNOSTICS_FILE = "counts.npz"
@@ -21,7 +20,7 @@ COMPLETE_BACKGROUND = 0.9  # so is the background of an image
 
 
 def near_borders(truth: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) bool at most BAND from where the truth (H, W) changes: so many on either side of each border.
+    """Pixels (H, W) bool at most BAND from where the truth (H, W) changes, on either side of each border.
 
     Ignored regions (255) count as regions here: VOC draws its borders as such, so the band lies beside them.
     """
@@ -34,8 +33,8 @@ def near_borders(truth: np.ndarray) -> np.ndarray:
 def number_objects(truth: np.ndarray) -> np.ndarray:
     """The objects of a truth (H, W), numbered from 1; 0 is everything else.
 
-    An object is a connected piece (8 neighbours) of one class's pixels, not smaller than SPECK. Masks of classes do not
-    tell two cows apart where they touch, and an object cut in two by another counts twice.
+    An object is a connected piece (8 neighbours) of one class's pixels, not smaller than SPECK. Masks of
+    classes do not tell two cows apart where they touch, and an object cut in two by another counts twice.
     """
     objects = np.zeros(truth.shape, np.int32)
     count = 0
@@ -50,10 +49,9 @@ def number_objects(truth: np.ndarray) -> np.ndarray:
 
 
 class DiagnosticsRecorder:
-    """Collects the counts of an evaluation: pass `add` to `evaluate` as `also`, and `save` them afterwards."""
+    """Collects counts of an evaluation: pass `add` to `evaluate` as `also`, and `save` them afterwards."""
 
-    def __init__(self, manifest: Manifest):
-        self.manifest = manifest
+    def __init__(self):
         self.images, self.variants = [], []
         self.whole, self.border, self.objects, self.covered = [], [], [], []
 
@@ -61,24 +59,20 @@ class DiagnosticsRecorder:
         """Count one image; without a mask it counts nothing."""
         if result.truth is None:
             return
-        near = np.where(near_borders(result.truth), result.truth, IGNORE)
-        objects = number_objects(result.truth)
-        sizes = np.bincount(objects.flat)[1:]
         self.variants = sorted(result.labels)
-        whole, border, covered = [], [], []
+        near = replace(result, truth=np.where(near_borders(result.truth), result.truth, IGNORE))
+        self.whole.append([result.matrices[variant].counts() for variant in self.variants])
+        self.border.append([near.matrices[variant].counts() for variant in self.variants])
+        objects = number_objects(result.truth)
+        sizes = np.bincount(objects.flat)
+        covered = []
         for variant in self.variants:
-            labels = result.labels[variant]
-            matrix = ConfusionMatrix(self.manifest.num_classes)
-            matrix.update(labels, near)
-            whole.append(result.matrices[variant].counts())
-            border.append(matrix.counts())
-            right = objects[labels == result.truth]
-            covered.append(np.bincount(right, minlength=len(sizes) + 1)[1:])
-        self.whole.append(whole)
-        self.border.append(border)
-        self.covered.append(np.stack(covered, axis=1))
-        for size in sizes:
-            self.objects.append((len(self.images), size, result.truth.size))
+            right = objects[result.labels[variant] == result.truth]
+            covered.append(np.bincount(right, minlength=len(sizes)))
+        self.covered.append(np.stack(covered, axis=1)[1:])
+        number = np.full(len(sizes), len(self.images))
+        area = np.full(len(sizes), result.truth.size)
+        self.objects.append(np.stack([number, sizes, area], axis=1)[1:])  # without all that is no object
         self.images.append(result.sample.name)
 
     def save(self, folder: Path) -> None:
@@ -90,7 +84,7 @@ class DiagnosticsRecorder:
             variants=[f"{variant.recipe} {variant.crf:d} {variant.tags}" for variant in self.variants],
             whole=np.array(self.whole, np.int32),
             border=np.array(self.border, np.int32),
-            objects=np.array(self.objects, np.int64).reshape(-1, 3),
+            objects=np.concatenate(self.objects),
             covered=np.concatenate(self.covered),
         )
         atomic_write(folder / DIAGNOSTICS_FILE, content.getvalue())
@@ -98,10 +92,12 @@ class DiagnosticsRecorder:
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """The counts of N images under V post-processings (`variants`), of M objects, as `DiagnosticsRecorder` saved them.
+    """Counts of N images and M objects under V post-processings, as `DiagnosticsRecorder` saved them.
 
-    whole, border: (N, V, 3, K) pixels per class that are right, true, predicted; in the picture, and near borders.
-    objects: (M, 3) number of the image, pixels, pixels of the image; covered: (M, V) pixels of the object that are right.
+    whole, border: (N, V, 3, K) pixels per class that are right, true, predicted; in the picture, and near
+    borders.
+    objects: (M, 3) number of the image, pixels, pixels of the image; covered: (M, V) pixels of the object
+    that are right.
     """
 
     images: tuple[str, ...]
@@ -131,18 +127,19 @@ class Diagnostics:
     def measures(self, variant: PostProcessing) -> dict[str, float]:
         """What is measured of one variant; all in 0..1, nan where there is nothing to measure.
 
-        mean_iou. border_iou: mIoU of the pixels within BAND of a border, which SF2 is to improve. recall_small, _medium,
+        mean_iou. border_iou: mIoU of the pixels within BAND of a border, which SF2 is to improve.
+        recall_small, _medium,
         _large: mean share of an object that is found, for thirds of the objects by their share of the image.
-        object_incomplete: share of the objects of which less than COMPLETE_OBJECT is found; background_incomplete: share
-        of the images of whose background less than COMPLETE_BACKGROUND is found, the rest being taken for objects. The
-        paper's introduction says that its ancestor's masks suffer from both, for lack of local contents and of global
-        context; the cuts are ours.
+        object_incomplete: share of the objects of which less than COMPLETE_OBJECT is found;
+        background_incomplete: share of the images of whose background less than COMPLETE_BACKGROUND is found,
+        the rest being taken for objects. The paper's introduction says that its ancestor's masks suffer from
+        both, for lack of local contents and of global context; the cuts are ours.
         """
         once = np.ones((1, len(self.images)))
         return {key: float(value[0]) for key, value in self.drawn(variant, once).items()}
 
     def drawn(self, variant: PostProcessing, times: np.ndarray) -> dict[str, np.ndarray]:
-        """Each of `measures`, (T,), where image n counts times[t, n] times; (T, N), as `statistics.redrawn` makes it.
+        """Each of `measures`, (T,), where image n counts times[t, n] times, as `statistics.redrawn` draws it.
 
         What is small or large stays as in the whole set. nan in a draw that has nothing to measure.
         """
@@ -175,7 +172,7 @@ def _drawn_iou(counts: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def _drawn_mean(values: np.ndarray, images: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Mean (T,) of values (M,) that belong to `images` (M,), which count `times` (T, N); nan where none counts."""
+    """Mean (T,) of values (M,) of `images` (M,), which count `times` (T, N); nan where none counts."""
     sums = times @ np.bincount(images, values, times.shape[1])
     numbers = times @ np.bincount(images, minlength=times.shape[1])
     return np.divide(sums, numbers, out=np.full(len(times), np.nan), where=numbers > 0)

@@ -1,4 +1,4 @@
-"""Masks and CAMs as files: of training pictures under their true tags, to train a second network on; or of any."""
+"""Masks and CAMs as files: of training pictures under true tags, to train a second network on; or of any."""
 
 import hashlib
 import io
@@ -43,11 +43,12 @@ def export(
 ) -> int:
     """Write masks and CAMs of pictures into a folder of their own, but for those that are there already.
 
-    masks/<name>.png (pseudo_masks/ under true tags) are palette pictures of mask ids, every pixel labelled by the
-    recipe and, with settings.use_crf, the CRF. cams/<name>.npz holds `classes` (n,) uint8, the present ones in 1..K-1,
-    and `cams` (n, H, W) float16 in [0, 1], their masks fused over the views, before any background rule. All have the
-    size of their picture, also where the network saw it shrunk to settings.long_side. run.json holds the settings, and
-    in `left_out` the pictures of a folder that cannot be opened.
+    masks/<name>.png (pseudo_masks/ under true tags) are palette pictures of mask ids, every pixel labelled by
+    the recipe and, with settings.use_crf, the CRF. cams/<name>.npz holds `classes` (n,) uint8, the present
+    ones in 1..K-1, and `cams` (n, H, W) float16 in [0, 1], their masks fused over the views, before any
+    background rule. All have the size of their picture, also where the network saw it shrunk to
+    settings.long_side. run.json holds the settings, and in `left_out` the pictures of a folder that cannot be
+    opened.
 
     Args:
         net: a network in evaluation mode.
@@ -57,7 +58,8 @@ def export(
         tags: "true" or "predicted", which classes are present.
         cams: whether to write cams/.
 
-    Returns the number of pictures worked on. Raises RunError for a folder begun with another network or other settings.
+    Returns the number of pictures worked on. Raises RunError for a folder begun with another network or other
+    settings.
     """
     if tags not in MASKS:
         raise ValueError(f"tags is {tags!r}; it must be one of {', '.join(map(repr, MASKS))}")
@@ -96,7 +98,7 @@ def export(
 
 
 def save_cams(path: Path, masks: np.ndarray, tags: np.ndarray, size: tuple[int, int]) -> None:
-    """Write the masks (K, h, w) of the classes in `tags` (K-1,) as .npz: `cams` (n, *size) float16, `classes` (n,) uint8."""
+    """Write the masks (K, h, w) of the classes in `tags` (K-1,) at another size, see `export`."""
     classes = 1 + np.flatnonzero(tags).astype(np.uint8)
     stream = io.BytesIO()
     np.savez_compressed(stream, cams=at_size(masks[classes], size).astype(np.float16), classes=classes)

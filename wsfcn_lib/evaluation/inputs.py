@@ -1,4 +1,4 @@
-"""What an evaluation takes: a trained network with its data, and pictures (a split, a list of names, or any folder)."""
+"""What an evaluation takes: a trained network with its data, and pictures (a split, a list or any folder)."""
 
 import os
 import re
@@ -42,9 +42,10 @@ def load_trained(run: Path | str, snapshot: str = "best", data: str = "", device
     """Open a network and the data set that goes with it; a run folder is about one network and one data set.
 
     Args:
-        run: a run folder, from the repository; with a file from elsewhere it need not exist, and must hold no training.
-        snapshot: best or last of the run's training; or a file, or a name of released weights that are on this machine
-            (see `initial_weights`).
+        run: a run folder, from the repository; with a file from elsewhere it need not exist, and must hold no
+            training.
+        snapshot: best or last of the run's training; or a file, or a name of released weights that are on
+            this machine (see `initial_weights`).
         data: folder with a manifest; empty: the run's, or none, which is enough for folders of pictures.
         device: goes into `config`.
 
@@ -74,7 +75,8 @@ def load_trained(run: Path | str, snapshot: str = "best", data: str = "", device
     manifest = Manifest.load(ROOT / data) if data else manifest_of(classes)
     if [entry["name"] for entry in classes] != list(manifest.names[1:]):
         raise DataError(
-            f"{path.name} knows other classes than {data}: prepare the data of its training with 01_prepare_data"
+            f"{path.name} knows other classes than {data}: "
+            "prepare the data of its training with 01_prepare_data"
         )
     settings = training
     if not training:
@@ -86,16 +88,17 @@ def load_trained(run: Path | str, snapshot: str = "best", data: str = "", device
 
 
 def manifest_of(classes: list[dict], folder: Path | str = ROOT) -> Manifest:
-    """A manifest without lists, of the classes that `load_snapshot` returns: enough for pictures without a data set."""
+    """A manifest without lists, of the classes that `load_snapshot` returns: for pictures of no data set."""
     return Manifest(Path(folder), tuple(ClassInfo(**entry) for entry in classes))
 
 
 def samples_of(images: str, manifest: Manifest) -> list[Sample]:
     """The pictures that `images` names, with their masks where the manifest knows them (for evaluation only).
 
-    `images` is a split; or a path, from the repository: a list file with one image name a line, of any split, in its order;
-    or a folder, whose pictures come sorted, without tags and masks (sub-folders are left alone), or one picture.
-    Raises DataError for what is none of these, and for names that are unknown or stand for two pictures.
+    `images` is a split; or a path, from the repository: a list file with one image name a line, of any split,
+    in its order; or a folder, whose pictures come sorted, without tags and masks (sub-folders are left
+    alone), or one picture. Raises DataError for what is none of these, and for names that are unknown or
+    stand for two pictures.
     """
     path = images_path(images)
     if images not in SPLITS:
@@ -110,7 +113,8 @@ def samples_of(images: str, manifest: Manifest) -> list[Sample]:
             return _pictures(path, [path], manifest)
     if not manifest.splits:
         raise DataError(
-            f"images={images!r} needs a data set, and none is known: name one as `data`, or a folder of pictures"
+            f"images={images!r} needs a data set, and none is known: "
+            "name one as `data`, or a folder of pictures"
         )
     return _split(images, manifest) if images in SPLITS else _listed(path, manifest)
 
@@ -121,7 +125,7 @@ def images_path(images: str) -> Path:
 
 
 def images_label(images: str) -> str:
-    """What `images` is called in file names and metrics.json: the split, or a list's or folder's name without its path."""
+    """What `images` is called in files' names and metrics.json: the split, or the list's or folder's name."""
     if images in SPLITS:
         return images
     path = images_path(images)
@@ -132,7 +136,7 @@ def images_label(images: str) -> str:
 
 
 def file_suffix(images: str) -> str:
-    """What ends the names of files about `images`: nothing for a split, so that only splits write metrics.json."""
+    """What ends the names of files about `images`: nothing for a split, whose numbers metrics.json holds."""
     return "" if images in SPLITS else f"_{images_label(images)}"
 
 
@@ -141,9 +145,9 @@ def read_images(
 ) -> Iterator[tuple[Sample, np.ndarray]]:
     """The samples of `images`, one by one, each with its picture (H, W, 3) uint8.
 
-    Splits and lists are a data set, whose numbers are of all its pictures: there one that cannot be opened is a
-    DataError. Of a folder it is passed over, and its line goes into `left_out`, where such a list is given; DataError
-    where none opens, unless the samples are only a part of the folder's.
+    Splits and lists are a data set, whose numbers are of all its pictures: there one that cannot be opened is
+    a DataError. Of a folder it is passed over, and its line goes into `left_out`, where such a list is given;
+    DataError where none opens, unless the samples are only a part of the folder's.
     """
     tolerant = left_out is not None and images not in SPLITS and images_path(images).is_dir()
     for sample in samples:
@@ -189,7 +193,8 @@ def _listed(path: Path, manifest: Manifest) -> list[Sample]:
     for name in names:
         if len({sample.image for sample in known[name]}) > 1:
             raise DataError(
-                f"{path}: {name!r} stands for two pictures of {manifest.folder}; rename one of them, prepare again"
+                f"{path}: {name!r} stands for two pictures of {manifest.folder}; "
+                "rename one of them, prepare again"
             )
         masked = [sample for sample in known[name] if sample.mask]
         samples.append((masked or known[name])[0])

@@ -24,15 +24,15 @@ SERVER_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"  # comp6: trained 
 
 @dataclass(frozen=True)
 class ArchiveScore:
-    """What `score_archive` counted: all pixels, a row per image (image, iou), and the images that have no mask there."""
+    """What `score_archive` counted."""
 
     matrix: ConfusionMatrix
     names: tuple[str, ...]  # of the classes, background first
-    rows: list[dict]
-    missing: list[str]
+    rows: list[dict]  # image, iou
+    missing: list[str]  # images that have no mask there
 
     def metrics(self) -> dict:
-        """As metrics.json has it: images, missing (count), mean_iou, and per class IoU, precision, recall; in [0, 1]."""
+        """As metrics.json has it: images, missing (count), and `summary`."""
         return {"images": len(self.rows), "missing": len(self.missing), **summary(self.matrix, self.names)}
 
 
@@ -42,15 +42,16 @@ def score_archive(
     """Score mask files against the masks of `samples`; samples without a mask are passed over.
 
     Args:
-        source: a folder, or a tar archive (compressed or not), which is read in memory and never unpacked. Masks lie at
-            any depth as <image name>.png: palette or grey pictures of the manifest's mask ids, as large as the truth.
+        source: a folder, or a tar archive (compressed or not), which is read in memory and never unpacked.
+            Masks lie at any depth as <image name>.png: palette or grey pictures of the manifest's mask ids,
+            as large as the truth.
         manifest: knows the classes.
         samples: the images that should be there.
-        inside: take only masks whose folder ends so, where several hold the same images (the ancestor's program puts
-            those with CRF into a folder `crf` beside the others); "." is the top folder.
+        inside: take only masks whose folder ends so, where several hold the same images (the ancestor's
+            program puts those with CRF into a folder `crf` beside the others); "." is the top folder.
 
-    Raises DataError that names the file for another size, an unknown id (255 is one), a second mask of an image, and a
-    file too large to be a mask; and where not a single image is found.
+    Raises DataError that names the file for another size, an unknown id (255 is one), a second mask of an
+    image, and a file too large to be a mask; and where not a single image is found.
     """
     truths = {sample.name: sample.mask for sample in samples if sample.mask is not None}
     source = ROOT / source
@@ -86,7 +87,7 @@ def score_archive(
     return ArchiveScore(total, manifest.names, rows, [name for name in truths if name not in ious])
 
 
-def _contents(source: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator[tuple[PurePosixPath, bytes]]:
+def _contents(source: Path, wanted: Callable) -> Iterator[tuple[PurePosixPath, bytes]]:
     """(path inside, content) of each wanted file; one pass, one file in memory at a time."""
     try:
         for path, size, read in _files(source):
@@ -94,7 +95,7 @@ def _contents(source: Path, wanted: Callable[[PurePosixPath], bool]) -> Iterator
                 continue
             if size > LARGEST:
                 raise DataError(
-                    f"{source}: {path} has {size:,} bytes, a mask at most {LARGEST:,}; this is none: remove it"
+                    f"{source}: {path} has {size:,} bytes, a mask at most {LARGEST:,}; take it out"
                 )
             yield path, read()
     except (tarfile.TarError, OSError) as error:
@@ -123,8 +124,9 @@ def _files(source: Path) -> Iterator[tuple[PurePosixPath, int, Callable[[], byte
 def write_server_archive(masks: Path | str, names: Iterable[str], path: Path | str) -> Path:
     """Pack <masks>/<name>.png as the VOC test server wants them: SERVER_FOLDER in a tar.gz.
 
-    The same masks give the same bytes. Raises DataError that names the file for a mask that is missing or no palette
-    PNG, has ids beyond 0..20 or other colours than VOC's; and where `path` holds another archive already.
+    The same masks give the same bytes. Raises DataError that names the file for a mask that is missing or no
+    palette PNG, has ids beyond 0..20 or other colours than VOC's; and where `path` holds another archive
+    already.
     """
     masks, path = ROOT / masks, ROOT / path
     files = [masks / f"{name}.png" for name in sorted(set(names))]
@@ -132,7 +134,8 @@ def write_server_archive(masks: Path | str, names: Iterable[str], path: Path | s
     if missing or not files:
         first = repr(missing[0]) if missing else "none was named"
         raise DataError(
-            f"{masks}: {len(missing)} of {len(files)} masks are missing, first {first}; predict all images first"
+            f"{masks}: {len(missing)} of {len(files)} masks are missing, first {first}; "
+            "predict all images first"
         )
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as archive:
@@ -153,13 +156,14 @@ def _check_voc(path: Path) -> None:
     picture = open_mask(path)
     if (picture.format, picture.mode) != ("PNG", "P"):
         raise DataError(
-            f"{path}: the server takes palette PNGs, this is {picture.format} of mode {picture.mode}; convert it"
+            f"{path}: the server takes palette PNGs, this is {picture.format} of mode {picture.mode}; "
+            "convert it"
         )
     palette = picture.getpalette()
     for mask_id in np.unique(picture).tolist():
         colour = tuple(palette[3 * mask_id : 3 * mask_id + 3])
         if mask_id > len(VOC_CLASSES) or colour != voc_colour(mask_id):
             raise DataError(
-                f"{path}: id {mask_id} in colour {colour} is none of VOC's 0..{len(VOC_CLASSES)} in VOC's colours; "
-                "evaluate a network that knows VOC's classes"
+                f"{path}: id {mask_id} in colour {colour} is none of VOC's 0..{len(VOC_CLASSES)} "
+                "in VOC's colours; evaluate a network that knows VOC's classes"
             )

@@ -1,4 +1,4 @@
-"""How good is what the network teaches itself: CAMs, refined CAMs and pseudo labels against the masks; over time."""
+"""How good is what the network teaches itself: CAMs, refined CAMs and pseudo labels beside the true masks."""
 
 from pathlib import Path
 
@@ -30,30 +30,33 @@ def pseudo_label_quality(
     limit: int | None = None,
     long_side: int | None = None,
 ) -> dict:
-    """Measure CAMs, refined CAMs and pseudo labels by the training masks, under the true tags; after the training.
+    """Measure CAMs, refined CAMs and pseudo labels by the training masks, under the true tags.
 
-    The network sees each whole picture once, in evaluation mode. `cam`: argmax of its masks over background (its own
-    mask of it) and the tagged classes; `refined_cam`: the same after PAMR; `pseudo_labels`: as `supervise` cuts them,
-    only over pixels that carry a label; `prediction`: what it says itself, recipe `wsfcn` on this one view with its own
-    tags. Training cuts pseudo labels from augmented crops, with dropout and gate at random and batch statistics in the
-    new layers' norms, and each crop has its own thresholds: this is how good the network's labels are, not which it has
-    seen.
+    The network sees each whole picture once, in evaluation mode. `cam`: argmax of its masks over background
+    (its own mask of it) and the tagged classes; `refined_cam`: the same after PAMR; `pseudo_labels`: as
+    `supervise` cuts them, only over pixels that carry a label; `prediction`: what it says itself, recipe
+    `wsfcn` on this one view with its own tags. Training cuts pseudo labels from augmented crops, with dropout
+    and gate at random and batch statistics in the new layers' norms, and each crop has its own thresholds:
+    this is how good the network's labels are, not which it has seen.
 
     Args:
         net: on the device to compute on; its mode is left as it was.
         manifest: of its training images those with masks are used; DataError where there are none.
         config: of the training (cuts, floor, PAMR, precision).
         limit: at most so many images, evenly spread over the list; None or 0: all.
-        long_side: shrink larger pictures to it (bicubic), enlarge the labels to the mask (nearest); None or 0: never.
+        long_side: shrink larger pictures to it (bicubic), enlarge the labels to the mask (nearest);
+            None or 0: never.
 
     Returns:
-        cam, refined_cam, pseudo_labels, prediction: mIoU in 0..1; pseudo_coverage: share of the counted pixels (truth
-        not 255) that carry a pseudo label; images: their number; per_class_iou: {kind: {class: IoU, or None}}.
+        cam, refined_cam, pseudo_labels, prediction: mIoU in 0..1; pseudo_coverage: share of the counted
+        pixels (truth not 255) that carry a pseudo label; images: their number;
+        per_class_iou: {kind: {class: IoU, or None}}.
     """
     samples = [sample for sample in samples_of("train", manifest) if sample.mask]
     if not samples:
         raise DataError(
-            f"{manifest.folder}: no training image has a mask in train_masks.csv, so there is nothing to measure"
+            f"{manifest.folder}: no training image has a mask in train_masks.csv, so there is nothing to "
+            "measure; add masks"
         )
     if limit and limit < len(samples):
         spread = np.linspace(0, len(samples) - 1, limit).round().astype(int)
@@ -66,13 +69,13 @@ def pseudo_label_quality(
             labelled = labels != IGNORE
             matrices[kind].update(np.where(labelled, labels, 0), np.where(labelled, truth, IGNORE))
     blocks = {kind: summary(matrix, manifest.names) for kind, matrix in matrices.items()}
-    quality = {"images": len(samples)}
-    for kind, block in blocks.items():
-        quality[kind] = block["mean_iou"]
     labelled, counted = matrices["pseudo_labels"].matrix.sum(), matrices["cam"].matrix.sum()
-    quality["pseudo_coverage"] = float(labelled / max(1, counted))
-    quality["per_class_iou"] = {kind: block["per_class_iou"] for kind, block in blocks.items()}
-    return quality
+    return {
+        "images": len(samples),
+        **{kind: block["mean_iou"] for kind, block in blocks.items()},
+        "pseudo_coverage": float(labelled / max(1, counted)),
+        "per_class_iou": {kind: block["per_class_iou"] for kind, block in blocks.items()},
+    }
 
 
 def labels_of(
@@ -103,7 +106,7 @@ def quality_over_training(
     long_side: int | None = None,
     device="cpu",
 ) -> pd.DataFrame:
-    """`pseudo_label_quality` of all snapshots of a run: epoch (finished ones), KINDS in 0..1, pseudo_coverage.
+    """`pseudo_label_quality` of all snapshots of a run: epoch (finished), KINDS in 0..1, pseudo_coverage.
 
     The validation keeps a snapshot where it is the best so far; the setting `snapshot_every` keeps more.
     """

@@ -53,16 +53,17 @@ class ImageResult:
 class EvaluationResults:
     """Confusion matrices by post-processing, a row per image, and the image-level probabilities and tags.
 
-    The results of parts of a list add up to those of the whole. `settings` are an evaluation's, with recipe and images.
+    The results of parts of a list add up to those of the whole. `settings` are an evaluation's, with recipe
+    and images.
     """
 
     def __init__(self, manifest: Manifest, settings: Settings):
         self.manifest = manifest
         self.settings = settings
-        self.matrices: dict[PostProcessing, ConfusionMatrix] = {}
-        self.rows: list[dict] = []
-        self.probabilities: list[np.ndarray] = []
-        self.tags: list[tuple[bool, ...]] = []
+        self.matrices = {}  # PostProcessing -> ConfusionMatrix, of the images with a mask
+        self.rows = []  # of each image: name, tags, predicted tags, IoU under the chosen recipe
+        self.probabilities = []  # (K-1,) of each image
+        self.tags = []  # (K-1,) of each image, the true ones
 
     def add(self, result: ImageResult) -> None:
         """Count one image; without a mask it is listed, but enters no matrix."""
@@ -96,7 +97,7 @@ class EvaluationResults:
         self.matrices[post_processing] = matrix
 
     def metrics(self) -> dict:
-        """The content of metrics.json: the chosen recipe on top, all that was measured in `variants`; IoU in [0, 1]."""
+        """The content of metrics.json: the chosen recipe on top, all that was measured in `variants`."""
         recipe = self.settings.recipe
         blocks = {key: summary(self.matrices[key], self.manifest.names) for key in sorted(self.matrices)}
         metrics = {

@@ -1,4 +1,4 @@
-"""Evaluation of pictures: with and without CRF, with predicted and true tags, under both recipes (paper, section IV)."""
+"""Evaluation: under both recipes, with and without CRF, with predicted and true tags (paper, section IV)."""
 
 import json
 from collections import defaultdict, deque
@@ -35,7 +35,7 @@ from wsfcn_lib.runs.storage import atomic_write
 
 
 class EvalSettings(Settings):
-    """How a trained network is evaluated; the defaults are the published protocol on views of their own size."""
+    """How a network is evaluated; the defaults are the published protocol on views of their own size."""
 
     images: str = "val"  # a split of the manifest, a file that lists image names, or a folder of pictures
     snapshot: str = "best"  # best, last or a file, see `inputs.load_trained`
@@ -61,7 +61,7 @@ class Prediction(NamedTuple):
 
 
 def post_processings(settings: EvalSettings, with_truth: bool) -> list[PostProcessing]:
-    """What is computed: recipe x CRF x tags where the truth is known, else the chosen recipe on the predicted tags."""
+    """Recipe x CRF x tags where the truth is known, else the chosen recipe on the predicted tags."""
     recipes = RECIPES if with_truth else (settings.recipe,)
     crfs = (False, True) if settings.use_crf else (False,)
     kinds = ("predicted", "true") if with_truth else ("predicted",)
@@ -75,7 +75,7 @@ def predict(
     settings: EvalSettings,
     left_out: list[str] | None = None,
 ) -> Iterator[ImageResult]:
-    """Predict image after image, in order, under all `post_processings`; the CRF runs in its processes meanwhile.
+    """Predict image after image, in order, under `post_processings`; the CRF runs in its processes meanwhile.
 
     Needs no ground truth. `left_out` as in `read_images`.
     """
@@ -109,31 +109,27 @@ def predict_image(
 
 
 def add_labels(predictions: Iterable[Prediction], settings: EvalSettings) -> Iterator[ImageResult]:
-    """The results of predictions, in order, with the labels that are wanted of each, at the size of its picture.
+    """The results of predictions, in order, with the wanted labels of each, at the size of its picture.
 
-    With `settings.use_crf` each must want the CRF at least once; it runs in `settings.processes` processes of its own while
-    the next images are predicted.
+    With `settings.use_crf` each must want the CRF at least once; it runs in `settings.processes` processes of
+    its own while the next images are predicted.
     """
     if not settings.use_crf:
-        for prediction in predictions:
-            _label_without_crf(prediction)
-            yield prediction.result
+        yield from map(_label_without_crf, predictions)
         return
-    waiting = (
-        deque()
-    )  # of each CRF under way: the result, the post-processings it is for, whether it is the last
+    waiting = deque()  # of each CRF under way: result, post-processings it is for, whether it is the last
 
     def crf_jobs() -> Iterator[tuple]:
         for prediction in predictions:
-            _label_without_crf(prediction)
-            result, image, masks, wanted = prediction
+            result = _label_without_crf(prediction)
             same = defaultdict(list)  # where the predicted tags are the true ones, one CRF serves both
-            for each in wanted:
+            for each in prediction.wanted:
                 if each.crf:
                     same[each.recipe, result.tags[each.tags].tobytes()].append(each)
             for number, group in enumerate(same.values(), 1):
                 waiting.append((result, group, number == len(same)))
-                yield result.sample.name, image, masks, result.tags[group[0].tags], group[0].recipe
+                tags, recipe = result.tags[group[0].tags], group[0].recipe
+                yield result.sample.name, prediction.image, prediction.masks, tags, recipe
 
     for _, labels in crf_many(crf_jobs(), settings.processes):
         result, group, last = waiting.popleft()
@@ -142,12 +138,13 @@ def add_labels(predictions: Iterable[Prediction], settings: EvalSettings) -> Ite
             yield result
 
 
-def _label_without_crf(prediction: Prediction) -> None:
+def _label_without_crf(prediction: Prediction) -> ImageResult:
     result = prediction.result
     for each in prediction.wanted:
         if not each.crf:
             labels = label_map(prediction.masks, result.tags[each.tags], each.recipe)
             result.labels[each] = at_size(labels, result.size)
+    return result
 
 
 def evaluate(
@@ -157,15 +154,15 @@ def evaluate(
     run: Path,
     also: Sequence[Callable[[ImageResult], None]] = (),
 ) -> EvaluationResults:
-    """Predict, and score where there are masks, the pictures that `settings.images` names (see `inputs.samples_of`).
+    """Predict the pictures that `settings.images` names (see `samples_of`), and score those with a mask.
 
-    Writes into the run folder: masks/<name of images>[_crf]/*.png; metrics.json, its numbers null where nothing has a mask;
-    per_image.csv; and scores.csv, the probability of each class in each picture. These three belong to splits; those of a
-    list or folder end in _<name> (metrics_holiday.json). DataError where these are of another folder with the same name.
-    A picture of a folder that cannot be opened is left out, named at the end and in `left_out` of the metrics.
-    Each function in `also` is called with each `ImageResult`, such as `DiagnosticsRecorder.add`. Several processes take a
-    share of the list each; all return the results of the whole, the first one writes the tables; `also` sees the share of
-    its process.
+    Writes into the run folder: masks/<name of images>[_crf]/*.png; metrics.json, its numbers null where
+    nothing has a mask; per_image.csv; and scores.csv, the probability of each class in each picture. These
+    three belong to splits; those of a list or folder end in _<name> (metrics_holiday.json). DataError where
+    these are of another folder with the same name. A picture of a folder that cannot be opened is left out,
+    named at the end and in `left_out` of the metrics. Each function in `also` is called with each
+    `ImageResult`, such as `DiagnosticsRecorder.add`. Several processes take a share of the list each; all
+    return the results of the whole, the first one writes the tables; `also` sees the share of its process.
     """
     images = settings.images
     ending = file_suffix(images)
@@ -175,7 +172,8 @@ def evaluate(
         source = json.loads(metrics.read_text("utf-8")).get("source")
         if source != facts["source"]:
             raise DataError(
-                f"{metrics} is of {source}, not of {images_path(images)}: rename this, or choose another run name"
+                f"{metrics} is of {source}, not of {images_path(images)}: "
+                "rename this, or choose another run name"
             )
     samples = share_of(samples_of(images, manifest))
     results, left_out = EvaluationResults(manifest, settings), []
