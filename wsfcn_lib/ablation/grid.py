@@ -176,7 +176,7 @@ def _train(config: TrainConfig, folder: Path, manifest: Manifest) -> None:
 def _measure(run: RunFolder, manifest: Manifest, settings: EvalSettings, device: torch.device) -> None:
     """Evaluate the network of a run, and keep the diagnostics and how they came about."""
     began = time.perf_counter()
-    recorder = DiagnosticsRecorder(manifest)
+    recorder = DiagnosticsRecorder()
     net = load_snapshot(find_snapshot(run.path, settings.snapshot))[0].to(device)
     evaluate(net, manifest, settings, run.path, [recorder.add])
     recorder.save(run.path)
