@@ -59,15 +59,15 @@ def counted(tmp_path):
     """(manifest, results, Diagnostics, network) of five coarse pictures, one of which has no mask."""
     manifest, net = folder_of(tmp_path, masked=(0, 1, 2, 4)), Painter().eval()
     counter = DiagnosticsRecorder()
-    tallied = evaluate(net, manifest, QUICK, tmp_path, [counter.add])
+    results = evaluate(net, manifest, QUICK, tmp_path, [counter.add])
     counter.save(tmp_path)
-    return manifest, tallied, Diagnostics.load(tmp_path), net
+    return manifest, results, Diagnostics.load(tmp_path), net
 
 
 def test_an_evaluation_is_counted_image_by_image(counted):
-    manifest, tallied, counts, net = counted
-    assert counts.images == ("p4", "p2", "p1", "p0") and set(counts.variants) == set(tallied.matrices)
-    for variant, matrix in tallied.matrices.items():
+    manifest, results, counts, net = counted
+    assert counts.images == ("p4", "p2", "p1", "p0") and set(counts.variants) == set(results.matrices)
+    for variant, matrix in results.matrices.items():
         found, measured = counts.of(variant), counts.measures(variant)
         assert found.shape == (4, 3, len(CLASSES) + 1)
         assert found[:, 0].sum(0).tolist() == matrix.matrix.diagonal().tolist()

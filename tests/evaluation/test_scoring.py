@@ -34,7 +34,7 @@ def rows_of(path):
 def test_numbers_are_those_of_a_loop_over_pixels(tmp_path, recipe, use_crf):
     manifest, net = folder_of(tmp_path), Painter().eval()
     settings = QUICK.model_copy(update={"recipe": recipe, "use_crf": use_crf, "processes": 1})
-    tally = evaluate(net, manifest, settings, tmp_path)
+    results = evaluate(net, manifest, settings, tmp_path)
     truths = [read_mask(s.mask, manifest) for s in manifest.samples("test")]
     pairs = {
         v: [(slow_labels(net, manifest, s, settings, v), t) for s, t in zip(manifest.samples("test"), truths)]
@@ -50,7 +50,7 @@ def test_numbers_are_those_of_a_loop_over_pixels(tmp_path, recipe, use_crf):
         > 2
     )
     for variant, found in pairs.items():
-        assert tally.matrices[variant].mean_iou() == pytest.approx(mean(slow_iou(found)))
+        assert results.matrices[variant].mean_iou() == pytest.approx(mean(slow_iou(found)))
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     plain = slow_iou(pairs[PostProcessing(recipe, False, "predicted")])
     assert metrics["per_class_iou"] == pytest.approx(dict(zip(NAMES, plain.values())))
@@ -78,10 +78,10 @@ def test_numbers_are_those_of_a_loop_over_pixels(tmp_path, recipe, use_crf):
 @needs_crf
 def test_order_and_columns(tmp_path):
     manifest = folder_of(tmp_path)
-    tallies = []
+    both = []
     for processes in (1, 2):
         settings = QUICK.model_copy(update={"use_crf": True, "processes": processes})
-        tallies.append(evaluate(Painter().eval(), manifest, settings, tmp_path))
+        both.append(evaluate(Painter().eval(), manifest, settings, tmp_path))
         rows = rows_of(tmp_path / "per_image.csv")
         assert [row["image"] for row in rows] == ["p4", "p3", "p2", "p1", "p0"], "the order of the list"
         assert list(rows[0]) == [
@@ -95,7 +95,7 @@ def test_order_and_columns(tmp_path):
         ]
         assert rows[-1]["tags"] == "cow" and rows[0]["tags"] == "cat;dog"
         assert set(rows[0]["predicted"].split(";")) <= set(NAMES[1:])
-    assert tallies[0].rows == tallies[1].rows and tallies[0].metrics() == tallies[1].metrics()
+    assert both[0].rows == both[1].rows and both[0].metrics() == both[1].metrics()
 
 
 def test_images_without_masks_are_predicted_but_not_measured(tmp_path):
@@ -108,11 +108,11 @@ def test_images_without_masks_are_predicted_but_not_measured(tmp_path):
     # some with, some without: the numbers are those of the former
     (tmp_path / "some").mkdir()
     some = folder_of(tmp_path / "some", masked=(1, 3))
-    tally = evaluate(net, some, QUICK, tmp_path / "some")
+    results = evaluate(net, some, QUICK, tmp_path / "some")
     alone = EvaluationResults(some, QUICK)
     for result in predict(net, some, [s for s in some.samples("test") if s.mask], QUICK):
         alone.add(result)
-    assert tally.metrics()["mean_iou"] == alone.metrics()["mean_iou"] > 0
+    assert results.metrics()["mean_iou"] == alone.metrics()["mean_iou"] > 0
     assert [row["iou"] != "" for row in rows_of(tmp_path / "some" / "per_image.csv")] == [
         False,
         True,
@@ -163,8 +163,8 @@ def test_a_bad_picture_costs_a_folder_only_itself(tmp_path, use_crf, capsys):
     settings = QUICK.model_copy(
         update={"images": str(tmp_path / "holiday"), "use_crf": use_crf, "processes": 2}
     )
-    tally = evaluate(net, manifest, settings, run)
-    assert [row["image"] for row in tally.rows] == [
+    results = evaluate(net, manifest, settings, run)
+    assert [row["image"] for row in results.rows] == [
         row["image"] for row in rows_of(run / "per_image_holiday.csv")
     ]
     assert [row["image"] for row in rows_of(run / "scores_holiday.csv")] == ["p1", "p2", "p4"]
@@ -244,14 +244,16 @@ def test_a_folder_needs_nothing_but_a_snapshot(tmp_path):
 def test_a_list_is_scored_like_its_images(tmp_path):
     manifest, net = folder_of(tmp_path), Painter().eval()
     (tmp_path / "dev.txt").write_text("p3\np1\n")
-    tally = evaluate(net, manifest, QUICK.model_copy(update={"images": str(tmp_path / "dev.txt")}), tmp_path)
+    results = evaluate(
+        net, manifest, QUICK.model_copy(update={"images": str(tmp_path / "dev.txt")}), tmp_path
+    )
     alone = EvaluationResults(manifest, QUICK)
     for result in predict(
         net, manifest, [s for s in manifest.samples("test") if s.name in ("p1", "p3")], QUICK
     ):
         alone.add(result)
-    assert tally.metrics() | {"split": "test"} == alone.metrics() and tally.metrics()["split"] == "dev"
-    assert [row["image"] for row in tally.rows] == ["p3", "p1"] and (
+    assert results.metrics() | {"split": "test"} == alone.metrics() and results.metrics()["split"] == "dev"
+    assert [row["image"] for row in results.rows] == ["p3", "p1"] and (
         tmp_path / "masks" / "dev" / "p1.png"
     ).is_file()
     assert [row["image"] for row in rows_of(tmp_path / "per_image_dev.csv")] == ["p3", "p1"]
