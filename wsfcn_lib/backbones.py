@@ -1,7 +1,8 @@
-"""A depthwise convolution whose backward pass is fast on processors; forward pass and gradients are nn.Conv2d's.
+"""The backbones: networks that turn images (B, 3, H, W) into two maps of features.
 
-PyTorch's own takes 27 to 45 ms for the gradient of 960 channels at 20 x 20 (batch 16, two cores), where the forward pass
-takes 2: the gradient of the input is itself a depthwise convolution, by the mirrored kernel, and is computed as one here.
+`low` (B, low_channels, H/4, W/4) has the details, `deep` (B, deep_channels, H/stride, W/stride) the meaning.
+Beside these numbers each backbone states its published learning-rate multipliers: old weights, old biases,
+new weights, new biases.
 """
 
 import torch
@@ -9,89 +10,24 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, relu
 
 
-class _Depthwise(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.padding, ctx.dilation = padding, dilation
-        return conv2d(x, weight, None, 1, padding, dilation, groups=len(weight))
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple:
-        x, weight = ctx.saved_tensors
-        channels, reach = len(weight), ctx.dilation * (weight.shape[-1] - 1)
-        to_input = to_weight = None
-        if ctx.needs_input_grad[0]:
-            to_input = conv2d(
-                gradient, weight.flip(2, 3), None, 1, reach - ctx.padding, ctx.dilation, groups=channels
-            )
-        if ctx.needs_input_grad[1]:  # in fp32: five times as fast as in bf16, and more exact
-            sizes = [1, 1], [ctx.padding] * 2, [ctx.dilation] * 2, False, [0, 0], channels
-            tensors = gradient.float(), x.float(), weight.float()
-            to_weight = torch.ops.aten.convolution_backward(*tensors, None, *sizes, [False, True, False])[
-                1
-            ].to(weight.dtype)
-        return to_input, to_weight, None, None
-
-
-class DepthwiseConv2d(nn.Conv2d):
-    """`nn.Conv2d` with groups = channels and no bias; the fast backward pass serves stride 1 on the CPU, PyTorch's the rest."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if (
-            x.device.type != "cpu"
-            or self.stride != (1, 1)
-            or self.padding[0] > self.dilation[0] * (self.kernel_size[0] - 1)
-        ):
-            return super().forward(x)
-        weight = self.weight
-        if torch.is_autocast_enabled("cpu"):
-            kind = torch.get_autocast_dtype("cpu")
-            x, weight = x.to(kind), weight.to(kind)
-        return _Depthwise.apply(x, weight, self.padding[0], self.dilation[0])
-
-
-class StoredNorm(nn.BatchNorm2d):
-    """BatchNorm that never leaves evaluation mode: it normalises with its stored statistics and does not update them."""
-
-    def train(self, mode: bool = True):
-        """Stay in evaluation mode whatever the network does."""
-        return super().train(False)
-
-
-def freeze(*modules: nn.Module) -> None:
-    """Take the parameters of `modules` out of training."""
-    for module in modules:
-        module.requires_grad_(False)
-
-
-class PreActivationBlock(nn.Module):
-    """Residual block of BN-ReLU-conv units; a 1x1 shortcut from the pre-activated input where the shape changes."""
-
-    def __init__(self, channels, kernels, stride=1, dilations=(1, 1), dropout=0.0):
-        super().__init__()
-        self.norms = nn.ModuleList(StoredNorm(c) for c in channels[:-1])
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, k, stride if i == 0 else 1, d * (k // 2), d, bias=False)
-            for i, (a, b, k, d) in enumerate(zip(channels, channels[1:], kernels, dilations))
-        )
-        changes = stride != 1 or channels[0] != channels[-1]
-        self.shortcut = nn.Conv2d(channels[0], channels[-1], 1, stride, bias=False) if changes else None
-        self.dropout = nn.Dropout2d(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = relu(self.norms[0](x))
-        shortcut = x if self.shortcut is None else self.shortcut(y)
-        y = self.convs[0](y)
-        for norm, conv in zip(self.norms[1:], self.convs[1:]):
-            y = conv(self.dropout(relu(norm(y))))
-        return shortcut + y
+def build_backbone(name: str, ancestor: bool = False) -> nn.Module:
+    """Build a backbone by its name in `config.Backbone`; `ancestor` picks 1-stage-wseg's VGG stride."""
+    builders = {
+        "resnet38": ResNet38,
+        "vgg16": lambda: VGG16(stride=8 if ancestor else 16),
+        "resnet50": lambda: ResNet(50),
+        "resnet101": lambda: ResNet(101),
+        "mobilenet_v2": MobileNetV2,
+        "tiny": Tiny,
+    }
+    return builders[name]()
 
 
 class ResNet38(nn.Module):
     """WideResNet38 (model A1 of Wu et al.): 38 pre-activation layers, `deep` of 4096 channels at stride 8."""
 
-    low_channels, deep_channels, stride, lr_multipliers = 256, 4096, 8, (1, 2, 20, 40)
+    low_channels, deep_channels, stride = 256, 4096, 8
+    lr_multipliers, ancestor_lr_multipliers = (1, 2, 20, 40), (1, 2, 10, 20)
 
     def __init__(self):
         super().__init__()
@@ -105,16 +41,14 @@ class ResNet38(nn.Module):
             PreActivationBlock((2048, 1024, 2048, 4096), (1, 3, 1), 1, (1, 4, 1), 0.5)
         )
         self.norm = StoredNorm(4096)
-        freeze(self.conv1, self.stage2, *(m for m in self.modules() if isinstance(m, StoredNorm)))
+        freeze(self.conv1, self.stage2, *stored_norms(self))
 
     @staticmethod
     def _stage(inputs, middle, outputs, blocks, stride, dilation=1):
-        first = PreActivationBlock((inputs, middle, outputs), (3, 3), stride, (1, dilation))
-        rest = (
-            PreActivationBlock((outputs, middle, outputs), (3, 3), 1, (dilation,) * 2)
-            for _ in range(blocks - 1)
-        )
-        return nn.Sequential(first, *rest)
+        stage = nn.Sequential(PreActivationBlock((inputs, middle, outputs), (3, 3), stride, (1, dilation)))
+        for _ in range(blocks - 1):
+            stage.append(PreActivationBlock((outputs, middle, outputs), (3, 3), 1, (dilation, dilation)))
+        return stage
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         low = self.stage3(self.stage2(self.conv1(x)))  # the raw sum: no norm, no ReLU
@@ -123,9 +57,10 @@ class ResNet38(nn.Module):
 
 
 class VGG16(nn.Module):
-    """VGG16 with fc6 and fc7 as convolutions; `stride` is 16 in WS-FCN (conv4_1 strides) and 8 in 1-stage-wseg."""
+    """VGG16 with fc6, fc7 as convolutions; `stride` is 16 in WS-FCN (conv4_1 strides), 8 in 1-stage-wseg."""
 
-    low_channels, deep_channels, lr_multipliers = 256, 1024, (1, 2, 20, 40)
+    low_channels, deep_channels = 256, 1024
+    lr_multipliers, ancestor_lr_multipliers = (1, 2, 20, 40), (1, 2, 10, 20)
 
     def __init__(self, stride: int = 16):
         super().__init__()
@@ -154,19 +89,22 @@ class VGG16(nn.Module):
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNet-50 or -101 without its classifier: `low` is layer1, `deep` is layer4 at stride 16."""
+    """torchvision's ResNet-50 or -101 without classifier: `low` is layer1, `deep` is layer4 at stride 16."""
 
-    low_channels, deep_channels, stride, lr_multipliers = 256, 2048, 16, (1, 1, 20, 10)
+    low_channels, deep_channels, stride = 256, 2048, 16
+    lr_multipliers, ancestor_lr_multipliers = (1, 1, 20, 10), (1, 1, 10, 10)
 
     def __init__(self, depth: int):
         super().__init__()
         from torchvision import models  # most of a second to import, which other backbones need not pay
 
         net = getattr(models, f"resnet{depth}")(weights=None, norm_layer=StoredNorm)
-        net.layer4[0].conv2.stride = net.layer4[0].downsample[0].stride = (1, 1)  # no dilation: as published
+        first = net.layer4[0]  # it would go on to stride 32; no dilation makes up for it: as published
+        first.conv2.stride = (1, 1)
+        first.downsample[0].stride = (1, 1)
         for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
             self.add_module(name, getattr(net, name))
-        freeze(self.conv1, *(m for m in self.modules() if isinstance(m, StoredNorm)))
+        freeze(self.conv1, *stored_norms(self))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         low = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
@@ -174,9 +112,10 @@ class ResNet(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """torchvision's MobileNetV2 held at stride 8 by dilation: a pretrained network that a laptop can train."""
+    """torchvision's MobileNetV2, held at stride 8 by dilation: a network that a laptop can train."""
 
-    low_channels, deep_channels, stride, lr_multipliers = 24, 1280, 8, (1, 1, 20, 10)
+    low_channels, deep_channels, stride = 24, 1280, 8
+    lr_multipliers, ancestor_lr_multipliers = (1, 1, 20, 10), (1, 1, 10, 10)
 
     def __init__(self):
         super().__init__()
@@ -184,14 +123,22 @@ class MobileNetV2(nn.Module):
 
         self.features = mobilenet_v2(weights=None, norm_layer=StoredNorm).features
         for index, layer in enumerate(self.features):
-            # layers 7 and 14 would stride on to 16 and 32; what follows sees the same field through its dilation
-            dilation = 1 if index <= 7 else 2 if index <= 14 else 4
-            for conv in (m for m in layer.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)):
-                if index >= 7:
-                    conv.stride, conv.dilation, conv.padding = (1, 1), (dilation,) * 2, (dilation,) * 2
+            for conv in layer.modules():
+                if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (3, 3):
+                    continue
+                if (
+                    index >= 7
+                ):  # layers 7 and 14 would go on to strides 16 and 32: what follows dilates instead
+                    dilation = 1
+                    if index > 7:
+                        dilation = 2
+                    if index > 14:
+                        dilation = 4
+                    conv.stride = (1, 1)
+                    conv.dilation = conv.padding = (dilation, dilation)
                 if conv.groups > 1:
                     conv.__class__ = DepthwiseConv2d  # the same layer, with a faster backward pass
-        freeze(self.features[0], *(m for m in self.modules() if isinstance(m, StoredNorm)))
+        freeze(self.features[0], *stored_norms(self))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         low = self.features[:4](x)
@@ -199,9 +146,10 @@ class MobileNetV2(nn.Module):
 
 
 class Tiny(nn.Module):
-    """A small residual network for the built-in scenes, trained from nothing: its BatchNorms learn like any other."""
+    """A small residual network for the built-in scenes, trained from nothing: its BatchNorms learn."""
 
-    low_channels, deep_channels, stride, lr_multipliers = 32, 64, 8, (1, 1, 1, 1)
+    low_channels, deep_channels, stride = 32, 64, 8
+    lr_multipliers = ancestor_lr_multipliers = (1, 1, 1, 1)
 
     def __init__(self):
         super().__init__()
@@ -214,31 +162,104 @@ class Tiny(nn.Module):
         return low, self.deep(low)
 
 
-def _unit(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False)
+class PreActivationBlock(nn.Module):
+    """Residual block of BN-ReLU-conv units; a 1x1 shortcut where the shape changes."""
+
+    def __init__(self, channels, kernels, stride=1, dilations=(1, 1), dropout=0.0):
+        super().__init__()
+        self.norms = nn.ModuleList()
+        self.convs = nn.ModuleList()
+        for inputs, outputs, kernel, dilation in zip(channels, channels[1:], kernels, dilations):
+            step = 1 if self.convs else stride  # the first convolution strides
+            padding = dilation * (kernel // 2)
+            self.norms.append(StoredNorm(inputs))
+            self.convs.append(nn.Conv2d(inputs, outputs, kernel, step, padding, dilation, bias=False))
+        self.shortcut = None
+        if stride != 1 or channels[0] != channels[-1]:
+            self.shortcut = nn.Conv2d(channels[0], channels[-1], 1, stride, bias=False)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = relu(self.norms[0](x))
+        shortcut = x if self.shortcut is None else self.shortcut(y)
+        y = self.convs[0](y)
+        for norm, conv in zip(self.norms[1:], self.convs[1:]):
+            y = conv(self.dropout(relu(norm(y))))
+        return shortcut + y
+
+
+def _unit(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class _Residual(nn.Module):
-    def __init__(self, channels: int, dilation: int = 1):
+    def __init__(self, channels: int):
         super().__init__()
-        self.units = nn.Sequential(
-            _unit(channels, channels, 1, dilation), _unit(channels, channels, 1, dilation)
-        )
+        self.units = nn.Sequential(_unit(channels, channels), _unit(channels, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.units(x)
 
 
-def build_backbone(name: str, ancestor: bool = False) -> nn.Module:
-    """Build a backbone by its name in `config.Backbone`; `ancestor` picks 1-stage-wseg's VGG stride."""
-    builders = {
-        "resnet38": ResNet38,
-        "vgg16": lambda: VGG16(stride=8 if ancestor else 16),
-        "resnet50": lambda: ResNet(50),
-        "resnet101": lambda: ResNet(101),
-        "mobilenet_v2": MobileNetV2,
-        "tiny": Tiny,
-    }
-    return builders[name]()
+class StoredNorm(nn.BatchNorm2d):
+    """BatchNorm that stays in evaluation mode: it uses its stored statistics and never updates them."""
+
+    def train(self, mode: bool = True):
+        """Stay in evaluation mode whatever the network does."""
+        return super().train(False)
+
+
+def stored_norms(net: nn.Module) -> list[nn.Module]:
+    """All `StoredNorm` inside a network."""
+    return [module for module in net.modules() if isinstance(module, StoredNorm)]
+
+
+def freeze(*modules: nn.Module) -> None:
+    """Take the parameters of `modules` out of training."""
+    for module in modules:
+        module.requires_grad_(False)
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """`nn.Conv2d` with groups = channels and no bias; its backward pass is fast on processors (at stride 1).
+
+    For the gradient of 960 channels at 20 x 20 (batch 16, two cores) PyTorch's own takes 27 to 45 ms, where
+    the forward pass takes 2. Output and gradients are the same.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        reach = self.dilation[0] * (self.kernel_size[0] - 1)
+        if x.device.type != "cpu" or self.stride != (1, 1) or self.padding[0] > reach:
+            return super().forward(x)
+        weight = self.weight
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            x, weight = x.to(dtype), weight.to(dtype)
+        return _DepthwiseConvolution.apply(x, weight, self.padding[0], self.dilation[0])
+
+
+class _DepthwiseConvolution(torch.autograd.Function):
+    """The gradient of the input is a depthwise convolution by the mirrored kernel, and computed as one."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, padding: int, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.dilation = padding, dilation
+        return conv2d(x, weight, None, 1, padding, dilation, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple:
+        x, weight = ctx.saved_tensors
+        channels = len(weight)
+        to_input = to_weight = None
+        if ctx.needs_input_grad[0]:
+            padding = ctx.dilation * (weight.shape[-1] - 1) - ctx.padding
+            mirrored = weight.flip(2, 3)
+            to_input = conv2d(gradient, mirrored, None, 1, padding, ctx.dilation, groups=channels)
+        if ctx.needs_input_grad[1]:  # in fp32: five times as fast as in bf16, and more exact
+            to_weight = torch.nn.grad.conv2d_weight(
+                x.float(), weight.shape, gradient.float(), 1, ctx.padding, ctx.dilation, channels
+            ).to(weight.dtype)
+        return to_input, to_weight, None, None

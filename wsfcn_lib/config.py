@@ -1,4 +1,4 @@
-"""Typed settings: what a network is, and what a training run is. Unknown names and values out of range are errors."""
+"""The settings of a network and of a training run. Unknown names and values out of range are errors."""
 
 from typing import Annotated, Literal
 
@@ -20,19 +20,14 @@ class Architecture(Settings):
     context: Literal["fca", "aspp", "none"] = "fca"  # none: the CAM baseline, which has no decoder
     fusion: Literal["sf2", "gci"] = "sf2"
     width: int = Field(256, ge=16, le=1024, multiple_of=16)  # decoder channels; published: 256
-    dilations: tuple[Dilation, Dilation, Dilation, Dilation] = (
-        1,
-        12,
-        24,
-        36,
-    )  # the first belongs to a 1x1 kernel
+    # of the context module's kernels; the first belongs to a 1x1 kernel
+    dilations: tuple[Dilation, Dilation, Dilation, Dilation] = (1, 12, 24, 36)
     fca_branches: int = Field(4, ge=1, le=4)  # of FCA's kernels 1, 3, 5, 7: the first so many
     channel_attention: bool = True  # FCA's; without it the branches are joined as they are
     align: bool = True  # SF2's; without it the deep features are enlarged bilinearly
     gate_rate: float = Field(0.3, ge=0, lt=1)  # psi of the stochastic gate
-    deep_width: int | None = Field(
-        None, ge=16, le=4096
-    )  # reduce a wider `deep` to this before the context module
+    # reduce a wider `deep` to this before the context module
+    deep_width: int | None = Field(None, ge=16, le=4096)
     size_power: float | None = Field(3.0, ge=0, le=10)  # p of the size penalty; None: no penalty
     size_offset: float = Field(0.01, gt=0, le=1)  # lambda of the size penalty; COCO: 0.1
 
@@ -57,19 +52,16 @@ class TrainConfig(Architecture):
     epochs: int = Field(31, ge=1, le=999)
     warmup_epochs: int = Field(7, ge=0, le=1000)  # epochs without the mask loss
     batch_size: int = Field(16, ge=1, le=4096)  # images of one update, over all processes
-    accumulate: int = Field(
-        1, ge=1, le=4096
-    )  # parts that each process computes its share in, one after the other
-    batch_norm: Literal["process", "synchronised"] = (
-        "process"  # statistics of a part: of each process, or over all of them
-    )
+    # parts that each process computes its share in, one after the other
+    accumulate: int = Field(1, ge=1, le=4096)
+    # statistics of a part: of each process, or over all of them
+    batch_norm: Literal["process", "synchronised"] = "process"
     crop: int = Field(321, ge=32, le=2048)  # pixels
     optimiser: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(1e-3, gt=0, le=10)
     lr_schedule: Literal["constant", "cosine"] = "constant"
-    lr_multipliers: tuple[Multiplier, Multiplier, Multiplier, Multiplier] | None = (
-        None  # None: the published ones of the backbone
-    )
+    # of old weights, old biases, new weights, new biases; None: the published ones of the backbone
+    lr_multipliers: tuple[Multiplier, Multiplier, Multiplier, Multiplier] | None = None
     weight_decay: float = Field(5e-4, ge=0, le=1)
     mask_weight: float = Field(1.0, ge=0, le=100)
     foreground_cut: Fraction = 0.6
@@ -83,9 +75,8 @@ class TrainConfig(Architecture):
     threads: int = Field(0, ge=0, le=1024)  # of PyTorch on a CPU; 0: one for `tiny`, else as PyTorch chose
     validate_every: int = Field(2, ge=1, le=1000)  # epochs
     snapshots_kept: int = Field(10, ge=1, le=1000)
-    snapshot_every: int = Field(
-        0, ge=0, le=1000
-    )  # epochs, kept beside those that win the validation; 0: none
+    # epochs, kept beside those that win the validation; 0: none
+    snapshot_every: int = Field(0, ge=0, le=1000)
     log_every: int = Field(20, ge=1, le=100000)  # steps
 
     @field_validator("data")
@@ -105,6 +96,5 @@ class TrainConfig(Architecture):
 
     def network(self, num_classes: int) -> NetConfig:
         """The architecture of this run for a data set of `num_classes` (background counted)."""
-        return NetConfig(
-            num_classes=num_classes, **{name: getattr(self, name) for name in Architecture.model_fields}
-        )
+        architecture = self.model_dump(include=set(Architecture.model_fields))
+        return NetConfig(num_classes=num_classes, **architecture)

@@ -1,4 +1,4 @@
-"""Image scores and losses, as pure functions (1-stage-wseg, sections 3.1 to 3.3; kept by WS-FCN, section III-D)."""
+"""Image scores and losses, as pure functions (1-stage-wseg, sections 3.1 to 3.3; WS-FCN, section III-D)."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,8 @@ def image_scores(logits: Tensor, size_power: float | None = 3, size_offset: floa
 
     Args:
         logits: (B, K, h, w), background first.
-        size_power: p of the penalty (1 - m)^p log(lambda + m), where m is the class's mean mask; None: no penalty.
+        size_power: p of the penalty (1 - m)^p log(lambda + m), where m is the class's mean mask; None: no
+            penalty.
         size_offset: lambda; small values punish small masks harder.
 
     Returns:

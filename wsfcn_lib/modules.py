@@ -1,4 +1,7 @@
-"""A dilated convolution without the taps that see only padding; output and gradients are nn.Conv2d's."""
+"""The modules between backbone and head: context, fusion of shallow and deep features, stochastic gate.
+
+FCA and SF2 are WS-FCN's (paper, sections III-B and III-C), ASPP and GCI those of its ancestor 1-stage-wseg.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -6,67 +9,52 @@ from torch.nn.functional import conv2d, grid_sample, interpolate, relu
 
 from wsfcn_lib.backbones import StoredNorm
 
+# What each switch of the configuration builds.
+# A context module maps deep (B, inputs, h, w) -> (B, width, h, w).
+# A fusion module maps low (B, width, H/4, W/4), deep (B, width, h, w) -> shallow, deep, both as large as low.
+CONTEXTS = {
+    "fca": lambda inputs, config: FCA(
+        inputs, config.width, config.dilations, config.fca_branches, config.channel_attention
+    ),
+    "aspp": lambda inputs, config: ASPP(inputs, config.width, config.dilations),
+}
+FUSIONS = {
+    "sf2": lambda config: SF2(config.width, config.align),
+    "gci": lambda config: GCIDecoder(config.width),
+}
 
-class DilatedConv2d(nn.Conv2d):
-    """A convolution of stride 1 that keeps the size; taps that lie wholly outside the map are skipped, as they see only padding.
 
-    `kernel` is odd, a number or (height, width).
+class FCA(nn.Module):
+    """Flexible context aggregation (section III-B): deep (B, C, h, w) -> (B, width, h, w).
 
-    At 41 x 41 kernel 7 with dilation 36 keeps 3 of 7 taps, at half that size only the middle one.
+    Kernels 1, 3, 5, 7 with `dilations`; one channel attention is shared by the four branches. For ablations:
+    only the first `branches` of them, or no channel attention.
     """
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int | tuple[int, int], dilation: int = 1, bias: bool = False
-    ):
-        tall, wide = kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
-        if not tall % 2 or not wide % 2:
-            raise ValueError(f"kernel is {kernel}; a convolution that keeps the size needs odd numbers")
-        padding = dilation * (tall // 2), dilation * (wide // 2)
-        super().__init__(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=bias)
+    kernels = (1, 3, 5, 7)
 
-    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padding = []
-        for axis, (kernel, dilation) in enumerate(zip(self.kernel_size, self.dilation)):
-            live = min(
-                kernel // 2, (x.shape[2 + axis] - 1) // dilation
-            )  # taps on either side of the middle one
-            weight = weight.narrow(2 + axis, kernel // 2 - live, 2 * live + 1)
-            padding.append(live * dilation)
-        return conv2d(x, weight, bias, 1, padding, self.dilation)
-
-
-def conv_norm_relu(
-    inputs: int, outputs: int, kernel: int, bias: bool = False, norm=nn.BatchNorm2d, dilation: int = 1
-):
-    """Convolution that keeps the size, BatchNorm, ReLU."""
-    return nn.Sequential(
-        DilatedConv2d(inputs, outputs, kernel, dilation, bias), norm(outputs), nn.ReLU(inplace=True)
-    )
-
-
-def resize(x: Tensor, size, align_corners: bool) -> Tensor:
-    """Bilinear resize to (height, width)."""
-    return (
-        x
-        if x.shape[-2:] == tuple(size)
-        else interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
-    )
-
-
-class PooledBranch(nn.Module):
-    """Image-level context: global average pool, 1x1 conv, norm, ReLU, broadcast back over the map."""
-
-    def __init__(self, inputs: int, width: int):
+    def __init__(self, inputs: int, width: int, dilations, branches: int = 4, attention: bool = True):
         super().__init__()
-        self.conv = nn.Conv2d(inputs, width, 1, bias=False)
+        self.kernels = self.kernels[:branches]
+        self.branches = nn.ModuleList(
+            GlobalConvolution(inputs, width, kernel, dilation)
+            for kernel, dilation in zip(self.kernels, dilations)
+        )
+        self.channel_attention = ChannelAttention(width) if attention else nn.Identity()
+        self.pooled = PooledBranch(inputs, width)
+        self.project = nn.Conv2d((branches + 1) * width, width, 1, bias=False)
         self.norm = StoredNorm(width)
+        self.spatial_attention = SpatialAttention()
+        self.dropout = nn.Dropout(0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return relu(self.norm(self.conv(x.mean((2, 3), keepdim=True)))).expand(-1, -1, *x.shape[-2:])
+        branches = [self.channel_attention(branch(x)) for branch in self.branches]
+        x = self.norm(self.project(torch.cat((*branches, self.pooled(x)), 1)))
+        return self.dropout(self.spatial_attention(x))
 
 
 class GlobalConvolution(nn.Module):
-    """One branch of FCA: a large dilated kernel as the sum of two separable paths, k x 1 then 1 x k and 1 x k then k x 1."""
+    """One branch of FCA: a large dilated kernel as the sum of two paths, k x 1 then 1 x k and vice versa."""
 
     def __init__(self, inputs: int, width: int, kernel: int, dilation: int):
         super().__init__()
@@ -79,7 +67,7 @@ class GlobalConvolution(nn.Module):
         )
         self.unused_norm = StoredNorm(
             width
-        )  # the published checkpoints hold it, their forward pass never calls it
+        )  # published checkpoints hold it, their forward pass never calls it
 
     def forward(self, x: Tensor) -> Tensor:
         return self.tall_wide(x) + self.wide_tall(x)
@@ -107,49 +95,32 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, 3, padding=1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + x * torch.sigmoid(
-            self.conv(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), 1))
-        )
+        average, maximum = x.mean(1, keepdim=True), x.amax(1, keepdim=True)
+        return x + x * torch.sigmoid(self.conv(torch.cat((average, maximum), 1)))
 
 
-class FCA(nn.Module):
-    """Flexible context aggregation (section III-B): deep (B, C, h, w) -> (B, width, h, w).
+class PooledBranch(nn.Module):
+    """Image-level context: global average pool, 1x1 conv, norm, ReLU, broadcast back over the map."""
 
-    Kernels 1, 3, 5, 7 with `dilations`; one channel attention is shared by the four branches. For ablations: only the first
-    `branches` of them, or no channel attention.
-    """
-
-    kernels = (1, 3, 5, 7)
-
-    def __init__(self, inputs: int, width: int, dilations, branches: int = 4, attention: bool = True):
+    def __init__(self, inputs: int, width: int):
         super().__init__()
-        self.kernels = self.kernels[:branches]
-        self.branches = nn.ModuleList(
-            GlobalConvolution(inputs, width, k, d) for k, d in zip(self.kernels, dilations)
-        )
-        self.channel_attention = ChannelAttention(width) if attention else nn.Identity()
-        self.pooled = PooledBranch(inputs, width)
-        self.project = nn.Conv2d((branches + 1) * width, width, 1, bias=False)
+        self.conv = nn.Conv2d(inputs, width, 1, bias=False)
         self.norm = StoredNorm(width)
-        self.spatial_attention = SpatialAttention()
-        self.dropout = nn.Dropout(0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        branches = [self.channel_attention(branch(x)) for branch in self.branches]
-        x = self.norm(self.project(torch.cat((*branches, self.pooled(x)), 1)))
-        return self.dropout(self.spatial_attention(x))
+        return relu(self.norm(self.conv(x.mean((2, 3), keepdim=True)))).expand(-1, -1, *x.shape[-2:])
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling, 1-stage-wseg's context module: deep (B, C, h, w) -> (B, width, h, w)."""
+    """Atrous spatial pyramid pooling, 1-stage-wseg's context: deep (B, C, h, w) -> (B, width, h, w)."""
 
     kernels = (1, 3, 3, 3)
 
     def __init__(self, inputs: int, width: int, dilations):
         super().__init__()
         self.branches = nn.ModuleList(
-            conv_norm_relu(inputs, width, k, norm=StoredNorm, dilation=d)
-            for k, d in zip(self.kernels, dilations)
+            conv_norm_relu(inputs, width, kernel, norm=StoredNorm, dilation=dilation)
+            for kernel, dilation in zip(self.kernels, dilations)
         )
         self.pooled = PooledBranch(inputs, width)
         self.project = nn.Conv2d(5 * width, width, 1, bias=False)
@@ -159,6 +130,35 @@ class ASPP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat((*(branch(x) for branch in self.branches), self.pooled(x)), 1)
         return self.dropout(relu(self.norm(self.project(x))))
+
+
+class SF2(nn.Module):
+    """Semantically consistent feature fusion (section III-C).
+
+    low, deep -> (shallow, deep), both (B, width, H/4, W/4).
+    For ablations: without `align` the deep features are only enlarged, which is what a flow of zero would do.
+    """
+
+    def __init__(self, width: int, align: bool = True):
+        super().__init__()
+        self.align = Align(width) if align else None
+        for number in range(1, 5):
+            self.add_module(f"low{number}", conv_norm_relu(width, width, 3, bias=True))
+        for number in range(1, 5):
+            self.add_module(f"deep{number}", conv_norm_relu(width, width, 3, bias=True))
+
+    def fuse(self, low: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
+        """Exchange what both streams agree on: their elementwise product feeds each of them."""
+        low, deep = self.low1(low), self.deep1(deep)
+        shared = self.low2(low) * self.deep2(deep)
+        return self.low4(self.low3(shared) + low), self.deep4(self.deep3(shared) + deep)
+
+    def forward(self, low: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
+        if self.align:
+            deep = self.align(low, deep)
+        else:
+            deep = resize(deep, low.shape[-2:], align_corners=True)
+        return self.fuse(low, deep)
 
 
 class Align(nn.Module):
@@ -179,41 +179,15 @@ class Align(nn.Module):
         regular = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (height, width, 2), last axis (x, y)
         grid = regular + flow.permute(0, 2, 3, 1) / flow.new_tensor((width, height))
         # in fp32: bf16 would round the grid to a quarter of a pixel
-        return grid_sample(deep.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True).to(
-            deep.dtype
-        )
-
-
-class SF2(nn.Module):
-    """Semantically consistent feature fusion (section III-C): low, deep -> (shallow, deep), both (B, width, H/4, W/4).
-
-    For ablations: without `align` the deep features are only enlarged, which is what a flow of zero would do.
-    """
-
-    def __init__(self, width: int, align: bool = True):
-        super().__init__()
-        self.align = Align(width) if align else None
-        self.low1, self.low2, self.low3, self.low4 = (
-            conv_norm_relu(width, width, 3, bias=True) for _ in range(4)
-        )
-        self.deep1, self.deep2, self.deep3, self.deep4 = (
-            conv_norm_relu(width, width, 3, bias=True) for _ in range(4)
-        )
-
-    def fuse(self, low: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
-        """Exchange what both streams agree on: their elementwise product feeds each of them."""
-        low, deep = self.low1(low), self.deep1(deep)
-        shared = self.low2(low) * self.deep2(deep)
-        return self.low4(self.low3(shared) + low), self.deep4(self.deep3(shared) + deep)
-
-    def forward(self, low: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
-        return self.fuse(
-            low, self.align(low, deep) if self.align else resize(deep, low.shape[-2:], align_corners=True)
-        )
+        warped = grid_sample(deep.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        return warped.to(deep.dtype)
 
 
 class GCIDecoder(nn.Module):
-    """1-stage-wseg's decoder with global cue injection: low, deep -> (shallow, deep), both (B, width, H/4, W/4)."""
+    """1-stage-wseg's decoder with global cue injection.
+
+    low, deep -> (shallow, deep), both (B, width, H/4, W/4).
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -225,19 +199,61 @@ class GCIDecoder(nn.Module):
         self.out = conv_norm_relu(width, width, 1)
 
     def forward(self, low: Tensor, deep: Tensor) -> tuple[Tensor, Tensor]:
-        deep = torch.cat((resize(deep, low.shape[-2:], align_corners=True), self.skip(low)), 1)
-        deep = self.merge(deep)
+        deep = resize(deep, low.shape[-2:], align_corners=True)
+        deep = self.merge(torch.cat((deep, self.skip(low)), 1))
         return self.inject(low, deep), deep
 
     def inject(self, low: Tensor, deep: Tensor) -> Tensor:
-        """Global cue injection: scale and shift the shallow features by maxima taken over the whole deep map."""
+        """Global cue injection: scale and shift the shallow features by maxima of the whole deep map."""
         gamma, beta = self.cues(deep).amax((2, 3), keepdim=True).chunk(2, 1)
         return self.out(relu(self.low(low) * (gamma + 1) + beta))
 
 
 def stochastic_gate(deep: Tensor, shallow: Tensor, rate: float, training: bool) -> Tensor:
-    """Mix deep and shallow features (1-stage-wseg, stochastic gate); `rate` is psi. In training the expectation is `deep`."""
+    """Mix deep and shallow features by the stochastic gate of 1-stage-wseg; `rate` is its psi.
+
+    In training each value is drawn, and its expectation is `deep`.
+    """
     if not training:
         return (1 - rate) * deep + rate * shallow
     keep = torch.rand(deep.shape, device=deep.device) >= rate
     return torch.where(keep, (deep - rate * shallow) / (1 - rate), shallow)
+
+
+def conv_norm_relu(
+    inputs: int, outputs: int, kernel: int, bias: bool = False, norm=nn.BatchNorm2d, dilation: int = 1
+):
+    """Convolution that keeps the size, BatchNorm, ReLU."""
+    conv = DilatedConv2d(inputs, outputs, (kernel, kernel), dilation, bias)
+    return nn.Sequential(conv, norm(outputs), nn.ReLU(inplace=True))
+
+
+class DilatedConv2d(nn.Conv2d):
+    """A convolution of stride 1 that keeps the size and skips the taps that lie wholly outside the map.
+
+    They see only padding, so output and gradients are `nn.Conv2d`'s, in less time: at 41 x 41 kernel 7 with
+    dilation 36 keeps 3 of 7 taps, at half that size only the middle one. `kernel` is (height, width), both
+    odd.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: tuple[int, int], dilation: int = 1, bias: bool = False
+    ):
+        padding = dilation * (kernel[0] // 2), dilation * (kernel[1] // 2)
+        super().__init__(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=bias)
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padding = []
+        for axis, (kernel, dilation) in enumerate(zip(self.kernel_size, self.dilation)):
+            # taps on either side of the middle one that reach into the map
+            live = min(kernel // 2, (x.shape[2 + axis] - 1) // dilation)
+            weight = weight.narrow(2 + axis, kernel // 2 - live, 2 * live + 1)
+            padding.append(live * dilation)
+        return conv2d(x, weight, bias, 1, padding, self.dilation)
+
+
+def resize(x: Tensor, size, align_corners: bool) -> Tensor:
+    """Bilinear resize to (height, width)."""
+    if x.shape[-2:] == tuple(size):
+        return x
+    return interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)

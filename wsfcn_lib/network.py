@@ -1,15 +1,16 @@
 """The networks: WS-FCN (with 1-stage-wseg as its other corner) and the CAM baseline."""
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
-from wsfcn_lib.backbones import Tiny, build_backbone
+from wsfcn_lib.backbones import build_backbone
 from wsfcn_lib.config import NetConfig
 from wsfcn_lib.losses import image_scores
-from wsfcn_lib.modules import ASPP, FCA, SF2, Align, GCIDecoder, conv_norm_relu, stochastic_gate
+from wsfcn_lib.modules import CONTEXTS, FUSIONS, Align, conv_norm_relu, stochastic_gate
 
 CAM_BACKGROUND = 0.1
 
@@ -17,7 +18,8 @@ CAM_BACKGROUND = 0.1
 class NetOutput(NamedTuple):
     """What every network returns. K counts background, which comes first.
 
-    logits: (B, K, h, w) class logits at stride 4 (the baseline: at the stride of `deep`), background constant 1.
+    logits: (B, K, h, w) class logits at stride 4 (the baseline: at the stride of `deep`), background constant
+        1.
     masks: (B, K, h, w) softmax of the logits (the baseline: (B, K, H, W) normalised CAMs).
     scores: (B, K-1) image scores; a sigmoid makes them probabilities.
     """
@@ -29,7 +31,9 @@ class NetOutput(NamedTuple):
 
 def with_background(maps: Tensor, value: float) -> Tensor:
     """Prepend a constant background channel to (B, K-1, h, w)."""
-    return torch.cat((maps.new_full((maps.shape[0], 1, *maps.shape[-2:]), value), maps), 1)
+    batch, _, height, width = maps.shape
+    background = maps.new_full((batch, 1, height, width), value)
+    return torch.cat((background, maps), 1)
 
 
 class _Network(nn.Module):
@@ -39,21 +43,25 @@ class _Network(nn.Module):
     def parameter_groups(self, lr: float, weight_decay: float, multipliers=None) -> list[dict]:
         """Split the trainable parameters as published: old weights, old biases, new weights, new biases.
 
-        "Old" is the backbone. Learning rates are `lr` times the multipliers (default: those of the program and
-        backbone; cells between the two programs use WS-FCN's); biases have no weight decay.
+        "Old" is the backbone. Learning rates are `lr` times the multipliers (default: those of the program
+        and backbone; configurations between the two programs use WS-FCN's); biases have no weight decay.
         """
-        if multipliers is None:
+        if multipliers is None and self.config.is_ancestor:
+            multipliers = self.backbone.ancestor_lr_multipliers
+        elif multipliers is None:
             multipliers = self.backbone.lr_multipliers
-            if self.config.is_ancestor and not isinstance(self.backbone, Tiny):
-                multipliers = (*multipliers[:2], 10, 10 * multipliers[1])
-        groups = [
-            {"params": [], "lr": lr * m, "weight_decay": d}
-            for m, d in zip(multipliers, (weight_decay, 0.0) * 2)
+        old_weights, old_biases, new_weights, new_biases = groups = [
+            {"params": [], "lr": lr * multiplier, "weight_decay": weight_decay} for multiplier in multipliers
         ]
+        old_biases["weight_decay"] = new_biases["weight_decay"] = 0.0
         for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                index = 2 * (not name.startswith("backbone.")) + name.endswith(".bias")
-                groups[index]["params"].append(parameter)
+            if not parameter.requires_grad:
+                continue
+            if name.startswith("backbone."):
+                group = old_biases if name.endswith(".bias") else old_weights
+            else:
+                group = new_biases if name.endswith(".bias") else new_weights
+            group["params"].append(parameter)
         return groups
 
 
@@ -67,23 +75,21 @@ class WSFCN(_Network):
         super().__init__()
         if config.context == "none":
             raise ValueError(
-                "WSFCN needs a context module: context is 'none', choose 'fca' or 'aspp', or build a BaselineCAM"
+                f"context is 'none': choose one of {', '.join(CONTEXTS)}, or build a BaselineCAM"
             )
         self.config = config
         width = config.width
         self.backbone = build_backbone(config.backbone, config.is_ancestor)
         low, deep = self.backbone.low_channels, self.backbone.deep_channels
-        self.low_adapter = conv_norm_relu(low, width, 1) if low != width else nn.Identity()
+        self.low_adapter = nn.Identity()
+        if low != width:
+            self.low_adapter = conv_norm_relu(low, width, 1)
         self.deep_adapter = nn.Identity()
         if config.deep_width and config.deep_width < deep:
-            self.deep_adapter, deep = conv_norm_relu(deep, config.deep_width, 1), config.deep_width
-        fca = (
-            {"branches": config.fca_branches, "attention": config.channel_attention}
-            if config.context == "fca"
-            else {}
-        )
-        self.context = {"fca": FCA, "aspp": ASPP}[config.context](deep, width, config.dilations, **fca)
-        self.fusion = SF2(width, config.align) if config.fusion == "sf2" else GCIDecoder(width)
+            self.deep_adapter = conv_norm_relu(deep, config.deep_width, 1)
+            deep = config.deep_width
+        self.context = CONTEXTS[config.context](deep, config)
+        self.fusion = FUSIONS[config.fusion](config)
         self.head = nn.Sequential(
             *conv_norm_relu(width, width, 3),
             nn.Dropout(0.5),
@@ -95,7 +101,8 @@ class WSFCN(_Network):
 
     def forward(self, images: Tensor) -> NetOutput:
         low, deep = self.backbone(images)
-        low, deep = self.low_adapter(low), self.context(self.deep_adapter(deep))
+        low = self.low_adapter(low)
+        deep = self.context(self.deep_adapter(deep))
         shallow, deep = self.fusion(low, deep)
         features = stochastic_gate(deep, shallow, self.config.gate_rate, self.training)
         logits = with_background(self.head(features).float(), 1.0)
@@ -109,13 +116,14 @@ class WSFCN(_Network):
                     nn.init.kaiming_normal_(module.weight)
                     if module.bias is not None and module is not self.head[-1]:
                         nn.init.zeros_(module.bias)
-        for align in (m for m in self.fusion.modules() if isinstance(m, Align)):
-            for conv in align.children():
-                conv.reset_parameters()  # the published flow starts from PyTorch's small default
+        for module in self.fusion.modules():
+            if isinstance(module, Align):
+                for conv in module.children():
+                    conv.reset_parameters()  # the published flow starts from PyTorch's small default
 
 
 class BaselineCAM(_Network):
-    """The CAM baseline: backbone and a linear classifier (Zhou et al. 2016), with the published normalisation."""
+    """The CAM baseline: backbone and linear classifier (Zhou et al. 2016), normalised as published."""
 
     def __init__(self, config: NetConfig):
         super().__init__()
@@ -145,11 +153,12 @@ def unreachable_taps(net: nn.Module, crop: int) -> list[tuple[int, int, list[int
     Returns:
         (kernel, dilation, offsets) of each branch that has such taps, offsets in pixels of the deep map.
     """
-    size = -(-crop // net.backbone.stride)
-    found = []
-    if isinstance(net, WSFCN):
-        for kernel, dilation in zip(net.context.kernels, net.config.dilations):
-            offsets = [dilation * tap for tap in range(1, kernel // 2 + 1) if dilation * tap >= size]
-            if offsets:
-                found.append((kernel, dilation, offsets))
-    return found
+    if not isinstance(net, WSFCN):
+        return []
+    size = math.ceil(crop / net.backbone.stride)
+    blind = []
+    for kernel, dilation in zip(getattr(net.context, "kernels", ()), net.config.dilations):
+        offsets = [dilation * tap for tap in range(1, kernel // 2 + 1) if dilation * tap >= size]
+        if offsets:
+            blind.append((kernel, dilation, offsets))
+    return blind

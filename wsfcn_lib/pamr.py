@@ -1,4 +1,4 @@
-"""Pixel-adaptive mask refinement (1-stage-wseg, section 3.2): masks flow between neighbours of similar colour."""
+"""Pixel-adaptive mask refinement (1-stage-wseg, section 3.2): masks flow between like-coloured neighbours."""
 
 from functools import lru_cache
 
@@ -14,27 +14,29 @@ def _shifts(dilations) -> list[tuple[int, int]]:
     return [(dilation * dy, dilation * dx) for dilation in dilations for dy, dx in RING]
 
 
-@lru_cache(maxsize=2)  # training has one size; the indices of a large picture take 200 bytes a pixel
+@lru_cache(maxsize=2)  # training has one size; the indices of a large image take 200 bytes a pixel
 def _neighbours(height: int, width: int, dilations: tuple[int, ...], device: torch.device) -> Tensor:
     """Flat indices (H*W, 8*D) of each pixel's neighbours, clamped to the image (replicate padding)."""
-    y, x = torch.meshgrid(
-        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
-    )
-    flat = [
+    y = torch.arange(height, device=device)[:, None]
+    x = torch.arange(width, device=device)
+    indices = [
         (y + dy).clamp(0, height - 1) * width + (x + dx).clamp(0, width - 1) for dy, dx in _shifts(dilations)
     ]
-    return torch.stack(flat, -1).reshape(height * width, -1).int()
+    return torch.stack(indices, -1).reshape(height * width, -1).int()
 
 
 def _affinity(image: Tensor, dilations) -> Tensor:
-    """Softmax affinities (H*W, 8*D) of one image (3, H, W): colour distance in units of the local deviation."""
-    (height, width), reach, shifts = image.shape[1:], max(dilations), _shifts(dilations)
+    """Softmax affinities (H*W, 8*D) of one image (3, H, W): colour distance over the local deviation."""
+    height, width = image.shape[1:]
+    reach = max(dilations)
+    shifts = _shifts(dilations)
     count = len(shifts) + len(dilations)  # in the deviation the centre counts once per dilation
     total = image.new_zeros(len(shifts), height, width)
     for centre in image:
         wide = pad(centre[None], [reach] * 4, mode="replicate")[0]
-        rows, columns = ([reach + shift[axis] for shift in shifts] for axis in (0, 1))
-        around = torch.stack([wide[y : y + height, x : x + width] for y, x in zip(rows, columns)])
+        around = torch.stack(
+            [wide[reach + dy : reach + dy + height, reach + dx : reach + dx + width] for dy, dx in shifts]
+        )
         around -= centre  # as differences from the centre, flat regions deviate by exactly 0
         squares = around.square().sum(0) - around.sum(0).square() / count
         deviation = (squares.clamp_min(0) / (count - 1)).sqrt()
@@ -52,8 +54,8 @@ def pamr(
 ) -> Tensor:
     """Refine masks by the image's colours; no gradient passes.
 
-    An iteration is a weighted sum of rows of the (H*W, K) masks, as PyTorch computes for bags of embeddings, so nothing of
-    size B*K*48*H*W is ever built. Classes do not interact, so absent ones need no work.
+    An iteration is a weighted sum of rows of the (H*W, K) masks, as PyTorch computes for bags of embeddings,
+    so nothing of size B*K*48*H*W is ever built. Classes do not interact, so absent ones need no work.
 
     Args:
         images: (B, 3, H, W) float in [0, 1].
@@ -69,13 +71,13 @@ def pamr(
         raise ValueError(
             f"pamr got {images.shape[0]} images and {masks.shape[0]} sets of masks; give one set per image"
         )
+    if present is None:
+        present = masks.new_ones(masks.shape[:2], dtype=torch.bool)
     if images.device.type == "mps":  # not every PyTorch has bags of embeddings there
-        present = present if present is None else present.cpu()
-        return pamr(images.cpu(), masks.cpu(), dilations, iterations, present).to(images.device)
+        return pamr(images.cpu(), masks.cpu(), dilations, iterations, present.cpu()).to(images.device)
     height, width = images.shape[-2:]
     masks = interpolate(masks.float(), (height, width), mode="bilinear", align_corners=True)
     neighbours = _neighbours(height, width, tuple(dilations), images.device)
-    present = masks.new_ones(masks.shape[:2], dtype=torch.bool) if present is None else present
     refined = torch.zeros_like(masks)
     with torch.autocast(images.device.type, enabled=False):
         for b, image in enumerate(images.float()):

@@ -1,12 +1,14 @@
 """The networks beyond parity: sizes of every backbone, switches, training behaviour, initialisation."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import oracles
 from wsfcn_lib import WSFCN, BaselineCAM, NetConfig
-from wsfcn_lib.modules import ASPP, FCA, DilatedConv2d, stochastic_gate
+from wsfcn_lib.modules import CONTEXTS, FUSIONS, DilatedConv2d, stochastic_gate
 from wsfcn_lib.network import build_network, unreachable_taps
 
 SMALL = {"width": 16, "dilations": (1, 2, 4, 6), "num_classes": 4}
@@ -157,8 +159,14 @@ def test_without_align_the_flow_is_zero():
 
 def test_context_none_is_the_baseline():
     assert isinstance(build_network(NetConfig(backbone="tiny", context="none")), BaselineCAM)
-    with pytest.raises(ValueError, match="BaselineCAM"):
+    with pytest.raises(ValueError, match="choose one of fca, aspp, or build a BaselineCAM"):
         WSFCN(NetConfig(backbone="tiny", context="none"))
+
+
+def test_every_switch_of_the_configuration_builds_something():
+    switches = NetConfig.model_fields
+    assert set(get_args(switches["context"].annotation)) == {*CONTEXTS, "none"}
+    assert set(get_args(switches["fusion"].annotation)) == set(FUSIONS)
 
 
 def test_dropout_rates():
@@ -196,10 +204,10 @@ def test_skipped_taps_change_nothing(size, kernel, dilation):
     )
 
 
-@pytest.mark.parametrize("module", [FCA, ASPP])
-def test_context_modules_compute_only_taps_that_see_the_map(module):
+@pytest.mark.parametrize("name", ["fca", "aspp"])
+def test_context_modules_compute_only_taps_that_see_the_map(name):
     torch.manual_seed(0)
-    net = module(8, 16, (1, 12, 24, 36)).eval()
+    net = CONTEXTS[name](8, NetConfig(width=16, dilations=(1, 12, 24, 36))).eval()
     x = torch.randn(1, 8, 20, 20)
     with FlopCounterMode(display=False) as fast:
         few = net(x)
