@@ -1,12 +1,12 @@
 """What the published programs computed, and the weights they computed it with.
 
-The fixtures hold inputs and outputs only. Weights are drawn from the CRC-32 of each tensor's published name, so any
-network that maps its names to the published ones can rebuild them, and one wrong name shows as a wrong number.
+The fixtures hold inputs and outputs only. Weights are drawn from the CRC-32 of each tensor's published name, so
+any network that maps its names to the published ones can rebuild them: a wrong name shows as a wrong number.
 """
 
 import json
 import zlib
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -53,17 +53,24 @@ def drawn(name, shape, prefix=""):
 def published_network(backbone, kind="wsfcn"):
     """A network in evaluation mode, filled with the fixture weights; `kind` is wsfcn, 1stage or cam."""
     switches = {"context": "aspp", "fusion": "gci"} if kind == "1stage" else {}
-    net = (BaselineCAM if kind == "cam" else WSFCN)(NetConfig(backbone=backbone, **switches))
-    return refill(net)
-
-
-def refill(net):
-    """Fill a whole network by its published names."""
-    own = net.state_dict()
-    net.load_state_dict(
-        {ours: drawn(theirs, tuple(own[ours].shape)) for ours, theirs in published_names(net).items()}
-    )
+    with torch.device("meta"):  # no weights are drawn that the published ones would replace
+        net = (BaselineCAM if kind == "cam" else WSFCN)(NetConfig(backbone=backbone, **switches))
+    names, own = published_names(net), net.state_dict()
+    state = dict(backbone_state(backbone))
+    for ours in own.keys() - state.keys():
+        state[ours] = drawn(names[ours], tuple(own[ours].shape))
+    net.load_state_dict(state, assign=True)
     return net.eval()
+
+
+@lru_cache(maxsize=1)  # the three networks on one backbone share its tensors: leave them as they are
+def backbone_state(backbone):
+    """The fixture weights of a backbone, by our names."""
+    with torch.device("meta"):
+        net = BaselineCAM(NetConfig(backbone=backbone))
+    names = published_names(net)
+    own = {name: tensor for name, tensor in net.state_dict().items() if name.startswith("backbone.")}
+    return {name: drawn(names[name], tuple(tensor.shape)) for name, tensor in own.items()}
 
 
 def fill_module(module, names, prefix):
@@ -84,10 +91,9 @@ def relative_error(ours, theirs):
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
-WSFCN_NAMES = WSFCN(NetConfig(backbone="resnet50"))
-
-
-ANCESTOR_NAMES = WSFCN(NetConfig(backbone="resnet50", context="aspp", fusion="gci"))
+with torch.device("meta"):  # only their names are asked for
+    WSFCN_NAMES = WSFCN(NetConfig(backbone="resnet50"))
+    ANCESTOR_NAMES = WSFCN(NetConfig(backbone="resnet50", context="aspp", fusion="gci"))
 
 
 def filled_fca():

@@ -1,7 +1,8 @@
-"""The two published rules for the background, by name: WS-FCN's ("wsfcn") and its ancestor's ("1stage"). No torch.
+"""From masks to a label map: the two published background rules ("recipes") and the dense CRF. No torch.
 
-Everywhere: masks (K, H, W) are class probabilities in [0, 1], class 0 is background; tags (K-1,) of 0/1 say which
-foreground classes the image holds, tags[c-1] being class c. A class without a tag never appears in a result.
+WS-FCN's recipe is "wsfcn", its ancestor's "1stage". Everywhere masks (K, H, W) are class probabilities in [0,
+1], class 0 is background; tags (K-1,) of 0/1 say which foreground classes the image holds, tags[c-1] being
+class c. A class without a tag never appears in a result.
 """
 
 from collections import deque
@@ -11,6 +12,9 @@ import numpy as np
 
 RECIPES = ("wsfcn", "1stage")
 BACKGROUND_MASK = 0.25  # wsfcn: a pixel is foreground where some present class exceeds this
+ITERATIONS = 10
+BILATERAL_SXY = {"wsfcn": 30, "1stage": 80}  # pixels; the one setting in which the two programs differ
+LEAST_PROBABILITY = 1e-5
 
 
 def label_map(masks: np.ndarray, tags: np.ndarray, recipe: str = "wsfcn") -> np.ndarray:
@@ -36,10 +40,9 @@ def crf_masks(masks: np.ndarray, tags: np.ndarray, recipe: str = "wsfcn") -> np.
 def present_classes(tags: np.ndarray) -> np.ndarray:
     """Background and the tagged classes, as ascending uint8 class indices."""
     tags = np.asarray(tags)
-    if not np.isin(tags, (0, 1)).all():
-        raise ValueError(
-            f"tags hold {tags[~np.isin(tags, (0, 1))][0]}; they must be 0 or 1: cut scores at a threshold first"
-        )
+    other = tags[~np.isin(tags, (0, 1))]
+    if other.size:
+        raise ValueError(f"tags hold {other[0]}; they must be 0 or 1: cut scores at a threshold first")
     return np.flatnonzero(np.concatenate([[1], tags])).astype(np.uint8)
 
 
@@ -49,22 +52,67 @@ def _present_masks(masks: np.ndarray, tags: np.ndarray, recipe: str) -> np.ndarr
     if recipe not in RECIPES:
         raise ValueError(f"recipe is {recipe!r}; it must be one of {', '.join(map(repr, RECIPES))}")
     if masks.ndim != 3 or not 2 <= masks.shape[0] <= 255 or tags.shape != (masks.shape[0] - 1,):
-        shapes = f"masks have shape {masks.shape} and tags {tags.shape}"
         raise ValueError(
-            f"{shapes}; they must be (K, H, W), K in 2..255, and (K-1,): tags leave the background out"
+            f"masks have shape {masks.shape} and tags {tags.shape}; they must be (K, H, W), K in 2..255, "
+            "and (K-1,): tags leave the background out"
         )
     if masks.dtype.kind != "f" or not np.isfinite(masks).all():
         raise ValueError(
-            f"masks of {masks.dtype} hold no finite probabilities; look at the network's output for this image"
+            f"masks of {masks.dtype} hold no finite probabilities; check the network's output for this image"
         )
+    classes = present_classes(tags)
     present = np.zeros(masks.shape, np.float32)
-    present[present_classes(tags)] = masks[present_classes(tags)]
+    present[classes] = masks[classes]
     return present
 
 
-ITERATIONS = 10
-BILATERAL_SXY = {"wsfcn": 30, "1stage": 80}  # pixels; the one setting in which the two programs differ
-LEAST_PROBABILITY = 1e-5
+def crf(
+    image: np.ndarray,
+    masks: np.ndarray,
+    tags: np.ndarray,
+    recipe: str = "wsfcn",
+    engine: str = "pydensecrf",
+) -> np.ndarray:
+    """Labels after the recipe's background rule and the dense CRF → (H, W) uint8.
+
+    Only background and tagged classes enter the CRF: the others would stand at probability 1e-5 and change
+    nothing but the time.
+
+    Args:
+        image: (H, W, 3) uint8.
+        masks: (K, H, W) probabilities.
+        tags: (K-1,) of 0/1.
+        recipe: one of RECIPES.
+        engine: what computes the mean field, one of ENGINES.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine is {engine!r}; it must be one of {', '.join(map(repr, ENGINES))}")
+    present = present_classes(tags)
+    return present[ENGINES[engine](image, crf_masks(masks, tags, recipe)[present], BILATERAL_SXY[recipe])]
+
+
+def dense_crf(image: np.ndarray, probabilities: np.ndarray, sxy: float) -> np.ndarray:
+    """Mean-field labels → (H, W) uint8 from an image (H, W, 3) uint8 and probabilities (K, H, W), of any sum.
+
+    Unary -log p, p clipped to [1e-5, 1]; Gaussian sxy 3 compat 3; bilateral sxy as given, srgb 13, compat 10.
+    Raises ImportError when pydensecrf2 is missing, ValueError for sizes that differ.
+    """
+    densecrf = _densecrf()
+    classes, height, width = probabilities.shape
+    if image.dtype != np.uint8 or image.shape != (height, width, 3):
+        raise ValueError(
+            f"image is {image.dtype} {image.shape}; masks of {height}×{width} need uint8 {(height, width, 3)}"
+        )
+    unary = -np.log(np.clip(probabilities, LEAST_PROBABILITY, 1)).reshape(classes, -1)
+    field = densecrf.DenseCRF2D(width, height, classes)
+    field.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
+    field.addPairwiseGaussian(sxy=3, compat=3)
+    writable = np.array(image, order="C")  # the package refuses the read-only arrays that images come as
+    field.addPairwiseBilateral(sxy=sxy, srgb=13, rgbim=writable, compat=10)
+    return np.asarray(field.inference(ITERATIONS)).argmax(axis=0).reshape(height, width).astype(np.uint8)
+
+
+ENGINES = {"pydensecrf": dense_crf}
 
 
 def crf_available() -> bool:
@@ -76,74 +124,52 @@ def crf_available() -> bool:
     return True
 
 
-def dense_crf(
-    image: np.ndarray, probabilities: np.ndarray, sxy: float, iterations: int = ITERATIONS
-) -> np.ndarray:
-    """Mean-field labels → (H, W) uint8 from an image (H, W, 3) uint8 and probabilities (K, H, W), not necessarily adding to 1.
-
-    Unary -log p, p clipped to [1e-5, 1]; Gaussian sxy 3 compat 3; bilateral sxy as given, srgb 13, compat 10.
-    Raises ImportError when pydensecrf2 is missing, ValueError for sizes that differ.
-    """
-    densecrf = _densecrf()
-    classes, height, width = probabilities.shape
-    if image.dtype != np.uint8 or image.shape != (height, width, 3):
-        raise ValueError(
-            f"image is {image.dtype} {image.shape}; masks of {height}×{width} need uint8 ({height}, {width}, 3)"
-        )
-    unary = -np.log(np.clip(probabilities, LEAST_PROBABILITY, 1)).reshape(classes, -1)
-    field = densecrf.DenseCRF2D(width, height, classes)
-    field.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
-    field.addPairwiseGaussian(sxy=3, compat=3)
-    writable = np.array(image, order="C")  # the package refuses the read-only arrays that pictures come as
-    field.addPairwiseBilateral(sxy=sxy, srgb=13, rgbim=writable, compat=10)
-    return np.asarray(field.inference(iterations)).argmax(axis=0).reshape(height, width).astype(np.uint8)
-
-
-def crf(image: np.ndarray, masks: np.ndarray, tags: np.ndarray, recipe: str = "wsfcn") -> np.ndarray:
-    """Labels after the recipe's background rule and the dense CRF → (H, W) uint8.
-
-    image (H, W, 3) uint8, masks (K, H, W) probabilities, tags (K-1,) of 0/1. Only background and tagged classes enter
-    the CRF: the others would stand at probability 1e-5 and change nothing but the time.
-    """
-    present = present_classes(tags)
-    return present[dense_crf(image, crf_masks(masks, tags, recipe)[present], BILATERAL_SXY[recipe])]
+def _densecrf():
+    try:
+        import pydensecrf.densecrf as densecrf
+    except ImportError as error:
+        raise ImportError(
+            "the dense CRF needs the package pydensecrf2: install a C++ compiler and Python's headers "
+            "(Debian: apt-get install g++ python3-dev), then `pip install pydensecrf2`; "
+            "all else works without it"
+        ) from error
+    return densecrf
 
 
 def crf_many(jobs: Iterable[tuple], processes: int = 2) -> Iterator[tuple[str, np.ndarray]]:
     """`crf` over jobs (name, image, masks, tags, recipe) → (name, labels) in the order of the jobs.
 
-    Streams: jobs are drawn one by one in the caller's thread, at most 2·processes are under way, so memory stays flat.
+    Streams: jobs are drawn one by one in the caller's thread, at most 2·processes are under way, so memory
+        stays flat.
     One process works in place, without a pool. Raises RuntimeError that names the image a failure belongs to.
     """
     _densecrf()  # say at once, not in a worker, that the package is missing
-    if processes < 1:
-        raise ValueError(f"processes is {processes}; it must be at least 1")
     if processes == 1:
-        for name, *job in jobs:
-            yield name, _named(name, crf, *job)
+        for name, image, masks, tags, recipe in jobs:
+            yield name, _named(name, crf, image, masks, tags, recipe)
         return
-    # a pool of its own: joblib's, which its other users share, is started for them alone. Not joblib.Parallel: that draws jobs,
-    # so runs the network, in threads of its pool, and runs ahead of whoever takes the results
+    # A pool of its own, as joblib's shared one serves others. Not joblib.Parallel: that draws jobs, so runs
+    # the network, in threads of its pool, and runs ahead of whoever takes the results.
     from joblib.externals.loky import ProcessPoolExecutor
 
-    pool, waiting = ProcessPoolExecutor(processes), deque()
+    pool = ProcessPoolExecutor(processes)
+    waiting = deque()
     try:
         for name, image, masks, tags, recipe in jobs:
             # absent classes are dropped here already: a worker then receives a fifth of the bytes
             present = _named(name, present_classes, tags)
             probabilities = _named(name, crf_masks, masks, tags, recipe)[present]
-            waiting.append(
-                (name, present, pool.submit(dense_crf, image, probabilities, BILATERAL_SXY[recipe]))
-            )
-            if len(waiting) >= 2 * processes:
-                yield _labels(*waiting.popleft())
+            future = pool.submit(dense_crf, image, probabilities, BILATERAL_SXY[recipe])
+            waiting.append((name, present, future))
+            if len(waiting) == 2 * processes:
+                yield _result(*waiting.popleft())
         while waiting:
-            yield _labels(*waiting.popleft())
+            yield _result(*waiting.popleft())
     finally:
         pool.shutdown(kill_workers=True)  # what is under way by now, nobody waits for
 
 
-def _labels(name: str, present: np.ndarray, future) -> tuple[str, np.ndarray]:
+def _result(name: str, present: np.ndarray, future) -> tuple[str, np.ndarray]:
     return name, present[_named(name, future.result)]
 
 
@@ -153,14 +179,3 @@ def _named(name: str, function, *arguments):
         return function(*arguments)
     except Exception as error:
         raise RuntimeError(f"dense CRF of image {name!r} failed: {error}") from error
-
-
-def _densecrf():
-    try:
-        import pydensecrf.densecrf as densecrf
-    except ImportError as error:
-        raise ImportError(
-            "the dense CRF needs the package pydensecrf2: install a C++ compiler and Python's headers "
-            "(Debian: apt-get install g++ python3-dev), then `pip install pydensecrf2`; all else works without it"
-        ) from error
-    return densecrf

@@ -1,3 +1,5 @@
+"""The backbones beyond parity: the fast depthwise convolution is the plain one, output and gradients."""
+
 import pytest
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""The eight published segmentation networks and the four CAM baselines, end to end (1e-3 of the largest value)."""
+"""The eight published segmentation networks and four CAM baselines, end to end (1e-3 of the largest value)."""
 
 import gc
 
@@ -18,7 +18,7 @@ FILES = {
 FILES["cam"] = ("networks", "state_dicts", "bsl")
 
 
-@pytest.fixture(scope="module", params=[(b, kind) for kind in FILES for b in BACKBONES], ids="-".join)
+@pytest.fixture(scope="module", params=[(b, kind) for b in BACKBONES for kind in FILES], ids="-".join)
 def case(request):
     backbone, kind = request.param
     yield published_network(backbone, kind), backbone, kind
@@ -54,7 +54,7 @@ def test_network(case):
 
 
 def check_training_path(net, out, inputs, data):
-    """PAMR, pseudo labels and mask loss as the training step chains them; then with shifted logits, so that labels exist."""
+    """PAMR, pseudo labels, mask loss as in a training step; then with shifted logits, so that labels exist."""
     refined = refine(out, inputs, inputs["labels"])
     assert relative_error(refined[:, :, ::4, ::4], data["dec_s4"]) < 1e-3
     assert (pseudo_labels(refined).mean((2, 3)) - data["pseudo_gt_area"]).abs().max() < 1e-3
@@ -77,7 +77,7 @@ def refine(out, inputs, tags):
 
 
 def test_names_groups_and_frozen_layers(case):
-    """Our parameters, under their published names, fall into the published groups, learning rates and frozen sets."""
+    """Our parameters, by their published names, fall into the published groups, rates and frozen sets."""
     net, backbone, kind = case
     _, file, suffix = FILES[kind]
     reference = published_state(file)[f"{backbone}/{suffix}"]

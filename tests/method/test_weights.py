@@ -1,15 +1,33 @@
-"""The door for published files: every file people hold loads, every other is refused by name, and none runs code."""
+"""Published files: each that people hold loads, any other is refused by name, and none runs code."""
 
+import json
 import pickle
+from zipfile import ZIP_DEFLATED, ZipFile
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
+from factories import BIRD, SOURCES, released_file
 from published import BACKBONES, drawn, published_state
 from wsfcn_lib import WSFCN, BaselineCAM, NetConfig
-from wsfcn_lib.data.model_zoo import WeightsError
-from wsfcn_lib.weights import load_published, published_names
+from wsfcn_lib.checkpoints import save_snapshot
+from wsfcn_lib.data.manifest import Sample, write_manifest
+from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError
+from wsfcn_lib.data.voc import voc_classes
+from wsfcn_lib.evaluation.scoring import EvalSettings, evaluate
+from wsfcn_lib.modules import CONTEXTS, PooledBranch
+from wsfcn_lib.network import build_network
+from wsfcn_lib.weights import (
+    PUBLISHED,
+    load_network,
+    load_published,
+    published_names,
+    read_state,
+    released_config,
+)
 
 
 class Code:
@@ -35,6 +53,12 @@ def wsfcn_file():
 
 def small(**switches):
     return WSFCN(NetConfig(backbone="resnet50", **switches))
+
+
+def refusing():
+    """A network that is never filled, so needs no weights of its own."""
+    with torch.device("meta"):
+        return small()
 
 
 def test_a_file_with_prefix_loads_and_reaches_every_parameter(wsfcn_file, tmp_path):
@@ -96,7 +120,7 @@ def test_another_network_is_named(wsfcn_file):
     before = {k: v.clone() for k, v in net.state_dict().items()}
     with pytest.raises(
         WeightsError,
-        match=r"WSFCN\(aspp, gci\) on resnet50; missing .*first 'aspp.aspp1.atrous_conv.weight'.*'align1.down_h",
+        match=r"WSFCN\(aspp, gci\) on resnet50; missing .*first 'aspp.aspp1.atrous_conv.*'align1.down_h",
     ):
         load_published(net, wsfcn_file)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items()), (
@@ -109,7 +133,7 @@ def test_one_missing_and_one_unexpected_entry_are_named(wsfcn_file):
     with pytest.raises(
         WeightsError, match=r"missing 1, first 'sf2.bn1h.bias'; unexpected 1, first 'sf3.weight'"
     ):
-        load_published(small(), broken)
+        load_published(refusing(), broken)
 
 
 def test_another_number_of_classes_is_named(wsfcn_file):
@@ -124,12 +148,12 @@ def test_what_is_no_state_dict_is_refused(tmp_path):
     for name, content in cases.items():
         torch.save(content, tmp_path / name)
         with pytest.raises(WeightsError, match=f"{name} is not a state dict"):
-            load_published(small(), tmp_path / name)
+            load_published(refusing(), tmp_path / name)
     (tmp_path / "text.pth").write_text("<html>quota exceeded</html>")
     with pytest.raises(WeightsError, match="text.pth is not a readable"):
-        load_published(small(), tmp_path / "text.pth")
+        load_published(refusing(), tmp_path / "text.pth")
     with pytest.raises(WeightsError, match="no weights file at .*absent.pth"):
-        load_published(small(), tmp_path / "absent.pth")
+        load_published(refusing(), tmp_path / "absent.pth")
 
 
 @pytest.mark.parametrize("torch_format", [True, False])
@@ -140,10 +164,125 @@ def test_a_file_with_code_does_not_run_it(tmp_path, torch_format):
     else:
         path.write_bytes(pickle.dumps(Code(trace)))
     with pytest.raises(WeightsError, match="stranger.pth"):
-        load_published(small(), path)
+        load_published(refusing(), path)
     assert not trace.exists()
+
+
+def test_only_what_may_be_torn_is_worth_another_download(tmp_path):
+    whole = tmp_path / "whole.pth"
+    torch.save({"conv1.weight": torch.zeros(400, 4)}, whole)
+    (tmp_path / "torn.pth").write_bytes(whole.read_bytes()[:-100])
+    with pytest.raises(WeightsError, match="torn.pth is not a readable .*; it is torn .* download it again"):
+        load_published(refusing(), tmp_path / "torn.pth")
+    torch.save({"conv1.weight": Code(tmp_path / "trace")}, tmp_path / "code.pth")
+    with ZipFile(whole) as source, ZipFile(tmp_path / "squeezed.pth", "w", ZIP_DEFLATED) as target:
+        for part in source.infolist():
+            target.writestr(part.filename, source.read(part))
+    for name in ("code.pth", "squeezed.pth"):
+        with pytest.raises(WeightsError, match=f"{name} .*another download gives the same: .*torch.save"):
+            load_published(refusing(), tmp_path / name)
 
 
 def test_tiny_has_no_published_file():
     with pytest.raises(WeightsError, match="tiny"):
         load_published(WSFCN(NetConfig(backbone="tiny", width=16)), {"conv1.weight": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("system", SOURCES)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_file_tells_its_network(tmp_path, backbone, system):
+    path = released_file(tmp_path / "some.pth", backbone, system)
+    assert released_config(read_state(path), path) == NetConfig(backbone=backbone, **SOURCES[system][1])
+
+
+def test_classes_and_width_are_read(tmp_path):
+    def change(shapes):
+        return shapes | {"last_conv.8.weight": [80, 48, 1, 1], "last_conv.0.weight": [48, 48, 3, 3]}
+
+    path = released_file(tmp_path / "coco.pth", change=change)
+    config = released_config(read_state(path), path)
+    assert (config.num_classes, config.width) == (81, 48)
+
+
+def test_the_published_rows_are_the_papers():
+    assert PUBLISHED["wsfcn"] == {"val": 61.57, "val_crf": 63.23, "test": 62.30, "test_crf": 64.22}
+    row = PUBLISHED["1stage"]
+    assert [row[split] for split in ("val", "val_crf", "test", "test_crf")] == [59.7, 62.7, 62.7, 64.3]
+
+
+def test_a_backbone_alone_is_refused(tmp_path):
+    def backbone_only(shapes):
+        return {k: s for k, s in shapes.items() if k.startswith("b2")}
+
+    path = released_file(tmp_path / "imagenet.pth", change=backbone_only)
+    message = (
+        r"no whole published network \(backbone resnet38, context unknown, fusion unknown\); name a file of"
+    )
+    with pytest.raises(WeightsError, match=message):
+        load_network(path)
+    headless = released_file(
+        tmp_path / "headless.pth", change=lambda s: {k: v for k, v in s.items() if "last_conv.8" not in k}
+    )
+    with pytest.raises(WeightsError, match="headless.pth holds no whole"):
+        load_network(headless)
+    with pytest.raises(WeightsError, match="absent.pth' is no file and no name of released weights"):
+        load_network(tmp_path / "absent.pth")
+
+
+def test_a_file_is_opened_by_its_ending(tmp_path):
+    net, classes, facts = load_network(released_file(tmp_path / ARTEFACTS["1stage"].file, "vgg16", "1stage"))
+    assert (
+        facts == {"recipe": "1stage", "canvas": 1024, "published": PUBLISHED["1stage"]} and not net.training
+    )
+    assert (
+        net.config.is_ancestor
+        and net.head[-1].bias.argmax() == BIRD - 1
+        and classes[BIRD - 1]["name"] == "bird"
+    )
+    tiny = build_network(NetConfig(backbone="tiny", width=16, num_classes=3))
+    own = save_snapshot(tiny, tmp_path / "own.safetensors", classes[:2], epoch=4)
+    assert load_network(own)[1:] == (json.loads(json.dumps(classes[:2])), {"epoch": 4})
+
+
+def test_classes_without_names_are_refused(tmp_path):
+    path = released_file(
+        tmp_path / "coco.pth", "vgg16", change=lambda s: s | {"last_conv.8.weight": [80, 256, 1, 1]}
+    )
+    with pytest.raises(
+        WeightsError,
+        match=r"coco\.pth knows 80 classes, whose names .* only VOC's 20 were released; load_publ",
+    ):
+        load_network(path)
+
+
+@pytest.mark.parametrize("system", SOURCES)
+def test_from_the_file_to_the_metrics(tmp_path, system):
+    """A released file under the recipe that belongs to it, on the canvas and without it."""
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.png")
+    Image.fromarray(np.full((40, 30), BIRD, np.uint8)).save(tmp_path / "a_mask.png")
+    sample = Sample("a", tmp_path / "a.png", tuple(c == BIRD for c in range(1, 21)), tmp_path / "a_mask.png")
+    manifest = write_manifest(tmp_path / "prepared", voc_classes(), {"val": [sample]})
+    net, _, facts = load_network(released_file(tmp_path / ARTEFACTS[system].file, "vgg16", system))
+    assert facts == {"recipe": system, "canvas": 1024, "published": PUBLISHED[system]}
+    for canvas in (0, 96):
+        settings = EvalSettings(recipe=system, canvas=canvas, scales=(1, 0.5), use_crf=False)
+        results = evaluate(net, manifest, settings, tmp_path / "run")
+        assert results.rows == [
+            {"image": "a", "tags": "bird", "predicted": "bird", "iou": 1.0, "iou_true_tags": 1.0}
+        ], canvas
+        assert json.loads((tmp_path / "run" / "metrics.json").read_text())["mean_iou"] == 1
+
+
+def test_a_module_that_nobody_published_is_left_out(monkeypatch, wsfcn_file):
+    """ImageNet weights fill the backbone of a network with a module of one's own; whole files do not."""
+    monkeypatch.setitem(CONTEXTS, "fca", lambda inputs, config: PooledBranch(inputs, config.width))
+    monkeypatch.setattr("wsfcn_lib.weights._DECODER", {})
+    net = small()
+    names = published_names(net)
+    assert not any(name.startswith(("context.", "fusion.")) for name in names)
+    imagenet = {name: wsfcn_file[theirs] for name, theirs in names.items() if name.startswith("backbone.")}
+    left = load_published(net, {names[name]: tensor for name, tensor in imagenet.items()})
+    assert "context.conv.weight" in left and not any(name.startswith("backbone.") for name in left)
+    with pytest.raises(WeightsError, match="is not of this network, .*unexpected 110"):
+        load_published(net, wsfcn_file)

@@ -52,6 +52,25 @@ def read_image(path: Path | str) -> np.ndarray:
     return np.asarray(open_image(path))
 
 
+def to_array(image: Path | str | Image.Image | np.ndarray) -> np.ndarray:
+    """A path, a PIL image or an array as (H, W, 3) uint8 RGB; DataError as `open_image`, an array comes as it is."""
+    if isinstance(image, Path | str):
+        return read_image(image)
+    return np.asarray(upright(image, "the image") if isinstance(image, Image.Image) else image)
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 resized to `size` (height, width), bicubic."""
+    height, width = size
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W) uint8 resized to `size` (height, width), to the nearest pixel."""
+    height, width = size
+    return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+
+
 def open_mask(
     path: Path | str, content: bytes | None = None, size: tuple[int, int] | None = None
 ) -> Image.Image:

@@ -1,12 +1,18 @@
+"""Background rules and the dense CRF: published label maps, limits, streams of images, and no torch."""
+
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from joblib import Parallel, delayed
 
-from wsfcn_lib import postprocess as module
+import oracles
+from factories import needs_crf
+from wsfcn_lib import postprocess
+from wsfcn_lib.config import Recipe
 from wsfcn_lib.postprocess import (
     BILATERAL_SXY,
     ITERATIONS,
@@ -17,28 +23,81 @@ from wsfcn_lib.postprocess import (
     crf_masks,
     dense_crf,
     label_map,
+    present_classes,
 )
 
 PUBLISHED = np.load(Path(__file__).parents[1] / "fixtures" / "inference.npz")
 IMAGE, MASKS, TAGS = PUBLISHED["image"], PUBLISHED["merged"], PUBLISHED["tags"]
-needs_crf = pytest.mark.skipif(
-    not crf_available(), reason="pydensecrf2 is not installed (needs g++ and python3-dev)"
+
+
+def one_pixel(*values):
+    return np.array(values, np.float32).reshape(-1, 1, 1)
+
+
+@pytest.mark.parametrize(("recipe", "key"), [("wsfcn", "label_map"), ("1stage", "label_map_pow3")])
+def test_label_maps_are_the_published_ones(recipe, key):
+    labels = label_map(MASKS, TAGS, recipe)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, PUBLISHED[key])
+
+
+def test_the_two_rules_differ_as_described():
+    masks = one_pixel(0.6, 0.24, 0.16)
+    assert label_map(masks, [1, 1], "wsfcn") == 0  # 0.24 < 0.25
+    assert label_map(masks, [1, 1], "1stage") == 1  # 0.6³ = 0.216 < 0.24
+    assert (
+        label_map(one_pixel(0.9, 0.26, 0.1), [1, 1], "wsfcn") == 1
+    )  # the network's own background plays no part
+    np.testing.assert_allclose(crf_masks(masks, [1, 1], "wsfcn").ravel(), [0.76**5, 0.24, 0.16], rtol=1e-5)
+    np.testing.assert_allclose(crf_masks(masks, [1, 1], "1stage").ravel(), [0.216, 0.24, 0.16], rtol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_absent_classes_never_win_and_take_no_part_in_the_background(recipe):
+    masks = one_pixel(0.1, 0.2, 0.7)
+    assert label_map(masks, [1, 0], recipe) != 2
+    assert crf_masks(masks, [1, 0], recipe)[2] == 0
+    np.testing.assert_allclose(crf_masks(masks, [1, 0], "wsfcn")[0], 0.8**5, rtol=1e-5)
+    assert (label_map(masks, [0, 0], recipe) == 0).all()
+
+
+def test_input_stays_as_it_was_and_half_precision_works():
+    masks = MASKS.copy()
+    label_map(masks, TAGS), crf_masks(masks, TAGS)
+    np.testing.assert_array_equal(masks, MASKS)
+    half = crf_masks(masks.astype(np.float16), TAGS)
+    np.testing.assert_allclose(half, crf_masks(masks, TAGS), atol=2e-3)
+
+
+def test_present_classes():
+    assert present_classes([0, 1, 0, 1]).tolist() == [0, 2, 4]
+    assert present_classes(np.array([False, False])).tolist() == [0]
+
+
+def test_config_and_recipes_name_the_same():
+    assert get_args(Recipe) == RECIPES
+
+
+@pytest.mark.parametrize(
+    ("masks", "tags", "recipe", "message"),
+    [
+        (np.ones((3, 2, 2)), [1, 1], "wsfnc", "'wsfnc'.*'wsfcn', '1stage'"),
+        (np.ones((3, 2, 2)), [1, 1, 1], "wsfcn", r"\(3, 2, 2\) and tags \(3,\).*leave the background out"),
+        (np.ones((2, 2)), [1], "wsfcn", r"\(K, H, W\)"),
+        (np.full((3, 2, 2), np.nan), [1, 1], "wsfcn", "no finite probabilities"),
+        (np.ones((3, 2, 2), np.uint8), [1, 1], "wsfcn", "masks of uint8"),
+        (np.ones((3, 2, 2)), [0.3, 1], "wsfcn", "tags hold 0.3.*threshold"),
+    ],
 )
+def test_bad_input_is_named(masks, tags, recipe, message):
+    for function in (label_map, crf_masks):
+        with pytest.raises(ValueError, match=message):
+            function(masks, tags, recipe)
 
 
-def all_classes(image, masks, tags, recipe):
-    """The published formulation, step by step: every class enters the CRF, absent ones at probability 0."""
-    import pydensecrf.densecrf
-    import pydensecrf.utils
-
-    probabilities = crf_masks(masks, tags, recipe)
-    field = pydensecrf.densecrf.DenseCRF2D(image.shape[1], image.shape[0], len(masks))
-    field.setUnaryEnergy(np.ascontiguousarray(pydensecrf.utils.unary_from_softmax(probabilities)))
-    field.addPairwiseGaussian(sxy=3, compat=3)
-    field.addPairwiseBilateral(
-        sxy={"wsfcn": 30, "1stage": 80}[recipe], srgb=13, rgbim=np.copy(image), compat=10
-    )
-    return np.argmax(field.inference(10), axis=0).reshape(image.shape[:2])
+def every_class(image, masks, tags, recipe):
+    """The published formulation: every class enters the CRF, absent ones at probability 0."""
+    return oracles.crf(crf_masks(masks, tags, recipe), image, {"wsfcn": 30, "1stage": 80}[recipe])
 
 
 def scene(seed, classes=6, size=(40, 52)):
@@ -69,10 +128,10 @@ def test_published_label_map():
 @needs_crf
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_leaving_absent_classes_out_changes_nothing(recipe):
-    assert (crf(IMAGE, MASKS, TAGS, recipe) == all_classes(IMAGE, MASKS, TAGS, recipe)).mean() >= 0.999
+    assert (crf(IMAGE, MASKS, TAGS, recipe) == every_class(IMAGE, MASKS, TAGS, recipe)).mean() >= 0.999
     for seed in range(4):
         image, masks, tags, _ = scene(seed, size=(90, 120))
-        assert (crf(image, masks, tags, recipe) == all_classes(image, masks, tags, recipe)).mean() >= 0.999
+        assert (crf(image, masks, tags, recipe) == every_class(image, masks, tags, recipe)).mean() >= 0.999
 
 
 @needs_crf
@@ -130,18 +189,12 @@ def test_many_names_the_image_that_fails(processes):
         list(crf_many([("no tags", image, masks, tags[1:], "wsfcn")], processes))
 
 
-def boxed(path, text):
-    """Work for joblib's processes."""
-    path.write_text(text)
-    return text
-
-
 @needs_crf
-def test_its_processes_and_those_of_joblib_do_not_meet(tmp_path):
-    """Before, between and after: what paints COCO's and SBD's masks goes through joblib, in the same process as a CRF."""
+def test_its_processes_and_those_of_joblib_do_not_meet():
+    """Before, between and after: COCO's and SBD's masks are painted through joblib, beside a CRF."""
     image, masks, tags, _ = scene(0, size=(12, 15))
     jobs = [(str(k), image, masks, tags, "wsfcn") for k in range(5)]
-    work = [delayed(boxed)(tmp_path / f"{k}.txt", str(k)) for k in range(4)]
+    work = [delayed(str)(k) for k in range(4)]
     for _ in range(2):
         results = crf_many(jobs, 2)
         first = next(results)
@@ -152,7 +205,7 @@ def test_its_processes_and_those_of_joblib_do_not_meet(tmp_path):
 
 @needs_crf
 def test_bad_number_of_processes():
-    with pytest.raises(ValueError, match="processes is 0"):
+    with pytest.raises(ValueError, match="greater than 0"):
         next(crf_many([], 0))
 
 
@@ -166,8 +219,28 @@ def test_missing_package_says_what_to_install(monkeypatch):
     assert not crf_available()
 
 
-def test_workers_need_no_torch():
-    code = "import sys, wsfcn_lib.crf; print(sorted({'torch', 'pydensecrf', 'joblib', 'pydantic'} & set(sys.modules)))"
-    root = Path(module.__file__).parents[1]
+def test_an_unknown_engine_is_named_with_the_known_ones():
+    image, masks, tags, _ = scene(0)
+    with pytest.raises(ValueError, match="engine is 'gpu'; it must be one of 'pydensecrf'"):
+        crf(image, masks, tags, engine="gpu")
+
+
+@needs_crf
+def test_processes_of_the_pool_start_without_torch():
+    """Neither a process of the pool that has computed a CRF nor the one that started it has loaded torch."""
+    code = """
+import sys
+import numpy as np
+from joblib.externals.loky import ProcessPoolExecutor
+from wsfcn_lib.postprocess import crf_many, dense_crf
+
+image, masks = np.zeros((6, 8, 3), np.uint8), np.full((2, 6, 8), 0.5)
+pool = ProcessPoolExecutor(1)
+pool.submit(dense_crf, image, masks, 30).result()
+worker = pool.submit(eval, "set(__import__('sys').modules)").result()
+print(len([*crf_many([("a", image, masks, [1], "wsfcn")] * 3, 2)]), "wsfcn_lib.postprocess" in worker)
+print({"torch", "matplotlib", "pydantic", "pandas"} & (worker | set(sys.modules)))
+"""
+    root = Path(postprocess.__file__).parents[1]
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
+    assert out.stdout.split("\n")[:2] == ["3 True", "set()"]

@@ -1,0 +1,55 @@
+"""`python -m wsfcn_lib image`: scores on the screen, a picture of the masks, errors in one line."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsfcn_lib import WSFCN, NetConfig, segment
+from wsfcn_lib.__main__ import main
+from wsfcn_lib.checkpoints import save_snapshot
+from wsfcn_lib.plots.overlays import overlay
+from wsfcn_lib.runs.paths import ROOT
+
+CLASSES = [{"name": n, "mask_id": i, "colour": (90 * i, 9, 9)} for i, n in enumerate(("cat", "dog"), 1)]
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    torch.manual_seed(0)
+    net = WSFCN(NetConfig(backbone="tiny", width=16, dilations=(1, 2, 4, 6), num_classes=3))
+    Image.effect_mandelbrot((60, 40), (-2, -1, 1, 1), 20).convert("RGB").save(tmp_path / "moth.jpg")
+    return save_snapshot(net, tmp_path / "net.safetensors", CLASSES, scales=(1.0,))
+
+
+def test_it_prints_the_scores_and_writes_the_image_with_its_masks(snapshot, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    expected = segment("moth.jpg", snapshot)
+    for options, output in ((["-o", "masks/out.png"], "masks/out.png"), ([], "moth_mask.png")):
+        monkeypatch.setattr(sys, "argv", ["wsfcn_lib", "moth.jpg", "--checkpoint", str(snapshot), *options])
+        main()
+        lines = capsys.readouterr().out.splitlines()
+        for name, score, tag, line in zip(
+            ("cat", "dog"), expected.scores, expected.tags, lines, strict=False
+        ):
+            assert line.split() == [f"{score:.3f}", name] + ["present"] * bool(tag)
+        assert lines[-1].endswith(str(tmp_path / output))
+        image = np.asarray(Image.open("moth.jpg"))
+        written = np.asarray(Image.open(output))
+        assert (written == overlay(image, expected.labels, expected.colours)).all()
+
+
+def test_an_error_is_one_line_and_exit_code_1(tmp_path):
+    command = [sys.executable, "-m", "wsfcn_lib", str(tmp_path / "absent.jpg")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "absent.jpg: the file is missing" in done.stderr
+
+
+def test_another_ending_than_png_is_refused_before_any_work(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["wsfcn_lib", "absent.jpg", "-o", "out.jpg"])
+    with pytest.raises(ValueError, match="out.jpg is written as PNG; name it .png"):
+        main()
