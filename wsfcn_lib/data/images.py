@@ -56,7 +56,7 @@ def to_array(image: Path | str | Image.Image | np.ndarray) -> np.ndarray:
     """A path, a PIL image or an array as (H, W, 3) uint8 RGB; DataError as `open_image`, an array comes as it is."""
     if isinstance(image, Path | str):
         return read_image(image)
-    return np.asarray(upright(image, "the image") if isinstance(image, Image.Image) else image)
+    return np.asarray(upright(image, "the picture") if isinstance(image, Image.Image) else image)
 
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
