@@ -1,4 +1,4 @@
-"""The direct formulation of what the library computes fast: plain and readable; tests compare with it, `make bench` times it."""
+"""The direct formulation of what the library computes fast; tests compare with it, `make bench` times it."""
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from wsfcn_lib.infer import pad_to, view
 
 
 def pamr(images, masks, dilations=(1, 2, 4, 8, 12, 24), iterations=10):
-    """PAMR as convolutions with one-hot kernels; all neighbours of all values stand in memory. Masks at the images' size."""
+    """PAMR by one-hot kernels, all neighbours of all values in memory. Masks at the images' size."""
     kernels = torch.eye(9, device=images.device)[[0, 1, 2, 3, 5, 6, 7, 8]].reshape(8, 1, 3, 3)
 
     def neighbours(x):  # (B, C, H, W) → (B, C, 8 * D, H, W)
@@ -53,7 +53,7 @@ def crf(probabilities, image, sxy):
 
 @torch.no_grad()
 def predict_masks(net, image, scales, canvas=None):
-    """Each view and its mirror image alone, in fp32, optionally on a canvas; masks (K, H, W) and scores (K-1,)."""
+    """Each view and its mirror image alone, in fp32; masks (K, H, W) and scores (K-1,)."""
     masks, scores = [], []
     for scale in scales:
         for flip in (False, True):
@@ -84,7 +84,7 @@ class all_taps:
 
 
 def train_losses(out, images, tags, cuts=(0.7, 0.6), floor=0.2):
-    """Classification and mask loss of a batch, with PAMR over every class, written out for `images` in [0, 1] (paper, III-D)."""
+    """Classification and mask loss of a batch, PAMR over every class, `images` in [0, 1] (paper, III-D)."""
     small = interpolate(images, out.masks.shape[-2:], mode="bilinear", align_corners=True)
     present = torch.cat((torch.ones_like(tags[:, :1]), tags), 1)[:, :, None, None]
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """What the published programs computed, and the weights they computed it with.
 
-The fixtures hold inputs and outputs only. Weights are drawn from the CRC-32 of each tensor's published name, so
+Fixtures hold inputs and outputs only. Weights are drawn from the CRC-32 of each published name, so
 any network that maps its names to the published ones can rebuild them: a wrong name shows as a wrong number.
 """
 

@@ -44,7 +44,7 @@ def test_mask_loss_equals_the_slow_version(batch):
 
 
 def test_a_missing_class_or_background_silences_the_image(batch):
-    """Two tags and background: the two parts that are left would still give a loss, so only the rule makes it 0."""
+    """The two parts that are left would still give a loss, so only the rule makes it 0."""
     logits, masks, tags = batch
     pseudo = pseudo_labels(masks)
     assert mask_loss(logits, pseudo, tags)[0] > 0

@@ -1,4 +1,4 @@
-"""Parity is only worth something if it breaks: every dilation, kernel, concat order and align_corners is altered in turn."""
+"""Parity must break: every dilation, kernel, concat order and align_corners is altered in turn."""
 
 from contextlib import contextmanager
 
@@ -26,7 +26,7 @@ def dilation_changed(conv):
 
 @contextmanager
 def kernel_cropped(conv):
-    """The kernel loses its outer taps (a 1 x 1 kernel gains a neighbour): another kernel size, the same shapes."""
+    """The kernel loses its outer taps (a 1 x 1 kernel gains one): another kernel size, the same shapes."""
     weight = conv.weight.detach().clone()
     if max(conv.kernel_size) == 1:
         shifted = nn.Parameter(nn.functional.pad(weight, (0, 1)))
@@ -139,7 +139,7 @@ def network_error(net, key, file):
 )
 @torch.no_grad()
 def test_backbone_mutations_are_noticed(backbone, kind):
-    """Each dilation and each stride-1 layer that a careless copy would dilate or stride, in the whole network."""
+    """Each dilation and each layer that a careless copy would dilate or stride, in the whole network."""
     net = published_network(backbone, kind)
     key, file = f"{backbone}/ae", "networks" if kind == "wsfcn" else "networks_1stage"
     assert network_error(net, key, file) < NETWORK_TOLERANCE

@@ -1,4 +1,4 @@
-"""The eight published segmentation networks and four CAM baselines, end to end (1e-3 of the largest value)."""
+"""The eight published segmentation networks, four CAM baselines, end to end (1e-3 of the largest value)."""
 
 import gc
 
@@ -54,7 +54,7 @@ def test_network(case):
 
 
 def check_training_path(net, out, inputs, data):
-    """PAMR, pseudo labels, mask loss as in a training step; then with shifted logits, so that labels exist."""
+    """PAMR, pseudo labels, mask loss as in training; then with shifted logits, so that labels exist."""
     refined = refine(out, inputs, inputs["labels"])
     assert relative_error(refined[:, :, ::4, ::4], data["dec_s4"]) < 1e-3
     assert (pseudo_labels(refined).mean((2, 3)) - data["pseudo_gt_area"]).abs().max() < 1e-3
