@@ -16,7 +16,7 @@ from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.provenance import code_hash
 from wsfcn_lib.runs.run_diff import diff_settings, plain
 from wsfcn_lib.runs.storage import RunError
-from wsfcn_lib.train import FREE
+from wsfcn_lib.train import WITHOUT_EFFECT
 
 STAGES = {path.stem: path for path in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
 PREPARATION, TRAINING = "01_prepare_data", "02_train"
@@ -144,7 +144,7 @@ def binding(stage: str, values: dict[str, dict]) -> list[str]:
     A list that is not there binds nobody: notebook 01 may write it again as it was. A training that was interrupted goes on with
     other code, which its record then shows; of one that another launcher ended, the code is not compared either.
     """
-    data, free = ROOT / values[TRAINING]["data"], {PREPARATION: HARMLESS, TRAINING: FREE}
+    data, free = ROOT / values[TRAINING]["data"], {PREPARATION: HARMLESS, TRAINING: WITHOUT_EFFECT}
     known, found = stage_record(ROOT / values[stage]["run"], stage), []
     if (
         stage == TRAINING and known and "evidence" not in known
@@ -173,7 +173,7 @@ def _other_beginning(known: dict, values: dict[str, dict]) -> list[str]:
     names = [name.removeprefix("files.") for name in LISTS]
     began = known.get("data", {})
     other = [name for name in names if name in lists and name in began and lists[name] != began[name]]
-    return [key for key in changed if key.partition(".")[0] not in FREE] + other
+    return [key for key in changed if key.partition(".")[0] not in WITHOUT_EFFECT] + other
 
 
 def training(values: dict[str, dict]) -> TrainConfig:

@@ -5,9 +5,8 @@ import pytest
 from factories import settings
 from wsfcn_lib.data.glyphs import GlyphSettings
 from wsfcn_lib.data.preparation import SourceSettings, prepare
-from wsfcn_lib.train import (
-    train,
-)
+from wsfcn_lib.plots.training_panels import panel_writer
+from wsfcn_lib.train import train
 
 
 @pytest.fixture(scope="session")
@@ -22,5 +21,6 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished(data, tmp_path_factory):
-    run = tmp_path_factory.mktemp("runs") / "whole"
-    return run, list(train(settings(data), run))
+    """A run folder and the rows of its training, which nobody may change."""
+    run, config = tmp_path_factory.mktemp("runs") / "whole", settings(data)
+    return run, list(train(config, run, panel_writer(config, run)))

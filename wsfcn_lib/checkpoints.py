@@ -3,9 +3,11 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,34 +32,38 @@ def save_snapshot(net: nn.Module, path: Path, classes: list[dict], **facts) -> P
         "classes": json.dumps(classes),
         "facts": json.dumps(facts),
     }
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
+
+    def save(part: Path) -> None:
+        save_file(weights, part, metadata)
+        _sort_header(part)
+
     part = path.with_name(path.name + ".part")
-    weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-    _write(part, lambda: (save_file(weights, part, metadata), _sort_header(part)))
+    _write(part, save)
     os.replace(part, path)
     return path
 
 
 def _sort_header(path: Path) -> None:
-    """Bring what stands before the tensors in order: safetensors writes it in any, and equal weights shall give equal files."""
+    """Sort the file's header, which safetensors writes in any order: equal weights give equal files."""
     with open(path, "rb+") as file:
         size = int.from_bytes(file.read(8), "little")
-        header = json.dumps(
-            json.loads(file.read(size)), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        )
+        header = json.loads(file.read(size))
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         file.seek(8)
-        file.write(header.encode().ljust(size))
+        file.write(text.encode().ljust(size))
 
 
-def _write(part: Path, save) -> str:
-    """Write a file that is renamed when whole, and return its checksum.
+def _write(part: Path, save: Callable[[Path], None]) -> str:
+    """Write a file that its caller renames when it is whole; return the first half of its checksum.
 
     A full disk leaves no remains, and what was written before stays valid.
     """
     try:
-        save()
+        save(part)
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
-        return checksum(part)[:16]
+        return short_checksum(part)
     except (OSError, RuntimeError, SafetensorError) as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -65,8 +71,16 @@ def _write(part: Path, save) -> str:
         raise CheckpointError(f"{part} cannot be written ({error}); {advice}") from error
 
 
+def short_checksum(path: Path) -> str:
+    """The first 16 hex digits of a file's SHA-256."""
+    return checksum(path)[:16]
+
+
 def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
-    """Read a snapshot: the network in evaluation mode, its foreground classes, and the facts saved with it."""
+    """Read a snapshot: the network in evaluation mode, its foreground classes, and the facts saved with it.
+
+    Raises CheckpointError where there is no file, or none that `save_snapshot` wrote.
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(
@@ -84,15 +98,21 @@ def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
         net = build_network(config)
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError, MemoryError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{path} is not a snapshot of this kit ({reason}); use one that 02_train wrote"
+            f"{path} is not a snapshot of this kit ({_first_line(error)}); use one that 02_train wrote"
         ) from error
     return net.eval(), classes, facts
 
 
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def snapshots(folder: Path) -> list[Path]:
-    """The snapshots that won the validation, oldest first: e<epoch>Xs<1 - loss>, as the published program names them."""
+    """The snapshots that won the validation, oldest first.
+
+    Their names are e<epoch>Xs<1 - loss>, as in the published program.
+    """
     return sorted(folder.glob("e[0-9]*Xs*.safetensors"))
 
 
@@ -111,84 +131,95 @@ def find_snapshot(run: Path, which: str = "best") -> Path:
 
 @dataclass
 class Progress:
-    """How far a training is: finished steps, best 1 - validation loss, and the sums that the next log row will average."""
+    """How far a training is: finished steps, best 1 - validation loss, sums for the next row of the log."""
 
     step: int = 0
     best: float = -math.inf
-    sums: list[float] = field(
-        default_factory=lambda: [0.0] * 4
-    )  # two losses, seconds, seconds waited for data
+    sums: list[float] = field(default_factory=lambda: [0.0] * 4)  # two losses, seconds, seconds of waiting
     count: int = 0  # steps in the sums
 
     def add(self, classification: float, mask: float, seconds: float, waited: float) -> None:
-        """Count one more finished step."""
-        self.step, self.count = self.step + 1, self.count + 1
-        self.sums = [a + b for a, b in zip(self.sums, (classification, mask, seconds, waited))]
+        """Count one more finished step: its losses, its seconds, and those spent waiting for images."""
+        self.step += 1
+        self.count += 1
+        values = (classification, mask, seconds, waited)
+        self.sums = [total + value for total, value in zip(self.sums, values)]
 
-    def take(self) -> tuple[float, ...]:
-        """The sums and their count, which start anew."""
-        sums, count = (*self.sums, self.count), 0
-        self.sums, self.count = [0.0] * 4, count
-        return sums
+    def start_sums(self) -> None:
+        """Let the sums start anew, after a row of the log."""
+        self.sums = [0.0] * 4
+        self.count = 0
 
-    def save(self, folder: Path, net: nn.Module, optimiser: Optimizer, random: list) -> None:
-        """Write a resume state beside the previous ones and keep the last two; its checksum is a part of its name.
+    def save(self, folder: Path, net: nn.Module, optimiser: Optimizer, processes: list[tuple]) -> None:
+        """Write a resume state, whose checksum is a part of its name, and keep it and the one before.
 
-        `random` is RNG states, one per process.
+        `processes` holds what each process has of its own: its random states and its sums.
         """
         state = {
             "net": net.state_dict(),
             "optimiser": optimiser.state_dict(),
-            "random": random,
+            "processes": processes,
             "progress": asdict(self),
         }
         part = folder / "state.part"
-        digest = _write(part, lambda: torch.save(state, part))
-        path = folder / f"state-{self.step:08d}-{digest}.pt"
-        os.replace(part, path)
-        found = [*folder.glob("state-*.pt")]
-        # others of this step, or of later ones, were damaged, or training would not be here
-        void = [old for old in found if old != path and int(old.stem.split("-")[1]) >= self.step]
-        for old in (*void, *sorted(set(found) - set(void))[:-2]):
-            old.unlink()
+        digest = _write(part, lambda part: torch.save(state, part))
+        new = folder / f"state-{self.step:08d}-{digest}.pt"
+        os.replace(part, new)
+        # other states of this step, or of later ones, were damaged, or training would not be here
+        others = [path for path in sorted(folder.glob("state-*.pt")) if path != new]
+        earlier = [path for path in others if _step_of(path) < self.step]
+        for path in others:
+            if path not in earlier[-1:]:
+                path.unlink()
 
     @classmethod
     def restore(cls, folder: Path, net: nn.Module, optimiser: Optimizer, process: int = 0) -> "Progress":
-        """Go back to the newest whole resume state, or to the beginning where there is none; a damaged one is told."""
+        """Go back to the newest whole resume state, or to the beginning where there is none.
+
+        It prints which states are damaged. Raises CheckpointError for one of another network or optimiser.
+        """
         states = sorted(folder.glob("state-*.pt"))
         for path in reversed(states):
             try:
-                if (digest := path.stem.split("-")[2:]) and digest != [
-                    checksum(path)[:16]
-                ]:  # once, names held none
-                    raise CheckpointError("its checksum is another than its name says")
-                state = torch.load(path, map_location="cpu", weights_only=True)
-            except (PermissionError, MemoryError):
-                raise  # nothing is wrong with the file
-            except (
-                Exception
-            ) as error:  # a torn file raises any of a dozen kinds; the state before it still serves
-                back = (
-                    "starting from the beginning"
-                    if path == states[0]
-                    else "going back to the state before it"
-                )
-                print(f"{path.name} is damaged ({str(error).splitlines()[0]}); {back}")
+                state = _read_state(path)
+            except (CheckpointError, UnpicklingError) as error:
+                if path == states[0]:
+                    consequence = "starting from the beginning"
+                else:
+                    consequence = "going back to the state before it"
+                print(f"{path.name} is damaged ({_first_line(error)}); {consequence}")
                 continue
             try:
                 net.load_state_dict(state["net"])
                 optimiser.load_state_dict(state["optimiser"])
-            except (RuntimeError, ValueError) as error:
-                told = f"{path} is of another network or optimiser ({str(error).splitlines()[0]})"
-                raise CheckpointError(f"{told}; choose another run name, or delete this run") from error
-            set_random_states(state["random"][process % len(state["random"])])
-            return cls(**state["progress"])
+                random, sums = state["processes"][process % len(state["processes"])]
+            except (KeyError, RuntimeError, ValueError) as error:
+                raise CheckpointError(
+                    f"{path} is of another network, optimiser or version of this kit ({_first_line(error)}); "
+                    "choose another run name"
+                ) from error
+            set_random_states(random)
+            return cls(**state["progress"] | {"sums": sums})
         return cls()
+
+
+def _step_of(state: Path) -> int:
+    return int(state.stem.split("-")[1])
+
+
+def _read_state(path: Path) -> dict:
+    """The content of a resume state, if its name holds its checksum: torch.load misses a single wrong bit."""
+    if path.stem.split("-")[-1] != short_checksum(path):
+        raise CheckpointError("its checksum is another than its name says")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def random_states() -> list[torch.Tensor]:
     """This process's random number states, for dropout and the gate: CPU, and CUDA where there is one."""
-    return [torch.get_rng_state()] + ([torch.cuda.get_rng_state()] if torch.cuda.is_available() else [])
+    states = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        states.append(torch.cuda.get_rng_state())
+    return states
 
 
 def set_random_states(states: list[torch.Tensor]) -> None:

@@ -15,7 +15,7 @@ from wsfcn_lib.explore import charts, training
 from wsfcn_lib.explore.training import TrainingView
 from wsfcn_lib.plots.saving import to_png
 from wsfcn_lib.plots.tiles import tile
-from wsfcn_lib.plots.training_panels import row_ends
+from wsfcn_lib.plots.training_panels import panel_writer, row_ends
 from wsfcn_lib.runs.log import read_rows
 from wsfcn_lib.train import train
 
@@ -43,7 +43,7 @@ def config(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(config, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "whole"
-    return run, list(train(config, run))
+    return run, list(train(config, run, panel_writer(config, run)))
 
 
 @pytest.fixture
@@ -107,7 +107,8 @@ def test_it_follows_a_training_and_passes_its_rows_on(config, finished, tmp_path
     monkeypatch.setattr(training, "SHARE", 0)
     view, seen, pictures = TrainingView(tmp_path / "run"), [], []
     assert view.button.disabled and "run has logged nothing yet: train it with 02_train" in view.note.value
-    for row in view.follow(train(config, tmp_path / "run")):
+    rows = train(config, tmp_path / "run", panel_writer(config, tmp_path / "run"))
+    for row in view.follow(rows):
         pictures.append(view.picture)
         seen.append((row["step"], view.state["live"], view.state["epoch"]))
     assert [step for step, *_ in seen] == [row["step"] for row in finished[1]] and all(

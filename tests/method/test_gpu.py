@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch f
 LOSSES, MAP = 0.05, 0.1  # relative, of each row's loss; absolute, of the validation's mAP
 
 
-def test_interrupted_equals_uninterrupted_within_a_tolerance(data, tmp_path):  # noqa: F811
+def test_interrupted_equals_uninterrupted_within_a_tolerance(data, tmp_path):
     chosen = settings(data, device="cuda")
     whole = list(train(chosen, tmp_path / "whole"))
     begun = []

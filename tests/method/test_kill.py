@@ -124,7 +124,7 @@ def whole(home):
 
 
 def content(run):
-    """All that a training left: tensors of each snapshot, the log but its times, and the metrics of its best snapshot."""
+    """What a training left: tensors of each snapshot, the log but its times, metrics of its best snapshot."""
     tensors = {
         path.name: load_snapshot(path)[0].state_dict()
         for path in sorted((run / "checkpoints").glob("*.safetensors"))
@@ -151,7 +151,7 @@ def began(run):
 
 
 def interrupt(home, run, way, writing, epoch):
-    """Go on with a run and kill it, while it writes its first to third resume state or at any moment of three epochs."""
+    """Go on with a run and kill it while it writes one of its first resume states, or in its first epochs."""
     part, before, writes = (
         run / "checkpoints" / "state.part",
         began(run),
@@ -169,8 +169,10 @@ def interrupt(home, run, way, writing, epoch):
         assert process.returncode == 0, Path(f"{run}.txt").read_text()[-3000:]
         return False
     states, rows = sorted(path.name.split("-")[1] for path in run.glob("checkpoints/state-*.pt")), log_of(run)
-    where = f"after row {rows[-1]['step'] if rows else 0}, states {', '.join(states) or 'none'}{', state.part' * part.exists()}"
-    print(f"{way}: killed {where}", flush=True)
+    step = rows[-1]["step"] if rows else 0
+    if part.exists():
+        states.append("state.part")
+    print(f"{way}: killed after row {step}, states {', '.join(states) or 'none'}", flush=True)
     return True
 
 
@@ -207,8 +209,6 @@ def test_a_damaged_state_is_noticed_and_told(home, whole, damage):
     newest.write_bytes({"torn": data[:-5000], "one bit": data, "empty": b""}[damage])
     same(finish(home, run, "no worker"), whole[1][0])
     words = Path(f"{run}.txt").read_text()
-    assert (
-        f"{newest.name} is damaged (its checksum is another than its name says); going back to the state before it"
-        in words
-    )
+    reason = "its checksum is another than its name says"
+    assert f"{newest.name} is damaged ({reason}); going back to the state before it" in words
     assert len([*states.glob("state-*.pt")]) == 2

@@ -9,7 +9,7 @@ from scipy.stats import t as student
 
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.run_diff import diff_settings
-from wsfcn_lib.train import FREE
+from wsfcn_lib.train import WITHOUT_EFFECT
 
 FOLDER = ROOT / "data" / "results" / "precision"
 MEASURES = ("mean_iou", "mean_iou_crf", "mean_iou_true_tags", "mean_ap")
@@ -24,7 +24,7 @@ def read(precision, seed, name):
 def test_the_two_runs_of_a_seed_differ_in_precision_alone(seed):
     stages = [read(precision, seed, "run.json")["stages"] for precision in ("fp32", "bf16")]
     training = diff_settings(stages[0]["02_train"]["settings"], stages[1]["02_train"]["settings"])
-    assert [key for key, *_ in training if key not in FREE] == ["precision"]
+    assert [key for key, *_ in training if key not in WITHOUT_EFFECT] == ["precision"]
     assert (
         stages[0]["02_train"]["settings"]["seed"] == seed
         and stages[0]["02_train"]["data"] == stages[1]["02_train"]["data"]

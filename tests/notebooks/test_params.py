@@ -13,7 +13,7 @@ from PIL import Image
 
 import stages
 from wsfcn_lib import supervision as objective
-from wsfcn_lib import train as job
+from wsfcn_lib import train as train_module
 from wsfcn_lib.ablation.grid import configurations
 from wsfcn_lib.checkpoints import Progress
 from wsfcn_lib.config import TrainConfig
@@ -28,7 +28,7 @@ from wsfcn_lib.runs.log import RATES
 from wsfcn_lib.runs.notebook import declared
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.run_diff import plain
-from wsfcn_lib.train import FREE, train
+from wsfcn_lib.train import WITHOUT_EFFECT, train
 from wsfcn_lib.weights import published_names
 
 FILES = {path.stem: path for path in sorted((ROOT / "notebooks/params").glob("*.yaml"))}
@@ -176,7 +176,7 @@ def test_the_animals_ablation_has_the_finished_trainings_for_cells():
             "settings"
         ]
         assert not then.keys() - TrainConfig.model_fields.keys()
-        now = plain(found[cell].model_dump(exclude=set(FREE)))
+        now = plain(found[cell].model_dump(exclude=set(WITHOUT_EFFECT)))
         assert {
             key: value for key, value in (TrainConfig().model_dump() | then).items() if key in now
         } == now, "it counts as equal"
@@ -343,11 +343,9 @@ def test_two_steps(name, sources, tmp_path, monkeypatch):
     config = TrainConfig(**promised.model_dump() | small | {"device": "cpu", "workers": 0})
     judged, nets, kept = [], [], make_weights(tmp_path / "weights", config, manifest.num_classes)
     monkeypatch.setenv("WSFCN_WEIGHTS", str(tmp_path / "weights"))
-    monkeypatch.setattr(
-        job, "write_panel", lambda *given: None
-    )  # what a run leaves on disk has tests of its own
+    # what a run leaves on disk has tests of its own
     monkeypatch.setattr(Progress, "save", lambda *given: None)
-    monkeypatch.setattr(job.Job, "snapshot", lambda self, name: nets.append(self.net))
+    monkeypatch.setattr(train_module, "save_snapshot", lambda net, *given, **facts: nets.append(net))
     supervise = objective.supervise
     monkeypatch.setattr(objective, "supervise", lambda *given: judged.append(given[-1]) or supervise(*given))
     rows = list(train(config, tmp_path / "run"))

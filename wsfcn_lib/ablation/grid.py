@@ -25,11 +25,12 @@ from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics, DiagnosticsRecorder
 from wsfcn_lib.evaluation.scoring import EvalSettings, evaluate
 from wsfcn_lib.runs.folder import RunFolder, read_run
+from wsfcn_lib.runs.log import show_progress
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb, provenance
 from wsfcn_lib.runs.run_diff import diff_settings, plain
 from wsfcn_lib.runs.storage import RunError, atomic_write, make_folder, writing
-from wsfcn_lib.train import FREE, THREADS, build_accelerator, show_progress, train
+from wsfcn_lib.train import DEFAULT_THREADS, WITHOUT_EFFECT, build_accelerator, train
 from wsfcn_lib.train import STAGE as TRAINING
 
 STAGE = "04_ablations"
@@ -87,7 +88,7 @@ def reuse_training(run: Path, configs: Mapping[Path, TrainConfig]) -> None:
     trained = TrainConfig().model_dump() | stage["settings"]
     for folder, config in configs.items():
         different = {key for key, *_ in diff_settings(trained, config.model_dump())}
-        if folder.exists() or different - set(FREE):
+        if folder.exists() or different - set(WITHOUT_EFFECT):
             continue
         partial = folder.with_name(f".{folder.name}")  # renamed when whole
         shutil.rmtree(partial, ignore_errors=True)
@@ -139,7 +140,7 @@ def run_configuration(config: TrainConfig, folder: Path | str, settings: EvalSet
         )
     device = build_accelerator(config).device
     defaults = TrainConfig().model_dump()
-    with RunFolder.open(folder, config.model_dump(), TRAINING, str(device), FREE, defaults) as run:
+    with RunFolder.open(folder, config.model_dump(), TRAINING, str(device), WITHOUT_EFFECT, defaults) as run:
         _train(config, folder, manifest)
         if not is_measured(folder, settings, masks_of(manifest, settings.images)):
             _measure(run, manifest, settings, device)
@@ -205,7 +206,7 @@ def run_configurations(
         for folder, config in configs.items():
             masks = masks_of(Manifest.load(ROOT / config.data), settings.images)
             if not is_measured(ROOT / folder, settings, masks):
-                threads = config.threads or max(1, THREADS // jobs)
+                threads = config.threads or max(1, DEFAULT_THREADS // jobs)
                 todo[folder] = config.model_copy(update={"threads": threads})
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(_run_process, todo, todo.values(), repeat(settings), count()))

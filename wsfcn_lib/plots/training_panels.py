@@ -1,5 +1,6 @@
-"""The picture panel of an epoch: what the network sees in a few fixed images, and what it teaches itself from it."""
+"""The panel of an epoch: what the network sees in a few fixed images, and what it teaches itself from it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,50 +15,65 @@ from wsfcn_lib.data.training_set import TrainSet
 from wsfcn_lib.plots.overlays import heat, overlay
 from wsfcn_lib.plots.saving import to_png
 from wsfcn_lib.plots.tiles import tile
+from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.storage import atomic_write
 from wsfcn_lib.supervision import supervision_steps
 
-COLUMNS = ("image", "CAM", "refined CAM", "pseudo label")
+TITLES = ("image", "CAM", "refined CAM", "pseudo label")
 
 
-def write_panel(net: nn.Module, manifest: Manifest, config: TrainConfig, path: Path, count: int = 4) -> None:
-    """Draw the first validation images of different classes through all stages, as a PNG."""
+def panel_writer(config: TrainConfig, run: Path | str, count: int = 4) -> Callable[[nn.Module, int], None]:
+    """A callback for `train`, which draws `count` validation images into <run>/panels/epoch-<number>.png."""
+
+    def write_panel(net: nn.Module, epoch: int) -> None:
+        atomic_write(ROOT / run / "panels" / f"epoch-{epoch:03d}.png", panel(net, config, count))
+
+    return write_panel
+
+
+def panel(net: nn.Module, config: TrainConfig, count: int) -> bytes:
+    """The first validation images of different classes, from the image to its pseudo label, as a PNG."""
+    manifest = Manifest.load(ROOT / config.data)
     data = TrainSet(manifest, "val", config.crop, config.seed, augment=False)
-    images, tags, _ = zip(*(data[0, index] for index in _varied(manifest, count)))
+    images, tags, _ = zip(*(data[index] for index in _varied(manifest, count)))
     device = next(net.parameters()).device
-    images, tags = torch.stack(images).to(device), torch.stack(tags).to(device)
-    found = supervision_steps(net, images, tags, config)
+    steps = supervision_steps(net, torch.stack(images).to(device), torch.stack(tags).to(device), config)
     rows, labels = [], []
-    for b, present in enumerate(tags.bool().cpu().numpy()):
-        maps = [found[name][b, 1:][present].max(0, initial=0) for name in ("masks", "refined")]
-        rgb, pseudo = found["image"][b], found["pseudo"][b]
-        rows.append([rgb, *(heat(rgb, m.clip(0, 1)) for m in maps), overlay(rgb, pseudo, manifest.palette)])
+    for index, image_tags in enumerate(tags):
+        present = image_tags.bool().numpy()
+        image = steps["image"][index]
+        cams = [steps[name][index, 1:][present].max(0, initial=0) for name in ("masks", "refined")]
+        heats = [heat(image, cam.clip(0, 1)) for cam in cams]
+        rows.append([image, *heats, overlay(image, steps["pseudo"][index], manifest.palette)])
         labels.append(", ".join(np.array(manifest.names[1:])[present]))
-    panel = tile(rows, COLUMNS, labels)
-    atomic_write(path, to_png(panel, rows=row_ends(panel)))
-
-
-def row_ends(panel: Figure) -> str:
-    """Where each row of a panel of `tile` ends, as shares of its height from the upper edge, such as "0.3 0.65 1"."""
-    panel.draw_without_rendering()  # lays it out
-    places = [axis.get_position() for axis in panel.axes[:: panel.axes[0].get_gridspec().ncols]]
-    return " ".join(
-        [f"{1 - (upper.y0 + lower.y1) / 2:.4f}" for upper, lower in zip(places, places[1:])] + ["1"]
-    )
-
-
-def first_rows(path: Path, count: int) -> np.ndarray:
-    """The upper rows of a panel with its titles, (h, W, 3) uint8; all where the file does not tell where its rows end."""
-    with Image.open(path) as file:
-        panel, ends = np.asarray(file.convert("RGB")), file.text.get("rows", "1").split()
-    return panel[: round(len(panel) * float(ends[:count][-1]))]
+    figure = tile(rows, TITLES, labels)
+    return to_png(figure, rows=row_ends(figure))
 
 
 def _varied(manifest: Manifest, count: int) -> list[int]:
-    """Indices of validation images that bring classes not yet seen, then the first others."""
-    samples, seen, chosen = manifest.samples("val"), np.zeros(manifest.num_classes - 1, bool), []
-    for index, sample in enumerate(samples):
-        if len(chosen) < count and (np.array(sample.tags) & ~seen).any():
-            chosen.append(index)
-            seen |= np.array(sample.tags)
-    return (chosen + [i for i in range(len(samples)) if i not in chosen])[:count]
+    """Indices of `count` validation images: those that bring a class not yet seen, then the first others."""
+    seen, varied, others = set(), [], []
+    for index, sample in enumerate(manifest.samples("val")):
+        classes = set(np.flatnonzero(sample.tags))
+        if classes <= seen:
+            others.append(index)
+        else:
+            varied.append(index)
+        seen |= classes
+    return (varied + others)[:count]
+
+
+def row_ends(figure: Figure) -> str:
+    """Where each row of a panel of `tile` ends, as shares of its height from above, such as "0.3 0.65 1"."""
+    figure.draw_without_rendering()  # lays it out
+    columns = figure.axes[0].get_gridspec().ncols
+    boxes = [axis.get_position() for axis in figure.axes[::columns]]
+    ends = [f"{1 - (upper.y0 + lower.y1) / 2:.4f}" for upper, lower in zip(boxes, boxes[1:])]
+    return " ".join([*ends, "1"])
+
+
+def first_rows(path: Path, count: int) -> np.ndarray:
+    """The upper rows of a panel with its titles, (h, W, 3) uint8; all where the file names no ends."""
+    with Image.open(path) as file:
+        pixels, ends = np.asarray(file.convert("RGB")), file.text.get("rows", "1").split()
+    return pixels[: round(len(pixels) * float(ends[:count][-1]))]

@@ -1,7 +1,12 @@
-"""The log of a training run: `log.csv`, one row per `log_every` steps or validation, and the same as TensorBoard events."""
+"""The log of a training: log.csv with a row for each `log_every` steps and each validation.
+
+The same is written as TensorBoard events, and printed in lines.
+"""
 
 import csv
 import os
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from wsfcn_lib.runs.storage import writing
@@ -11,8 +16,8 @@ RATES = (
     "lr_old_biases",
     "lr_new_weights",
     "lr_new_biases",
-    "lr_flow",
-)  # the flow's: with AdamW
+    "lr_flow",  # with AdamW alone
+)
 COLUMNS = (
     "epoch",
     "step",
@@ -27,13 +32,18 @@ COLUMNS = (
 
 
 class RunLog:
-    """Append rows to a run's log. On reopening, rows after `step` belong to work that will be done again and are dropped."""
+    """Append rows to a run's log.
+
+    On reopening, rows after `step` belong to work that will be done again, and are dropped.
+    """
 
     def __init__(self, run: Path, step: int):
         from torch.utils.tensorboard import SummaryWriter  # a second to import: only training pays it
 
         self.path = run / "log.csv"
-        kept = [row for row in read_rows(self.path) if _before(row, step)] if step else []
+        kept = []
+        if step > 0:
+            kept = [row for row in read_rows(self.path) if _is_done(row, step)]
         part = self.path.with_suffix(".part")
         with writing(self.path), open(part, "w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
@@ -43,14 +53,17 @@ class RunLog:
         self.events = SummaryWriter(str(run / "tensorboard"), purge_step=step)
 
     def write(self, row: dict) -> dict:
-        """Append one row, whose keys are among COLUMNS; returns it."""
+        """Append one row, whose keys are among COLUMNS, its numbers to six digits; returns it so."""
+        rounded = {}
+        for name, value in row.items():
+            rounded[name] = float(f"{value:.6g}") if isinstance(value, float) else value
         with writing(self.path):
             with open(self.path, "a", newline="") as file:
-                csv.DictWriter(file, COLUMNS).writerow(row)
+                csv.DictWriter(file, COLUMNS).writerow(rounded)
             for name in row.keys() - {"epoch", "step"}:
-                self.events.add_scalar(name, row[name], row["step"])
+                self.events.add_scalar(name, rounded[name], row["step"])
             self.events.flush()
-        return row
+        return rounded
 
     def sync(self) -> None:
         """Bring the rows to the disk: a resume state must never be newer than they are, whatever fails."""
@@ -62,6 +75,15 @@ class RunLog:
         self.events.close()
 
 
+def _is_done(row: dict, step: int) -> bool:
+    """Whether a row belongs to what the state of `step` holds."""
+    if None in row.values():  # torn, as by a full disk: the last one, whose step is done again
+        return False
+    if int(row["step"]) == step:
+        return not row["val_loss"]  # a validation at `step` follows that state, so it comes again
+    return int(row["step"]) < step
+
+
 def read_rows(path: Path) -> list[dict]:
     """The rows of a log.csv as text; [] where there is none yet."""
     if not path.is_file():
@@ -70,8 +92,30 @@ def read_rows(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def _before(row: dict, step: int) -> bool:
-    if None in row.values():  # torn, as by a full disk: the last one, whose step is done again
-        return False
-    # a validation row at `step` is written after the state of that step was saved, so it comes again
-    return int(row["step"]) < step or (int(row["step"]) == step and not row["val_loss"])
+def show_progress(rows: Iterable[dict], epochs: int, pause: float = 30) -> Iterator[dict]:
+    """Pass on the rows of a training and print some: validations, a row each epoch and each `pause` seconds.
+
+    The time to go is told from the second epoch on, when the steps of one are known.
+    """
+    began = printed = time.perf_counter()
+    first_step = first_time = epoch = last_step = epoch_steps = None
+    for row in rows:
+        yield row
+        now, step = time.perf_counter(), row["step"]
+        if first_step is None:
+            first_step, first_time = step, now
+        start = f"epoch {row['epoch']:3d}/{epochs}  "
+        if "val_loss" in row:
+            print(f"{start}validation: loss {row['val_loss']:.4f}, mAP {row['val_map']:.3f}", flush=True)
+        elif row["epoch"] != epoch or now - printed >= pause:
+            if epoch is not None and row["epoch"] != epoch:  # the row before was the last of its epoch
+                epoch_steps = last_step / row["epoch"]
+            losses = f"classification {row['classification_loss']:.4f}, mask {row['mask_loss']:.4f}"
+            speed = f"{row['images_per_second']:.0f} images/s, {now - began:.0f} s so far"
+            if epoch_steps:
+                seconds_per_step = (now - first_time) / (step - first_step)
+                seconds = seconds_per_step * (epoch_steps * epochs - step)
+                speed += f", about {seconds:.0f} s to go"
+            print(f"{start}step {step}: {losses}  ({speed})", flush=True)
+            epoch, printed = row["epoch"], now
+        last_step = step

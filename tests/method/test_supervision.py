@@ -1,4 +1,4 @@
-"""The training objective and its picture panel: how masks become the network's own labels."""
+"""Supervision: how masks become the network's own labels, and how the steps between them are shown."""
 
 import numpy as np
 import pytest
@@ -11,13 +11,10 @@ import wsfcn_lib.pamr
 from factories import replaced
 from published import fixture
 from wsfcn_lib import WSFCN, NetConfig, TrainConfig
-from wsfcn_lib.data.glyphs import GlyphSettings
-from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.normalisation import denormalise
-from wsfcn_lib.data.preparation import SourceSettings, prepare
 from wsfcn_lib.losses import mask_loss, pseudo_labels
 from wsfcn_lib.pamr import pamr
-from wsfcn_lib.plots.training_panels import write_panel
+from wsfcn_lib.plots.training_panels import first_rows, panel_writer
 from wsfcn_lib.supervision import supervise, supervision_steps, training_losses
 
 CONFIG = TrainConfig(
@@ -34,7 +31,7 @@ def batch():
 
 
 def test_refining_and_zeroing_commute(batch):
-    """The published order: refine all classes, enlarge, then zero the absent ones. Ours zeroes first; the result is the same."""
+    """The published order is to refine all classes, enlarge, then zero the absent ones; ours zeroes first."""
     _, images, tags, out = batch
     present = torch.cat((torch.ones(2, 1), tags), 1)[:, :, None, None]
     small = interpolate(denormalise(images), (12, 12), mode="bilinear", align_corners=True)
@@ -66,7 +63,10 @@ def flipped(original):
 
 def test_align_corners_of_losses_and_pamr_are_noticed():
     data = fixture("modules")
-    loss = lambda: mask_loss(data["loss.logits"], data["loss.pseudo_gt"], data["loss.labels"])  # noqa: E731
+
+    def loss():
+        return mask_loss(data["loss.logits"], data["loss.pseudo_gt"], data["loss.labels"])
+
     with replaced(wsfcn_lib.losses, "interpolate", flipped(interpolate)):
         assert (loss() - data["loss.mask_loss"]).abs().max() > 1e-4
     with replaced(wsfcn_lib.pamr, "interpolate", flipped(interpolate)):
@@ -74,20 +74,24 @@ def test_align_corners_of_losses_and_pamr_are_noticed():
     assert (loss() - data["loss.mask_loss"]).abs().max() < 1e-5
 
 
-def test_stages_and_panel(tmp_path):
-    prepare(
-        SourceSettings(raw=str(tmp_path / "raw"), glyphs=GlyphSettings(size=48, train=4, val=6, test=1)),
-        tmp_path / "prepared",
-    )
-    manifest = Manifest.load(tmp_path / "prepared")
+def test_steps_are_arrays_at_image_size():
     net = WSFCN(NetConfig(backbone="tiny", width=16, dilations=(1, 2, 4, 6), num_classes=7)).train()
     tags = torch.tensor([[1.0, 0, 0, 0, 0, 0]])
-    found = supervision_steps(net, torch.randn(1, 3, 48, 48), tags, CONFIG)
+    steps = supervision_steps(net, torch.randn(1, 3, 48, 48), tags, CONFIG)
     assert net.training, "looking must not change the network's mode"
-    assert found["image"].shape == (1, 48, 48, 3) and found["image"].dtype == np.uint8
-    assert (
-        found["masks"].shape == found["refined"].shape == (1, 7, 48, 48) and not found["masks"][:, 2:].any()
-    )
-    assert set(np.unique(found["pseudo"])) <= {0, 1, 255}
-    write_panel(net, manifest, CONFIG, tmp_path / "panels" / "epoch-000.png")
-    assert min(Image.open(tmp_path / "panels" / "epoch-000.png").size) > 300
+    assert steps["image"].shape == (1, 48, 48, 3) and steps["image"].dtype == np.uint8
+    assert steps["masks"].shape == steps["refined"].shape == (1, 7, 48, 48)
+    assert not steps["masks"][:, 2:].any() and not steps["refined"][:, 2:].any(), "absent classes"
+    assert steps["pseudo"].dtype == np.uint8 and set(np.unique(steps["pseudo"])) <= {0, 1, 255}
+
+
+def test_a_panel_is_drawn_for_each_epoch(data, tmp_path):
+    config = CONFIG.model_copy(update={"data": str(data)})
+    net = WSFCN(config.network(7)).train()
+    panel_writer(config, tmp_path)(net, 12)
+    with Image.open(tmp_path / "panels" / "epoch-012.png") as file:
+        ends = [float(end) for end in file.text["rows"].split()]
+        assert min(file.size) > 300 and len(ends) == 4 and ends == sorted(ends) and ends[-1] == 1
+    rows = first_rows(tmp_path / "panels" / "epoch-012.png", 2)
+    assert 0.4 < len(rows) / len(first_rows(tmp_path / "panels" / "epoch-012.png", 4)) < 0.6
+    assert net.training
