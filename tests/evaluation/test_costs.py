@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from wsfcn_lib.config import TrainConfig
-from wsfcn_lib.evaluation import profiling as costs
+from wsfcn_lib.evaluation import profiling
 from wsfcn_lib.evaluation.profiling import cost
 from wsfcn_lib.network import NetOutput, build_network, with_background
 
@@ -34,10 +34,10 @@ def test_operations_are_those_of_the_convolutions(monkeypatch):
             logits = with_background(self.conv(images), 1.0)
             return NetOutput(logits, logits.softmax(1), logits.mean((2, 3))[:, 1:])
 
-    monkeypatch.setattr(costs, "build_network", lambda _: One())
-    found = cost(CONFIG.model_copy(update={"optimiser": "sgd"}), 3)
-    assert found["parameters"] == 54 and found["gflops"] == pytest.approx(2 * 54 * 48 * 48 / 1e9)
-    assert found["activations_mb"] > 4 * 3 * 48 * 48 * 4 / 1e6, "the batch itself is held"
+    monkeypatch.setattr(profiling, "build_network", lambda _: One())
+    measured = cost(CONFIG.model_copy(update={"optimiser": "sgd"}), 3)
+    assert measured["parameters"] == 54 and measured["gflops"] == pytest.approx(2 * 54 * 48 * 48 / 1e9)
+    assert measured["activations_mb"] > 4 * 3 * 48 * 48 * 4 / 1e6, "the batch itself is held"
 
 
 def test_larger_variants_cost_more_and_nothing_random_moves():
@@ -46,14 +46,15 @@ def test_larger_variants_cost_more_and_nothing_random_moves():
     full, less = cost(CONFIG, 4, 1), cost(CONFIG.model_copy(update={"fca_branches": 2}), 4, 1)
     assert torch.equal(torch.get_rng_state(), before)
     assert full["parameters"] == sum(p.numel() for p in build_network(CONFIG.network(4)).parameters())
-    assert (
-        all(full[key] > less[key] > 0 for key in ("parameters", "gflops", "activations_mb"))
-        and full["step_ms"] > 0
-    )
+    assert all(full[key] > less[key] > 0 for key in ("parameters", "gflops", "activations_mb"))
+    assert full["step_ms"] > 0
     double = cost(CONFIG.model_copy(update={"batch_size": 8}), 4, 1)
-    weights = 4 * full["parameters"] / 1e6
-    assert (
-        double["gflops"] == full["gflops"]
-        and double["activations_mb"] > 2 * full["activations_mb"] - 2 * weights
-    )
+    weights_mb = 4 * full["parameters"] / 1e6
+    assert double["gflops"] == full["gflops"]
+    assert double["activations_mb"] > 2 * full["activations_mb"] - 2 * weights_mb
     assert cost(CONFIG.model_copy(update={"context": "none"}), 4, 1)["gflops"] < less["gflops"]
+
+
+def test_parts_of_a_batch_are_measured_one_at_a_time():
+    parts = CONFIG.model_copy(update={"batch_size": 8, "accumulate": 2})
+    assert cost(parts, 4, 1)["activations_mb"] == cost(CONFIG, 4, 1)["activations_mb"]

@@ -170,15 +170,14 @@ def test_a_stop_that_an_earlier_process_left_stops_nothing(data, tmp_path):
 def test_killed_between_the_files_of_an_epoch_loses_none_of_them(data, finished, tmp_path, monkeypatch):
     """The state is written last, so an epoch without its other files is done again, and comes out the same.
 
-    Snapshots of every epoch are additional files and change nothing else, nor does a callback that draws.
+    Snapshots of every epoch are additional files and change nothing else.
     """
     whole, run, events = finished[0], tmp_path / "run", []
     config = settings(data, snapshot_every=1)
     save, sync = Progress.save, RunLog.sync
 
-    def draw(net, epoch):
+    def after_epoch(net, epoch):
         events.append(f"epoch {epoch}")
-        torch.rand(3)
 
     def killed_at(step):
         def save_or_die(self, *given):
@@ -193,10 +192,10 @@ def test_killed_between_the_files_of_an_epoch_loses_none_of_them(data, finished,
     for step in (4, 12):  # the first epoch, the last one
         monkeypatch.setattr(Progress, "save", killed_at(step))
         with pytest.raises(KeyboardInterrupt):
-            list(train(config, run, draw))
+            list(train(config, run, after_epoch))
         RunFolder(run).close()
     monkeypatch.setattr(Progress, "save", killed_at(None))
-    list(train(config, run, draw))
+    list(train(config, run, after_epoch))
     first, second, last = (["epoch 0", "log"], ["epoch 1", "log"], ["epoch 2", "log"])
     assert events == [*first, *first, "state", *second, "state", *last, *last, "state"]
 
