@@ -18,13 +18,13 @@ from wsfcn_lib.checkpoints import CheckpointError, load_snapshot, save_snapshot
 from wsfcn_lib.config import NetConfig
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.folder import find_folder
-from wsfcn_lib.data.images import open_mask, read_image, read_mask
+from wsfcn_lib.data.images import open_image, open_mask, read_image, read_mask
 from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample, validate, write_manifest
 from wsfcn_lib.data.preparation import SourceSettings, leave_out, prepare
 from wsfcn_lib.data.training_set import TrainSet
 from wsfcn_lib.evaluation.inputs import manifest_of
 from wsfcn_lib.evaluation.scoring import EvalSettings, evaluate
-from wsfcn_lib.explore.inspection import Inspector, decode
+from wsfcn_lib.explore.inspection import Inspector
 from wsfcn_lib.infer import segment
 from wsfcn_lib.network import build_network
 from wsfcn_lib.weights import load_network
@@ -137,10 +137,12 @@ def test_evaluation_of_a_folder(case, tmp_path, weights):
 
 def test_explorers(case, tmp_path, weights):
     """Uploaded, and chosen from a folder."""
-    outcome(lambda: decode(case.data, case.name), case, lambda rgb: rgb.shape[1::-1])
+    outcome(lambda: open_image(case.name, case.data), case, lambda image: image.size)
     path = place(tmp_path / "holiday", case.name, case.data)
-    source = Inspector(str(tmp_path / "run"), str(tmp_path / "holiday"), snapshot=str(weights), long_side=0)
-    outcome(lambda: source.look(path.stem), case, lambda look: look.label.shape[::-1])
+    inspector = Inspector(
+        str(tmp_path / "run"), str(tmp_path / "holiday"), snapshot=str(weights), long_side=0
+    )
+    outcome(lambda: inspector.inspect(path.stem), case, lambda seen: seen.label.shape[::-1])
 
 
 @pytest.mark.parametrize("kind", MASKS)
@@ -300,7 +302,7 @@ JSON = st.recursive(
 def test_any_bytes_as_a_picture(tmp_path, data):
     path = place(tmp_path, "any.png", data)
     seen = []
-    for door in (lambda: read_image(path), lambda: decode(data, "any.png")):
+    for door in (lambda: read_image(path), lambda: np.asarray(open_image("any.png", data))):
         try:
             rgb = door()
         except DataError as error:

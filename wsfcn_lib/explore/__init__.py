@@ -1,1 +1,1 @@
-"""Explorers: pictures that answer to controls. Each is a pure `render(state)`, a picture, and a thin shell of widgets."""
+"""Explorers: pictures that answer to controls. Each is a pure `render(state)` and a thin shell of widgets."""

@@ -1,120 +1,108 @@
-"""A list of pictures to go through: by class, in order, worst first, with buttons for the next and the one before."""
+"""A list of images to go through: by class, in order, worst first, with buttons for the next and the last."""
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 
 import ipywidgets as widgets
+import numpy as np
 
-from wsfcn_lib.data.manifest import SPLITS, Sample
-from wsfcn_lib.evaluation.inputs import file_suffix
-from wsfcn_lib.explore.shell import Explorer, row
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.data.manifest import Sample
+from wsfcn_lib.explore import draw
+from wsfcn_lib.explore.shell import Explorer, button, dropdown
 
 ANY, LISTED, WORST, BEST = "any class", "as listed", "worst first", "best first"
 MOST = 3000  # names in a list; browsers grow slow with more
-WIDE = {"layout": widgets.Layout(width="310px"), "style": {"description_width": "105px"}}
-
-
-def image_scores(run: str, images: str) -> dict[str, float]:
-    """IoU of each evaluated picture by name; empty where 05_evaluate has measured none, or another split after these."""
-    path, whole = ROOT / run / f"per_image{file_suffix(images)}.csv", ROOT / run / "metrics.json"
-    if not run or not path.is_file():
-        return {}
-    if images in SPLITS and not (
-        whole.is_file() and json.loads(whole.read_text("utf-8")).get("split") == images
-    ):
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        return {line["image"]: float(line["iou"]) for line in csv.DictReader(file) if line.get("iou")}
-
-
-def dropdown(words: str, options: Sequence, value: object = None) -> widgets.Dropdown:
-    """A labelled choice; the first option where no value is given."""
-    chosen = {} if value is None else {"value": value}
-    return widgets.Dropdown(options=options, description=words, **chosen, **WIDE)
-
-
-def fraction(
-    words: str, value: float, least: float = 0, most: float = 1, step: float = 0.01
-) -> widgets.FloatSlider:
-    """A labelled slider of a share."""
-    return widgets.FloatSlider(value, min=least, max=most, step=step, description=words, **WIDE)
 
 
 class Browser(Explorer):
-    """An explorer whose state has an `image` out of a list, a class in `only` to filter it, and an `order`."""
+    """An explorer whose state has an `image` out of a list, a class in `only` to filter it, an `order`."""
 
-    TOLD = "IoU {:.2f}"  # how a picture's score is told in the list
+    SCORE = "IoU {:.2f}"  # how an image's score stands in the list
 
     @staticmethod
-    def browsing(classes: Sequence[str] = (), order: str = LISTED) -> dict[str, widgets.Widget]:
+    def list_controls(classes: Sequence[str] = (), order: str = LISTED) -> dict[str, widgets.Widget]:
         """The controls of a list, by their keys."""
-        orders = dropdown("order", (LISTED, WORST, BEST), order)
         return {
             "only": dropdown("pictures of", (ANY, *classes)),
-            "order": orders,
+            "order": dropdown("order", (LISTED, WORST, BEST), order),
             "image": dropdown("picture", ()),
         }
 
     def buttons(self) -> widgets.VBox:
-        """Previous and next, and below them how many pictures a long list leaves out."""
-        self.back, self.on = (widgets.Button(description=words) for words in ("◀ previous", "next ▶"))
-        self.back.on_click(lambda _: self.step(-1))
-        self.on.on_click(lambda _: self.step(1))
-        self.rest = widgets.HTML(layout={"width": "310px", "display": "none"})
-        return widgets.VBox([row(self.back, self.on), self.rest])
+        """Previous and next, and below them how many images a long list leaves out."""
+        self.previous = button("◀ previous", lambda: self.step(-1))
+        self.next = button("next ▶", lambda: self.step(1))
+        self.left_out = widgets.HTML(layout={"width": "310px", "display": "none"})
+        return widgets.VBox([widgets.HBox([self.previous, self.next]), self.left_out])
 
     def step(self, by: int) -> None:
-        """Go on in the list of pictures, round and round."""
+        """Go on in the list of images, round and round."""
         image = self.controls["image"]
         if image.options:
             image.index = ((image.index or 0) + by) % len(image.options)
 
     def set(self, **values: object) -> None:
-        """As every explorer's; a picture beyond the first MOST joins the list."""
-        image, name = self.controls["image"], values.get("image")
-        with self.held():
+        """As every explorer's; an image beyond the first MOST joins the list."""
+        with self.batch():
             super().set(**{key: value for key, value in values.items() if key != "image"})
-            if name is not None and name not in (value for _, value in image.options):
-                image.options = [*image.options, (name, name)]
-                self.back.disabled = self.on.disabled = len(image.options) < 2
             if "image" in values:
+                listed, name = self.controls["image"].options, values["image"]
+                if name is not None and name not in dict(listed).values():
+                    self._offer([*listed, (name, name)])
                 super().set(image=name)
 
-    def fill(
+    def list_images(
         self,
         samples: Mapping[str, Sample],
         names: Sequence[str],
         scores: Mapping[str, float],
-        own=(),
-        anew=False,
+        uploads: Sequence[str] = (),
+        from_start: bool = False,
     ) -> None:
-        """List the pictures that filter and order leave, then one's own; `anew`: begin with the first of them."""
+        """Offer the images that filter and order leave, then one's own; `from_start`: show the first."""
         only, order, image = (self.controls[key] for key in ("only", "order", "image"))
-        old, wanted = image.value, None if only.value == ANY else names.index(only.value) - 1
-        found = [name for name, sample in samples.items() if wanted is None or sample.tags[wanted]]
+        shown, old = list(samples), image.value
+        if only.value != ANY:
+            tag = names.index(only.value) - 1
+            shown = [name for name in shown if samples[name].tags[tag]]
         if order.value != LISTED:
-            found = sorted(
-                (name for name in found if name in scores), key=scores.get, reverse=order.value == BEST
-            )
-        options = [
-            (f"{name} · {self.TOLD.format(scores[name])}" if name in scores else name, name)
-            for name in found[:MOST]
-        ]
-        image.options = [*options, *((name, name) for name in own)]
-        values = [value for _, value in image.options]
-        image.value = old if old in values and not anew else next(iter(values), None)
-        self.back.disabled = self.on.disabled = len(values) < 2
-        told = f"The list holds the first {MOST} of {len(found)} pictures; a class or another order brings others into it."
-        self.rest.value, self.rest.layout.display = told, None if len(found) > MOST else "none"
+            shown = [name for name in shown if name in scores]
+            shown.sort(key=scores.get, reverse=order.value == BEST)
+        options = []
+        for name in shown[:MOST]:
+            score = f" · {self.SCORE.format(scores[name])}" if name in scores else ""
+            options.append((name + score, name))
+        options += [(name, name) for name in uploads]
+        self._offer(options)
+        values = [value for _, value in options]
+        if from_start or old not in values:
+            old = next(iter(values), None)
+        image.value = old
+        self.left_out.value = (
+            f"The list holds the first {MOST} of {len(shown)} pictures; "
+            "a class or another order brings others into it."
+        )
+        self.left_out.layout.display = None if len(shown) > MOST else "none"
+
+    def _offer(self, options: list[tuple[str, str]]) -> None:
+        self.controls["image"].options = options
+        self.previous.disabled = self.next.disabled = len(options) < 2
+
+    def render(self, state: dict) -> np.ndarray:
+        """The picture of an image, or why the list is empty."""
+        if state["image"] is None:
+            return draw.message(self.describe(state))
+        return self.render_image(state)
+
+    def render_image(self, state: dict) -> np.ndarray:
+        """The picture of a state with an image: for subclasses."""
+        raise NotImplementedError
 
     @staticmethod
-    def nothing(state: dict, run: str, images: str, scores: Mapping[str, float]) -> str:
-        """Why the list is empty, in words."""
+    def describe_empty(state: dict, run: str, images: str, scores: Mapping[str, float]) -> str:
+        """Why the list is empty."""
         if state["order"] != LISTED and not scores:
-            told = f"{run} holds no IoU of single pictures of {images}"
-            return f"{told}: run 05_evaluate on it, or choose the order “{LISTED}”"
+            reason = f"{run} holds no IoU of single pictures of {images}"
+            return f"{reason}: run 05_evaluate on it, or choose the order “{LISTED}”"
         if state["only"] == ANY:
             return f"{images} holds no picture that can be shown"
         return f"no picture of {images} holds the class {state['only']}; choose another, or “{ANY}”"

@@ -1,4 +1,4 @@
-"""The CAM explorer: why a network sees a class where it does, layer upon layer over a picture."""
+"""The CAM explorer: why a network sees a class where it does, layer upon layer over an image."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -6,235 +6,222 @@ from pathlib import Path
 import ipywidgets as widgets
 import numpy as np
 
+from wsfcn_lib.data.images import open_image
 from wsfcn_lib.explore import charts, draw
-from wsfcn_lib.explore.browse import ANY, WIDE, Browser, dropdown, fraction, image_scores
-from wsfcn_lib.explore.inspection import SHIPS, STEPS, VIEWS, Inspection, Inspector, decode, stamp
+from wsfcn_lib.explore.browse import ANY, Browser
+from wsfcn_lib.explore.evaluated import read_image_iou
+from wsfcn_lib.explore.inspection import SHIPS, STEPS, VIEWS, Inspection, Inspector, snapshot_stamp
 from wsfcn_lib.explore.layers import (
     ALL,
-    HEIGHT,
     LAYERS,
-    WIDTH,
-    Missing,
     changed,
-    errors_of,
-    iou_of,
+    class_iou,
+    cross_hair,
     layered,
+    prediction,
     reading,
 )
-from wsfcn_lib.explore.shell import column, row
+from wsfcn_lib.explore.shell import WIDE, dropdown, slider
 from wsfcn_lib.infer import SCORE_CUT, SHIPPED
 from wsfcn_lib.runs.paths import ROOT, RUNS
 
-MODES, ROWS = ("layers", "what changed"), 12  # bars at most
+LAYERED, CHANGED = MODES = ("layers", "what changed")
 CUTS = {"foreground_cut": "class cut", "background_cut": "background cut", "floor": "least cut"}
 
 
 def runs_with_network(folder: Path = RUNS) -> list[str]:
     """Run folders that hold a snapshot, relative to the repository where they lie in it."""
-    found = sorted({path.parents[1] for path in folder.glob("*/checkpoints/*.safetensors")})
-    return [path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path) for path in found]
+    runs = sorted({path.parents[1] for path in folder.glob("*/checkpoints/*.safetensors")})
+    return [run.relative_to(ROOT).as_posix() if run.is_relative_to(ROOT) else str(run) for run in runs]
 
 
 class CamExplorer(Browser):
-    """Choose a network, a picture and a class; lay over it what the network made of it.
+    """Choose a network, an image and a class; lay over it what the network made of it.
 
     Args:
         run: a run folder; empty: the network that ships.
-        images: a split, a list or a folder, as `subjects.samples_of` takes it.
+        images: a split, a list or a folder, as `samples_of` takes it.
         data: folder with a manifest, for the network that ships.
         snapshot: of that run; of others the best is taken.
-        source: further arguments of `Inspector`, such as scales, flip and device.
+        options: further arguments of `Inspector`, such as scales, flip and device.
     """
 
     def __init__(
-        self, run: str = "", images: str = "val", data: str = "", snapshot: str = "best", **source: object
+        self, run: str = "", images: str = "val", data: str = "", snapshot: str = "best", **options: object
     ):
         self.run, self.images, self.snapshot, self.uploads = run or SHIPS, images, snapshot, {}
-        source |= {"uploads": self.uploads, "say": self.say}
-        self._open = lru_cache(2)(
-            lambda run, stamped: Inspector(
-                run, images, data if run == SHIPS else "", self._which(run), **source
-            )
+        options |= {"uploads": self.uploads, "notify": self.notify}
+
+        @lru_cache(2)
+        def opened(run: str, stamp: tuple) -> Inspector:
+            return Inspector(run, images, data if run == SHIPS else "", self._snapshot_of(run), **options)
+
+        self._opened = opened
+        runs = [self.run, *([SHIPS] if SHIPPED.is_file() else []), *runs_with_network()]
+        controls = (
+            {"run": dropdown("network", list(dict.fromkeys(runs)))} | self.list_controls() | _controls()
         )
-        names = list(dict.fromkeys([self.run, *([SHIPS] if SHIPPED.is_file() else []), *runs_with_network()]))
-        controls = {"run": dropdown("network", names)} | self.browsing() | _questions() | _layers()
         self.upload = widgets.FileUpload(
-            accept="image/*", description="your own picture", layout={"width": "310px"}
+            accept="image/*", description="your own picture", layout=WIDE["layout"]
         )
         self.upload.observe(self._uploaded, names="value")
-        pick = column(
-            *(controls[key] for key in ("run", "only", "order", "image")), self.buttons(), self.upload
-        )
-        ask = column(
-            *(controls[key] for key in ("target", "view", "across", "down", "mode", "before", "after"))
-        )
-        rows = [row(controls[layer], controls[f"{layer}_opacity"]) for layer in LAYERS]
-        layers = column(*rows, controls["iterations"], *(controls[key] for key in CUTS))
-        super().__init__(self.render, controls, self.words, row(pick, ask, layers, wrap=True))
+        layers = [widgets.HBox([controls[layer], controls[f"{layer}_opacity"]]) for layer in LAYERS]
+        columns = [
+            ["run", "only", "order", "image", self.buttons(), self.upload],
+            ["target", "view", "across", "down", "mode", "before", "after"],
+            [*layers, "iterations", *CUTS],
+        ]
+        super().__init__(controls, columns)
 
-    def source(self, run: str) -> Inspector:
-        """The network of a run with its pictures; opened anew when its best snapshot has changed."""
-        return self._open(run, stamp(run, self._which(run)))
+    def inspector(self, run: str) -> Inspector:
+        """The network of a run with its images; opened anew when its best snapshot has changed."""
+        return self._opened(run, snapshot_stamp(run, self._snapshot_of(run)))
 
-    def _which(self, run: str) -> str:
+    def _snapshot_of(self, run: str) -> str:
         return self.snapshot if run == self.run else "best"
 
-    def adapt(self, key: str) -> None:
-        """Another run brings other classes and cuts; run, filter and order make the list of pictures."""
-        self._enable()
+    def update_controls(self, key: str) -> None:
+        """Another run brings other classes and cuts; run, filter and order make the list of images."""
+        self._enable_used()
         try:
-            source = self.source(self.controls["run"].value)
+            inspector = self.inspector(self.state["run"])
         except Exception:  # the drawing will meet it too, and show it
             self.controls["image"].options = ()
             return
         if key == "run":
+            names, config = inspector.manifest.names, inspector.trained.config
             for name, first in (("target", ALL), ("only", ANY)):
-                old = self.controls[name].value
-                self.controls[name].options = (first, *source.manifest.names[1:])
-                self.controls[name].value = old if old in source.manifest.names else first
+                control = self.controls[name]
+                old = control.value
+                control.options = (first, *names[1:])
+                control.value = old if old in names else first
             for name in CUTS:
-                self.controls[name].value = getattr(source.trained.config, name)
-            self.controls["iterations"].value = min(STEPS, source.trained.config.pamr_iterations)
+                self.controls[name].value = getattr(config, name)
+            self.controls["iterations"].value = min(STEPS, config.pamr_iterations)
         if key in ("run", "only", "order"):
-            self._list(source, anew=key == "order")
+            self._list(inspector, from_start=key == "order")
 
-    def _enable(self) -> None:
-        state, layered = self.state, self.state["mode"] == MODES[0]
-        seen = {layer for layer in LAYERS if state[layer]} if layered else {state["before"], state["after"]}
-        heeded = {layer: layered or layer == "crf" for layer in LAYERS}  # IoU is told with CRF in either view
-        heeded |= {f"{layer}_opacity": layered and layer in seen for layer in LAYERS} | dict.fromkeys(
-            CUTS, "pseudo" in seen
+    def _enable_used(self) -> None:
+        state = self.state
+        is_layered = state["mode"] == LAYERED
+        shown = (
+            {layer for layer in LAYERS if state[layer]} if is_layered else {state["before"], state["after"]}
         )
-        self.enable(
-            before=not layered, after=not layered, iterations=bool(seen & {"pamr", "pseudo"}), **heeded
-        )
-        for layer in LAYERS:  # on: coloured, off: grey; two shades of one colour do not tell which is which
+        self.enable(before=not is_layered, after=not is_layered, iterations=bool(shown & {"pamr", "pseudo"}))
+        self.enable(**dict.fromkeys(CUTS, "pseudo" in shown))
+        for layer in LAYERS:
+            # IoU is told with CRF in either mode
+            self.enable(
+                **{layer: is_layered or layer == "crf", f"{layer}_opacity": is_layered and layer in shown}
+            )
+            # on: coloured, off: grey; two shades of one colour do not tell which is which
             self.controls[layer].button_style = "info" if state[layer] else ""
 
-    def _list(self, source: Inspector, anew: bool = False) -> None:
-        scores = self._scores(self.controls["run"].value)
-        self.fill(source.samples, source.manifest.names, scores, self.uploads, anew)
+    def _list(self, inspector: Inspector, from_start: bool = False) -> None:
+        scores = self._scores(self.state["run"])
+        self.list_images(inspector.samples, inspector.manifest.names, scores, self.uploads, from_start)
 
     def _scores(self, run: str) -> dict[str, float]:
-        return image_scores("" if run == SHIPS else run, self.images)
+        return {} if run == SHIPS else read_image_iou(run, self.images)
 
     def _uploaded(self, change: dict) -> None:
         try:
             for file in change["new"]:
-                key = f"your own {len(self.uploads) + 1}: {file['name']}"  # never that of another picture
-                self.uploads[key] = decode(bytes(file["content"]), file["name"])
-                with self.held(), self.adapting:
-                    self._list(self.source(self.controls["run"].value))
+                key = f"your own {len(self.uploads) + 1}: {file['name']}"  # never that of another image
+                self.uploads[key] = np.asarray(open_image(file["name"], bytes(file["content"])))
+                with self.batch(), self.updating:
+                    self._list(self.inspector(self.state["run"]))
                     self.controls["image"].value = key
         except Exception as error:  # an unreadable file, or no network to look at it
-            self.show(error)
+            self.show_error(error)
 
-    def render(self, state: dict) -> np.ndarray:
-        """The picture of a state: layers or changes, the reading, the legend, and the scores of the classes."""
-        source = self.source(state["run"])
-        if state["image"] is None:
-            return draw.message(self.words(state), HEIGHT, WIDTH)
-        look, names, palette = (
-            source.look(state["image"], state["view"]),
-            source.manifest.names,
-            source.manifest.palette,
-        )
-        if state["mode"] == MODES[0]:
-            picture, entries, notes = layered(look, state, names, palette)
+    def render_image(self, state: dict) -> np.ndarray:
+        """Layers or changes, the reading, the legend, and the scores of the classes."""
+        inspection = self.inspector(state["run"]).inspect(state["image"], state["view"])
+        if state["mode"] == LAYERED:
+            picture, legend, notes = layered(inspection, state)
         else:
             try:
-                picture, entries, note = changed(look, state, names, palette)
-            except Missing as error:
-                return draw.message(str(error), HEIGHT, WIDTH)
+                picture, legend, note = changed(inspection, state)
+            except draw.Missing as error:
+                return draw.message(str(error))
             notes = [note]
-        place = [
-            round(state[key] / 100 * (side - 1))
-            for key, side in zip(("across", "down"), picture.shape[1::-1])
-        ]
-        stage = draw.framed(draw.cross(picture, *place), HEIGHT, WIDTH)
-        width = stage.shape[1]
-        foot = [draw.paragraph(reading(look, state, names), width), charts.legend(entries, width)]
-        foot += [draw.paragraph(note, width, ground=draw.NOTE) for note in notes]
-        return draw.beside(draw.below(stage, *foot), _sidebar(look, state, names, palette))
+        y, x = cross_hair(state, picture)
+        framed = draw.framed(draw.cross(picture, x, y))
+        width = framed.shape[1]
+        left = [framed, draw.paragraph(reading(inspection, state), width), charts.legend(legend, width)]
+        left += [draw.paragraph(note, width, ground=draw.NOTE) for note in notes]
+        return draw.beside(draw.below(*left), _sidebar(inspection, state))
 
-    def words(self, state: dict) -> str:
-        """What is seen, in one line for those who cannot see it."""
-        source = self.source(state["run"])
+    def describe(self, state: dict) -> str:
+        """Predicted classes, tags and the reading, in one line."""
+        inspector = self.inspector(state["run"])
         if state["image"] is None:
-            return self.nothing(state, state["run"], self.images, self._scores(state["run"]))
-        look, names = source.look(state["image"], state["view"]), np.array(source.manifest.names[1:])
-        tags = "unknown" if look.tags is None else ", ".join(names[look.tags])
-        found = (
-            ", ".join(f"{names[c]} {look.chances[c]:.2f}" for c in np.flatnonzero(look.predicted))
-            or "no class"
+            return self.describe_empty(state, state["run"], self.images, self._scores(state["run"]))
+        inspection, names = (
+            inspector.inspect(state["image"], state["view"]),
+            np.array(inspector.manifest.names)[1:],
         )
-        said = (
-            f"{state['image']}: predicted {found}; tags {tags}; {reading(look, state, source.manifest.names)}"
-        )
-        return said + "; pseudo labels are made of the predicted classes" * (
-            look.tags is None and state["pseudo"]
-        )
+        scores = zip(names, inspection.probabilities, inspection.predicted)
+        predicted = ", ".join(f"{name} {score:.2f}" for name, score, yes in scores if yes) or "no class"
+        tags = "unknown" if inspection.tags is None else ", ".join(names[inspection.tags])
+        text = f"{state['image']}: predicted {predicted}; tags {tags}; {reading(inspection, state)}"
+        if inspection.tags is None and state["pseudo"]:
+            text += "; pseudo labels are made of the predicted classes"
+        return text
 
 
-def _sidebar(look: Inspection, state: dict, names: tuple[str, ...], palette: np.ndarray) -> np.ndarray:
-    """The classes' scores, and the prediction's IoU in this picture where there is truth."""
-    asked = (np.array(names[1:]) == state["target"]) | (False if look.tags is None else look.tags)
-    best = np.argsort(-(look.chances + asked), kind="stable")[
-        :ROWS
-    ]  # what is asked about has a bar, however low
-    best = best[np.argsort(-look.chances[best], kind="stable")]
-    filled = [look.tags is None or look.tags[c] for c in best]
-    said = f"dashed: present above {SCORE_CUT}" + ("" if look.tags is None else "; filled: in the picture")
-    shown = [names[c + 1] for c in best]
-    bars = charts.bars(
-        look.chances[best],
-        shown,
-        palette[best + 1],
-        "score of each class",
-        filled,
-        SCORE_CUT,
-        chosen=state["target"],
-    )
-    parts = [bars, draw.paragraph(said, bars.shape[1], 11)]
-    if look.truth is None:
-        return draw.below(*parts)
-    try:
-        label, end = errors_of(look, state)[0], ", with CRF" * state["crf"]
-    except Missing:  # no CRF here
-        label, end = look.label, ""
-    iou = iou_of(label, look.truth, len(names))
-    listed = np.flatnonzero(iou == iou)[:ROWS]
-    title = "IoU in this picture" + end
-    told = [names[c] for c in listed]
-    return draw.below(*parts, charts.bars(iou[listed], told, palette[listed], title, chosen=state["target"]))
+def _sidebar(inspection: Inspection, state: dict) -> np.ndarray:
+    """The classes' scores, and the prediction's IoU in this image where there is truth."""
+    manifest, target, tags = inspection.manifest, state["target"], inspection.tags
+    scores, note = np.append(0, inspection.probabilities), f"dashed: present above {SCORE_CUT}"
+    wanted, hollow = np.array(manifest.names) == target, []
+    if tags is not None:
+        tags = np.append(False, tags)
+        wanted |= tags
+        hollow = np.flatnonzero(~tags)
+        note += "; filled: in the picture"
+    listed = np.argsort(-(scores + wanted)[1:], kind="stable") + 1  # what is asked about comes first
+    listed = sorted(listed[: charts.ROWS], key=lambda c: -scores[c])
+    parts = [
+        charts.bars(scores, listed, manifest, "score of each class", hollow, SCORE_CUT, chosen=target),
+        draw.paragraph(note, charts.WIDTH, 11),
+    ]
+    if inspection.truth is not None:
+        label = prediction(inspection, state)
+        iou = class_iou(label, inspection.truth, manifest.num_classes)
+        title = "IoU in this picture" + ("" if label is inspection.label else ", with CRF")
+        listed = np.flatnonzero(~np.isnan(iou))[: charts.ROWS]
+        parts.append(charts.bars(iou, listed, manifest, title, chosen=target))
+    return draw.below(*parts)
 
 
-def _questions() -> dict[str, widgets.Widget]:
-    found = {
+def _controls() -> dict[str, widgets.Widget]:
+    """What is asked of an image, the layers and their opacities, what maps and pseudo labels depend on."""
+    pairs = [(name, layer) for layer, (name, _) in LAYERS.items() if layer != "errors"]
+    controls = {
         "target": dropdown("class", [ALL]),
         "view": dropdown("seen in", VIEWS),
         "mode": dropdown("show", MODES),
+        "before": dropdown("from", pairs, "cam"),
+        "after": dropdown("to", pairs, "pamr"),
     }
-    pairs = [(name, layer) for layer, (name, _) in LAYERS.items() if layer != "errors"]
-    found |= {"before": dropdown("from", pairs, "cam"), "after": dropdown("to", pairs, "pamr")}
-    return found | {
-        key: widgets.IntSlider(50, 0, 100, description=f"cross {key}, %", **WIDE)
-        for key in ("across", "down")
-    }
-
-
-def _layers() -> dict[str, widgets.Widget]:
-    found = {}
+    for key in ("across", "down"):
+        controls[key] = widgets.IntSlider(50, 0, 100, description=f"cross {key}, %", **WIDE)
     for layer, (name, opacity) in LAYERS.items():
-        look = {"tooltip": f"{name}: on or off", "layout": {"width": "170px"}}
-        found[layer] = widgets.ToggleButton(layer == "cam", description=name, **look)
-        slim = {
-            "layout": {"width": "144px"},
-            "style": {"description_width": "50px"},
-            "tooltip": f"opacity of {name}",
-        }
-        found[f"{layer}_opacity"] = widgets.FloatSlider(
-            opacity, min=0, max=1, step=0.05, description="opacity", readout=False, **slim
+        controls[layer] = widgets.ToggleButton(
+            layer == "cam", description=name, tooltip=f"{name}: on or off", layout={"width": "170px"}
         )
-    found["iterations"] = widgets.IntSlider(STEPS, 0, STEPS, description="PAMR steps", **WIDE)
-    return found | {key: fraction(name, 0.5) for key, name in CUTS.items()}
+        controls[f"{layer}_opacity"] = widgets.FloatSlider(
+            opacity,
+            min=0,
+            max=1,
+            step=0.05,
+            description="opacity",
+            tooltip=f"opacity of {name}",
+            readout=False,
+            layout={"width": "144px"},
+            style={"description_width": "50px"},
+        )
+    controls["iterations"] = widgets.IntSlider(STEPS, 0, STEPS, description="PAMR steps", **WIDE)
+    return controls | {key: slider(name, 0.5) for key, name in CUTS.items()}

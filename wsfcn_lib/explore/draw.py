@@ -1,4 +1,4 @@
-"""Words and marks drawn into arrays: some milliseconds where a figure takes hundreds. All on a ground of their own."""
+"""Text and marks drawn into arrays, on a ground of their own: in milliseconds; a figure takes hundreds."""
 
 import functools
 from collections.abc import Callable
@@ -9,19 +9,21 @@ from PIL import Image, ImageDraw, ImageFont
 from wsfcn_lib.plots.overlays import INFERNO
 from wsfcn_lib.plots.style import FONT
 
-INK, FAINT, PAPER = (
-    (33, 37, 41),
-    (92, 102, 112),
-    (255, 255, 255),
-)  # drawn on own ground: for dark and light pages alike
+HEIGHT, WIDTH = 375, 500  # pixels of one large picture
+QUARTER = 240, 320  # and of one of four
+
+INK, FAINT, PAPER = (33, 37, 41), (92, 102, 112), (255, 255, 255)  # on own ground: for dark and light pages
 GROUND, NOTE = (233, 236, 239), (255, 243, 205)
-# kinds of error: colour and slant of the stripes; slants tell them apart without colour, and from VOC's flat class colours
-ERRORS = {"missed": ((213, 94, 0), 1), "invented": ((86, 180, 233), -1), "confused": ((240, 228, 66), 0)}
-GAINED = (0, 114, 178)
-RAMP = {f"map {value}": tuple(INFERNO[place]) for value, place in ((0, 0), (0.5, 6), (1, 11))}
-_HEAT = np.stack([np.interp(np.linspace(0, 11, 256), range(12), INFERNO[:, c]) for c in range(3)], 1).astype(
-    np.float32
-)
+LOST, GAINED = (213, 94, 0), (0, 114, 178)
+# kinds of error: colour and slant of their stripes, which tell them apart also without colour
+ERRORS = {"missed": (LOST, 1), "invented": ((86, 180, 233), -1), "confused": ((240, 228, 66), 0)}
+HEAT_LEGEND = {"map 0": tuple(INFERNO[0]), "map 0.5": tuple(INFERNO[6]), "map 1": tuple(INFERNO[11])}
+_HEAT = [np.interp(np.linspace(0, 11, 256), range(12), INFERNO[:, channel]) for channel in range(3)]
+_HEAT = np.stack(_HEAT, 1).astype(np.float32)
+
+
+class Missing(Exception):
+    """Something that cannot be drawn; the text says why."""
 
 
 @functools.cache
@@ -30,73 +32,91 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(FONT, size)
 
 
+def canvas(width: int, height: int, colour: tuple = PAPER) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """An empty picture and a pen for it, which writes in size 12 unless told otherwise."""
+    image = Image.new("RGB", (width, height), colour)
+    pen = ImageDraw.Draw(image)
+    pen.font = font(12)
+    return image, pen
+
+
 def blank(height: int, width: int, colour: tuple = PAPER) -> np.ndarray:
     """An empty picture (H, W, 3) uint8."""
     return np.full((height, width, 3), colour, np.uint8)
 
 
-def write(
-    picture: np.ndarray, place: tuple[int, int], words: str, size: int = 13, colour: tuple = INK
-) -> np.ndarray:
-    """A copy of the picture with words whose upper left corner is at `place` (x, y)."""
-    canvas = Image.fromarray(picture)
-    ImageDraw.Draw(canvas).text(place, words, colour, font(size))
-    return np.array(canvas)
-
-
-def paragraph(words: str, width: int, size: int = 13, ground: tuple = PAPER) -> np.ndarray:
-    """Words broken into lines, as a picture of this width."""
-    lines, face = [], font(size)
-    for part in words.split("\n"):
+def paragraph(text: str, width: int, size: int = 13, ground: tuple = PAPER) -> np.ndarray:
+    """Text broken into lines, as a picture of this width."""
+    lines = []
+    for part in text.split("\n"):
         lines.append("")
         for word in part.split():
             longer = f"{lines[-1]} {word}".strip()
-            if face.getlength(longer) <= width - 16 or not lines[-1]:
-                lines[-1] = longer
-            else:
+            if lines[-1] and font(size).getlength(longer) > width - 16:
                 lines.append(word)
-    return write(blank(8 + int(1.4 * size) * len(lines), width, ground), (8, 4), "\n".join(lines), size)
+            else:
+                lines[-1] = longer
+    image, pen = canvas(width, 8 + int(1.4 * size) * len(lines), ground)
+    pen.text((8, 4), "\n".join(lines), INK, font(size))
+    return np.asarray(image)
 
 
-def message(words: str, height: int = 375, width: int = 500) -> np.ndarray:
-    """Words in a picture's place: what is missing, and how to get it."""
-    return framed(paragraph(words, width - 32, 14), height, width, PAPER)
+def message(text: str, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Text in a picture's place: what is missing, and how to get it."""
+    return framed(paragraph(text, width - 32, 14), height, width, PAPER)
 
 
-def framed(picture: np.ndarray, height: int, width: int, colour: tuple = GROUND) -> np.ndarray:
-    """The picture in the middle of a ground of at least this size, so that pages do not jump from image to image."""
-    tall, wide = (max(have, least) for have, least in zip(picture.shape[:2], (height, width)))
-    ground = blank(tall, wide, colour)
-    top, left = (tall - picture.shape[0]) // 2, (wide - picture.shape[1]) // 2
-    ground[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+def framed(
+    picture: np.ndarray, height: int = HEIGHT, width: int = WIDTH, colour: tuple = GROUND
+) -> np.ndarray:
+    """The picture amid a ground of at least this size, so that pages do not jump between images."""
+    tall, wide = picture.shape[:2]
+    ground = blank(max(tall, height), max(wide, width), colour)
+    top, left = (ground.shape[0] - tall) // 2, (ground.shape[1] - wide) // 2
+    ground[top : top + tall, left : left + wide] = picture
     return ground
 
 
-def fitted(
-    shape: tuple[int, ...], height: int, width: int, shrink: bool = False
-) -> Callable[[np.ndarray], np.ndarray]:
-    """How arrays of a picture grow to fill a height or a width: photographs and maps smoothly, labels to the nearest pixel.
+def panel(title: str, shape: tuple[int, ...], size: tuple[int, int], paint: Callable) -> np.ndarray:
+    """A painted image of a size (height, width) under its title; where something is Missing, what it says.
 
-    `shrink`: larger ones become smaller too.
+    `paint` receives the function that brings arrays of the image's shape to that size; returns the picture.
+    """
+    try:
+        picture = paint(fitted(shape, *size, shrink=True))
+    except Missing as error:
+        picture = message(str(error), *size)
+    return below(paragraph(title, size[1], 12), framed(picture, *size))
+
+
+def fitted(
+    shape: tuple[int, ...], height: int = HEIGHT, width: int = WIDTH, shrink: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that makes arrays of a picture's shape grow to fill a height or a width.
+
+    Photographs and maps grow smoothly, labels to the nearest pixel. `shrink`: larger ones become smaller too.
     """
     tall, wide = shape[:2]
-    factor = max(0 if shrink else 1, min(height / tall, width / wide))
+    factor = min(height / tall, width / wide)
+    if not shrink:
+        factor = max(1, factor)
     size = max(1, round(factor * tall)), max(1, round(factor * wide))
-    rows, columns = (np.arange(after) * before // after for after, before in zip(size, (tall, wide)))
+    rows = np.arange(size[0]) * tall // size[0]
+    columns = np.arange(size[1]) * wide // size[1]
 
-    def grow(array: np.ndarray) -> np.ndarray:
+    def resize(array: np.ndarray) -> np.ndarray:
         if size == (tall, wide):
             return array
         if array.ndim == 2 and array.dtype.kind != "f":
             return array[rows[:, None], columns]
         return np.asarray(Image.fromarray(array).resize(size[::-1], Image.Resampling.BILINEAR))
 
-    return grow
+    return resize
 
 
 def beside(*pictures: np.ndarray) -> np.ndarray:
     """Pictures from left to right, their upper edges level."""
-    tall = max(picture.shape[0] for picture in pictures)
+    tall = max(len(picture) for picture in pictures)
     return np.hstack([np.vstack([p, blank(tall - p.shape[0], p.shape[1])]) for p in pictures])
 
 
@@ -106,29 +126,44 @@ def below(*pictures: np.ndarray) -> np.ndarray:
     return np.vstack([np.hstack([p, blank(p.shape[0], wide - p.shape[1])]) for p in pictures])
 
 
+def grid(*pictures: np.ndarray) -> np.ndarray:
+    """Pictures in rows of two."""
+    return below(*[beside(*pictures[first : first + 2]) for first in range(0, len(pictures), 2)])
+
+
 def blend(picture: np.ndarray, colours: np.ndarray, opacity: float | np.ndarray) -> np.ndarray:
     """Colours (..., 3) laid over a picture (H, W, 3) uint8; the opacity may differ by pixel, (H, W, 1)."""
-    return (picture + (np.asarray(colours, np.float32) - picture) * np.float32(opacity) + 0.5).astype(
-        np.uint8
-    )
+    change = (np.asarray(colours, np.float32) - picture) * np.float32(opacity)
+    return (picture + change + 0.5).astype(np.uint8)
+
+
+def grey(picture: np.ndarray) -> np.ndarray:
+    """The picture without its colours, still (H, W, 3)."""
+    return blend(picture, picture.mean(2, keepdims=True), 1.0)
 
 
 def paint(picture: np.ndarray, where: np.ndarray, colour: tuple, opacity: float) -> np.ndarray:
     """A copy with one colour laid over some pixels, (H, W) bool: faster than `blend` where they are few."""
     out = picture.copy()
-    out[where] = blend(picture[where], np.array(colour), opacity)
+    out[where] = blend(picture[where], colour, opacity)
     return out
 
 
-def warm(picture: np.ndarray, values: np.ndarray, opacity: float) -> np.ndarray:
-    """Values (H, W) in [0, 1] over a picture: `pictures.heat` in 256 steps, which is faster."""
+def heat(picture: np.ndarray, values: np.ndarray, opacity: float) -> np.ndarray:
+    """Values (H, W) in [0, 1] over a picture: `plots.overlays.heat` in 256 steps, a fraction of its time."""
     return blend(picture, _HEAT[(values * 255 + 0.5).clip(0, 255).astype(np.uint8)], opacity)
 
 
 def gains(picture: np.ndarray, change: np.ndarray, opacity: float = 0.9) -> np.ndarray:
     """A change (H, W) in [-1, 1] over a grey picture: orange where something was lost, blue where gained."""
-    colours = np.where(change[..., None] < 0, np.float32(ERRORS["missed"][0]), np.float32(GAINED))
-    return blend(picture, colours, opacity * np.minimum(1, 2 * np.abs(change))[..., None])
+    change = change[..., None]
+    return blend(picture, np.where(change < 0, LOST, GAINED), opacity * np.minimum(1, 2 * np.abs(change)))
+
+
+def tint(picture: np.ndarray, label: np.ndarray, palette: np.ndarray, opacity: float) -> np.ndarray:
+    """Labels (H, W) in their colours, with outlines; background stays as photographed."""
+    painted = blend(picture, palette[label], opacity * (label != 0)[..., None])
+    return outline(painted, label, opacity)
 
 
 def outline(picture: np.ndarray, label: np.ndarray, opacity: float = 1) -> np.ndarray:
@@ -147,23 +182,26 @@ def stripes(
 ) -> np.ndarray:
     """Dark-edged stripes where (H, W) bool: rising (1), falling (-1) or both (0)."""
     y, x = np.ogrid[: where.shape[0], : where.shape[1]]
-    phases = [(x + s * y) % 9 for s in ((1, -1) if slant == 0 else (slant,))]
-    broad, core = (np.logical_or.reduce([phase < width for phase in phases]) & where for width in (5, 3))
-    return paint(paint(picture, broad, INK, opacity), core, colour, opacity)
+    phase = (x + slant * y) % 9
+    if slant == 0:
+        phase = np.minimum((x + y) % 9, (x - y) % 9)
+    edged = paint(picture, where & (phase < 5), INK, opacity)
+    return paint(edged, where & (phase < 3), colour, opacity)
 
 
-def striped(picture: np.ndarray, kind: np.ndarray, opacity: float = 1) -> np.ndarray:
+def striped(picture: np.ndarray, kinds: np.ndarray, opacity: float = 1) -> np.ndarray:
     """Stripes over errors, (H, W) of 0 for none and else the place in ERRORS, from 1."""
-    for place, style in enumerate(ERRORS.values(), 1):
-        picture = stripes(picture, kind == place, *style, opacity)
+    for kind, (colour, slant) in enumerate(ERRORS.values(), 1):
+        picture = stripes(picture, kinds == kind, colour, slant, opacity)
     return picture
 
 
 def cross(picture: np.ndarray, x: int, y: int) -> np.ndarray:
     """A cross-hair at (x, y) that leaves the place itself free."""
-    out, (tall, wide) = picture.copy(), picture.shape[:2]
-    for colour, rim in ((INK, 2), (PAPER, 1)):
-        for low, high in ((-22, -4), (5, 23)):
-            out[max(0, y - rim + 1) : y + rim, max(0, x + low) : max(0, min(wide, x + high))] = colour
-            out[max(0, y + low) : max(0, min(tall, y + high)), max(0, x - rim + 1) : x + rim] = colour
-    return out
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image)
+    for colour, rim in ((INK, 1), (PAPER, 0)):
+        for near, far in ((-22, -5), (5, 22)):
+            pen.rectangle((x + near, y - rim, x + far, y + rim), colour)
+            pen.rectangle((x - rim, y + near, x + rim, y + far), colour)
+    return np.asarray(image)

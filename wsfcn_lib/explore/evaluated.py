@@ -1,23 +1,44 @@
-"""What an evaluation left in its run about some pictures: their masks and IoU, and the IoU of each class."""
+"""The files that an evaluation left in its run: masks and IoU of its images, and the IoU of each class."""
 
+import csv
 import json
 from functools import lru_cache
 
 import numpy as np
 
 from wsfcn_lib.data.images import read_image, read_mask
-from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.manifest import SPLITS, Manifest
 from wsfcn_lib.evaluation.inputs import file_suffix, images_label, samples_of
-from wsfcn_lib.explore.browse import image_scores
+from wsfcn_lib.explore.draw import Missing
 from wsfcn_lib.explore.inspection import LONGEST
-from wsfcn_lib.explore.layers import Missing
 from wsfcn_lib.infer import at_size, shrink
 from wsfcn_lib.runs.paths import ROOT
 
-KINDS = ("prediction", "with CRF", "ground truth")
+PREDICTION, WITH_CRF, TRUTH = KINDS = ("prediction", "with CRF", "ground truth")
+MISSING = {
+    PREDICTION: "no masks of {images} in {run}: run 05_evaluate on it",
+    WITH_CRF: "no masks with CRF in {run}: 05_evaluate makes them where pydensecrf2 is installed",
+    TRUTH: "no ground truth: this picture has no mask",
+}
 
 
-class Evaluated:
+def read_metrics(run: str, images: str) -> dict:
+    """The metrics of an evaluation; {} where 05_evaluate has measured none, or another split after these."""
+    path = ROOT / run / f"metrics{file_suffix(images)}.json"
+    metrics = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return metrics if metrics.get("split") == images_label(images) else {}
+
+
+def read_image_iou(run: str, images: str) -> dict[str, float]:
+    """IoU of each evaluated image by name; {} where 05_evaluate has measured none, or another split since."""
+    path = ROOT / run / f"per_image{file_suffix(images)}.csv"
+    if not path.is_file() or images in SPLITS and not read_metrics(run, images):
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        return {row["image"]: float(row["iou"]) for row in csv.DictReader(file) if row.get("iou")}
+
+
+class EvaluationFiles:
     """The files of a finished evaluation; nothing is computed.
 
     Args:
@@ -27,43 +48,30 @@ class Evaluated:
     """
 
     def __init__(self, run: str, manifest: Manifest, images: str):
-        self.run, self.manifest, self.images = run, manifest, images
+        self.run, self.manifest, self.images = run, manifest, images_label(images)
         self.samples = {sample.name: sample for sample in samples_of(images, manifest)}
-        self.scores, path = image_scores(run, images), ROOT / run / f"metrics{file_suffix(images)}.json"
-        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        self.metrics = (
-            found if found.get("split") == images_label(images) else {}
-        )  # it is of what was evaluated last
-        self.read = lru_cache(4)(
-            self._open
-        )  # name → picture (H, W, 3) uint8, and {kind: labels (H, W) uint8}
+        self.iou, self.metrics = read_image_iou(run, images), read_metrics(run, images)
+        self.read = lru_cache(4)(self._read)
 
     def labels(self, name: str, kind: str) -> np.ndarray:
-        """A picture's labels of one kind, (H, W) uint8; Missing where the run has none."""
-        found = self.read(name)[1]
-        if kind not in found:
-            told = {
-                KINDS[
-                    1
-                ]: f"no masks with CRF in {self.run}: 05_evaluate makes them where pydensecrf2 is installed"
-            }
-            told |= {KINDS[2]: "no ground truth: this picture has no mask"}
-            raise Missing(
-                told.get(
-                    kind, f"no masks of {images_label(self.images)} in {self.run}: run 05_evaluate on it"
-                )
-            )
-        return found[kind]
+        """An image's labels of one kind, (H, W) uint8; Missing where the run has none."""
+        labels = self.read(name)[1]
+        if kind not in labels:
+            raise Missing(MISSING[kind].format(images=self.images, run=self.run))
+        return labels[kind]
 
-    def _open(self, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        sample, places = self.samples[name], ROOT / self.run / "masks"
+    def _read(self, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """An image (H, W, 3) uint8, at most LONGEST pixels long, and {kind: labels (H, W) uint8}."""
+        sample, masks = self.samples[name], ROOT / self.run / "masks"
         files = {
-            kind: places / f"{images_label(self.images)}{end}" / f"{name}.png"
-            for kind, end in zip(KINDS, ("", "_crf"))
+            PREDICTION: masks / self.images / f"{name}.png",
+            WITH_CRF: masks / f"{self.images}_crf" / f"{name}.png",
         }
         files = {kind: path for kind, path in files.items() if path.is_file()}
-        files |= {KINDS[2]: sample.mask} if sample.mask else {}
+        if sample.mask:
+            files[TRUTH] = sample.mask
         rgb = np.ascontiguousarray(shrink(read_image(sample.image), LONGEST))
-        return rgb, {
+        labels = {
             kind: at_size(read_mask(path, self.manifest), rgb.shape[:2]) for kind, path in files.items()
         }
+        return rgb, labels

@@ -1,10 +1,11 @@
-"""What an explorer looks at: a network of its own, its pictures, and what the network said of the last few."""
+"""A network with its images, and what it says of one: every step from image to segmentation."""
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from torch.nn.functional import relu
 
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.images import open_image, read_image, read_mask
-from wsfcn_lib.data.manifest import SPLITS, Sample
+from wsfcn_lib.data.images import read_image, read_mask
+from wsfcn_lib.data.manifest import SPLITS, Manifest, Sample
 from wsfcn_lib.data.normalisation import denormalise, normalise
 from wsfcn_lib.evaluation.inputs import load_trained, samples_of
 from wsfcn_lib.infer import SCORE_CUT, SHIPPED, at_size, predict_masks, probabilities, shrink
@@ -26,36 +27,38 @@ from wsfcn_lib.runs.paths import ROOT
 SHIPS = "the network that ships"
 LONGEST = 500  # pixels, VOC's longest side
 STEPS = 10  # PAMR's iterations, all kept
-VIEWS = ("one view, quick", "all views, as evaluated")
+ONE_VIEW, ALL_VIEWS = VIEWS = ("one view, quick", "all views, as evaluated")
 
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """One picture and what the network says of it.
+    """One image and what the network says of it.
 
-    rgb: (H, W, 3) uint8. truth: (H, W) uint8 or None. tags: (K-1,) bool, given with the picture, or None.
-    chances: (K-1,) probabilities. masks: (K, H, W) in [0, 1], softmax, of one view or all.
+    rgb: (H, W, 3) uint8. truth: (H, W) uint8 or None. tags: (K-1,) bool, given with the image, or None.
+    probabilities: (K-1,) in [0, 1]. masks: (K, H, W) in [0, 1], softmax, of one view or all.
     cams: (K, h, w) in [0, 1], one view: logits above 0, each class by its maximum.
-    steps: PAMR's masks (K, h, w) after 0..10 iterations, from the softmax mask of one view.
+    refined: PAMR's masks (K, h, w) after 0..10 iterations, from the softmax mask of one view.
+    recipe: the background rule of the prediction. manifest: whose classes these are.
     """
 
     rgb: np.ndarray
     truth: np.ndarray | None
     tags: np.ndarray | None
-    chances: np.ndarray
+    probabilities: np.ndarray
     masks: np.ndarray
     cams: torch.Tensor
-    steps: list[torch.Tensor]
+    refined: list[torch.Tensor]
     recipe: str
+    manifest: Manifest
 
     @property
     def predicted(self) -> np.ndarray:
         """(K-1,) bool: the classes whose probability exceeds the cut."""
-        return self.chances > SCORE_CUT
+        return self.probabilities > SCORE_CUT
 
     @property
-    def taught(self) -> np.ndarray:
-        """(K-1,) bool: the classes that pseudo labels are made of: the picture's tags, else the predicted ones."""
+    def training_tags(self) -> np.ndarray:
+        """(K-1,) bool: the classes of pseudo labels: the image's tags, else the predicted ones."""
         return self.predicted if self.tags is None else self.tags
 
     @cached_property
@@ -68,30 +71,25 @@ class Inspection:
         """(H, W) uint8, the prediction with CRF; ImportError where its package is missing."""
         return crf(self.rgb, self.masks, self.predicted, self.recipe)
 
-    def large(self, maps: torch.Tensor) -> torch.Tensor:
-        """Maps (n, h, w) at the picture's size."""
+    def at_image_size(self, maps: torch.Tensor) -> torch.Tensor:
+        """Maps (n, h, w) as (n, H, W)."""
         return resize(maps[None], self.rgb.shape[:2], align_corners=True)[0]
 
 
-def decode(content: bytes, name: str) -> np.ndarray:
-    """An uploaded file as (H, W, 3) uint8; DataError if it is no picture."""
-    return np.asarray(open_image(name, content))
-
-
 class Inspector:
-    """A network with its pictures.
+    """A network with its images.
 
     Args:
         run: a run folder, or SHIPS for the network that ships with the kit.
-        images: what `subjects.samples_of` takes; where nothing belongs to a network, matplotlib's sample portrait.
+        images: what `samples_of` takes; where nothing belongs to a network, matplotlib's sample portrait.
         data: folder with a manifest, for a network without one of its own.
-        snapshot: of the run, see `subjects.load_trained`.
+        snapshot: of the run, see `load_trained`.
         scales, flip, canvas: of "all views", as in `predict_masks`; canvas 0: none.
-        long_side: pixels, larger pictures are shrunk to it, 0: never; None: 500, or twice the crop of the training where
-            that is less, for a network knows objects by the size it has seen them in.
+        long_side: pixels, larger images are shrunk to it, 0: never; None: 500, or twice the crop of training
+            where that is less, for a network knows objects by the size it has seen them in.
         device: where the network computes.
-        uploads: {name: (H, W, 3) uint8}, further pictures; may grow.
-        say: is told in words what takes time.
+        uploads: {name: (H, W, 3) uint8}, further images; may grow.
+        notify: receives a sentence before each thing that takes time.
     """
 
     def __init__(
@@ -105,67 +103,76 @@ class Inspector:
         canvas: int = 0,
         long_side: int | None = None,
         device: str = "cpu",
-        uploads: Mapping[str, np.ndarray] | None = None,
-        say: Callable[[str], None] = lambda words: None,
+        uploads: Mapping[str, np.ndarray] = MappingProxyType({}),
+        notify: Callable[[str], None] = lambda text: None,
     ):
-        self.trained = load_trained(
-            "" if run == SHIPS else run, str(SHIPPED) if run == SHIPS else snapshot, data
-        )
-        self.manifest, self.recipe = self.trained.manifest, self.trained.protocol["recipe"]
-        portrait = Sample("portrait", Path(PORTRAIT), (False,) * len(self.manifest.classes))
-        known = bool(self.manifest.splits) or images not in SPLITS
-        self.samples = {s.name: s for s in (samples_of(images, self.manifest) if known else [portrait])}
-        self.views = scales, flip, canvas or None
-        self.say, self.uploads = say, {} if uploads is None else uploads
+        if run == SHIPS:
+            run, snapshot = "", str(SHIPPED)
+        self.trained = load_trained(run, snapshot, data)
+        self.manifest = self.trained.manifest
+        if self.manifest.splits or images not in SPLITS:
+            samples = samples_of(images, self.manifest)
+        else:
+            samples = [Sample("portrait", Path(PORTRAIT), (False,) * len(self.manifest.classes))]
+        self.samples = {sample.name: sample for sample in samples}
+        self.views, self.notify, self.uploads = (scales, flip, canvas or None), notify, uploads
         crop = self.trained.facts.get("crop", self.trained.config.crop)
         self.long_side = min(LONGEST, 2 * crop) if long_side is None else long_side
-        self.device, self._lock = torch.device(device), threading.Lock()
-        self._net, self._kept = self.trained.net.to(self.device), lru_cache(4)(self._look)
+        self.device = torch.device(device)
+        self._net = self.trained.net.to(self.device)
+        self._lock, self._last = threading.Lock(), lru_cache(4)(self._inspect)
 
-    def look(self, name: str, view: str = VIEWS[0]) -> Inspection:
-        """What the network says of a picture; the last four answers are kept. `view` is one of VIEWS."""
+    def inspect(self, name: str, view: str = ONE_VIEW) -> Inspection:
+        """What the network says of an image; the last four answers are kept. `view` is one of VIEWS."""
         with self._lock:
-            return self._kept(name, view)
+            return self._last(name, view)
 
-    def _look(self, name: str, view: str) -> Inspection:
-        sample, truth = self.samples.get(name), None
-        if sample is None and name not in self.uploads:
-            raise DataError(f"no picture is called {name!r} here; choose another")
-        if view != VIEWS[0]:
-            quick = self._kept(name, VIEWS[0])
-            self.say(f"the network looks at {name} at scales {', '.join(map(str, self.views[0]))} …")
+    def _inspect(self, name: str, view: str) -> Inspection:
+        if view == ALL_VIEWS:
+            quick = self._last(name, ONE_VIEW)
+            self.notify(f"the network looks at {name} at scales {', '.join(map(str, self.views[0]))} …")
             masks, scores = predict_masks(self._net, quick.rgb, *self.views)
-            return replace(quick, masks=masks, chances=probabilities(scores))
-        self.say(f"the network looks at {name} …")
-        rgb = np.ascontiguousarray(
-            shrink(self.uploads[name] if sample is None else read_image(sample.image), self.long_side)
-        )
-        if sample is not None and sample.mask is not None:
-            truth = at_size(read_mask(sample.mask, self.manifest), rgb.shape[:2])
-        tags = np.array(sample.tags, bool) if sample is not None and any(sample.tags) else None
+            return replace(quick, masks=masks, probabilities=probabilities(scores))
+        rgb, truth, tags = self._read(name)
+        self.notify(f"the network looks at {name} …")
         images = normalise(rgb)[None].to(self.device)
         with torch.no_grad():
             out = self._net(images)
-        small, steps = (
-            resize(denormalise(images), out.masks.shape[-2:], align_corners=True),
-            [out.masks.float()],
-        )
+        small = resize(denormalise(images), out.masks.shape[-2:], align_corners=True)
+        refined = [out.masks.float()]
         for _ in range(STEPS):
-            steps.append(pamr(small, steps[-1], self.trained.config.pamr_dilations, 1))
+            refined.append(pamr(small, refined[-1], self.trained.config.pamr_dilations, 1))
         cams = relu(out.logits[0]).cpu()
-        cams = cams / cams.amax((1, 2), keepdim=True).clamp_min(1e-5)
-        masks = resize(steps[0], rgb.shape[:2], align_corners=True)[0].cpu().numpy()
-        chances, steps = probabilities(out.scores[0].float().cpu().numpy()), [step[0].cpu() for step in steps]
-        return Inspection(rgb, truth, tags, chances, masks, cams, steps, self.recipe)
+        return Inspection(
+            rgb,
+            truth,
+            tags,
+            probabilities(out.scores[0].float().cpu().numpy()),
+            resize(refined[0], rgb.shape[:2], align_corners=True)[0].cpu().numpy(),
+            cams / cams.amax((1, 2), keepdim=True).clamp_min(1e-5),
+            [masks[0].cpu() for masks in refined],
+            self.trained.protocol["recipe"],
+            self.manifest,
+        )
+
+    def _read(self, name: str) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """An image, its truth and its tags, as in Inspection."""
+        if name in self.samples:
+            sample = self.samples[name]
+            rgb = np.ascontiguousarray(shrink(read_image(sample.image), self.long_side))
+            truth = sample.mask and at_size(read_mask(sample.mask, self.manifest), rgb.shape[:2])
+            return rgb, truth, np.array(sample.tags, bool) if any(sample.tags) else None
+        if name in self.uploads:
+            return np.ascontiguousarray(shrink(self.uploads[name], self.long_side)), None, None
+        raise DataError(f"no picture is called {name!r} here; choose another")
 
 
-def stamp(run: str, snapshot: str = "best") -> tuple[str, int]:
+def snapshot_stamp(run: str, snapshot: str = "best") -> tuple[str, int]:
     """File and time of a run's snapshot: they change when the network does."""
-    path = (
-        SHIPPED
-        if run == SHIPS
-        else find_snapshot(ROOT / run, snapshot if snapshot in ("best", "last") else str(ROOT / snapshot))
-    )
+    if run == SHIPS:
+        path = SHIPPED
+    else:
+        path = find_snapshot(ROOT / run, snapshot if snapshot in ("best", "last") else str(ROOT / snapshot))
     if not path.is_file():
         raise CheckpointError(
             f"{path.name}, the network that ships with the kit, is missing; bring it back with git"

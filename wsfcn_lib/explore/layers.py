@@ -1,8 +1,17 @@
-"""Layers over a picture: each step from image to segmentation as an array or a colour. Pure functions of a look and a state."""
+"""Layers over an image: each step from image to segmentation as an array or a colour.
+
+Pure functions of an inspection and a state. A state names the chosen class in `target`, the layers that are
+on, and the values that maps and pseudo labels depend on.
+"""
+
+from contextlib import suppress
 
 import numpy as np
 
+from wsfcn_lib.data.images import IGNORE
+from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.explore import draw
+from wsfcn_lib.explore.draw import Missing
 from wsfcn_lib.explore.inspection import Inspection
 from wsfcn_lib.infer import SCORE_CUT
 from wsfcn_lib.losses import pseudo_labels
@@ -20,188 +29,168 @@ LAYERS = {
     "errors": ("errors", 1.0),
 }
 MAPS, ALL = ("cam", "pamr", "mask"), "all predicted"
-HEIGHT, WIDTH = 375, 500  # pixels; a picture that is smaller is enlarged until it fills one side
 
 
-class Missing(Exception):
-    """A layer that this picture cannot have; the words say why."""
-
-
-def classes_of(look: Inspection, state: dict, names: tuple[str, ...]) -> list[int]:
+def chosen_classes(inspection: Inspection, state: dict) -> list[int]:
     """Class indices a state is about: the chosen one, or all predicted."""
-    return (
-        [names.index(state["target"])]
-        if state["target"] != ALL
-        else (np.flatnonzero(look.predicted) + 1).tolist()
-    )
+    if state["target"] == ALL:
+        return (np.flatnonzero(inspection.predicted) + 1).tolist()
+    return [inspection.manifest.names.index(state["target"])]
 
 
-def map_of(look: Inspection, layer: str, state: dict, classes: list[int]) -> np.ndarray:
-    """The strongest of the classes' maps, (H, W) in [0, 1]; zero without classes."""
+def class_map(inspection: Inspection, layer: str, state: dict) -> np.ndarray:
+    """The strongest of the chosen classes' maps, (H, W) in [0, 1]; labels count 1; zero without classes."""
+    classes = chosen_classes(inspection, state)
+    if layer not in MAPS:
+        return np.isin(labels(inspection, layer, state), classes).astype(np.float32)
     if not classes:
-        return np.zeros(look.rgb.shape[:2], np.float32)
+        return np.zeros(inspection.rgb.shape[:2], np.float32)
     if layer == "mask":
-        return look.masks[classes].max(0)
-    return (
-        look.large((look.cams if layer == "cam" else look.steps[state["iterations"]])[classes])
-        .amax(0)
-        .clamp(0, 1)
-        .numpy()
-    )
+        return inspection.masks[classes].max(0)
+    maps = inspection.cams if layer == "cam" else inspection.refined[state["iterations"]]
+    return inspection.at_image_size(maps[classes]).amax(0).clamp(0, 1).numpy()
 
 
-def label_of(look: Inspection, layer: str, state: dict) -> np.ndarray:
+def labels(inspection: Inspection, layer: str, state: dict) -> np.ndarray:
     """Labels (H, W) uint8 of a layer, 255 where there is none; Missing where the layer cannot be had."""
     if layer == "pseudo":
-        present = np.flatnonzero(np.append(True, look.taught))
+        present = np.flatnonzero(np.append(True, inspection.training_tags))
+        maps = inspection.at_image_size(inspection.refined[state["iterations"]][present])
         cuts = state["foreground_cut"], state["background_cut"], state["floor"]
-        claimed = pseudo_labels(look.large(look.steps[state["iterations"]][present])[None], *cuts)[0].numpy()
-        return np.where(claimed.any(0), present[claimed.argmax(0)], 255).astype(np.uint8)
-    if layer == "truth" and look.truth is None:
+        claimed = pseudo_labels(maps[None], *cuts)[0].numpy()
+        return np.where(claimed.any(0), present[claimed.argmax(0)], IGNORE).astype(np.uint8)
+    if layer == "truth" and inspection.truth is None:
         raise Missing("no ground truth: this picture has no mask")
     try:
-        return {"label": lambda: look.label, "crf": lambda: look.crf, "truth": lambda: look.truth}[layer]()
+        return getattr(inspection, layer)
     except ImportError as error:
         raise Missing(f"no CRF: {error}") from error
 
 
-def kinds_of(label: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Errors by pixel, (H, W): 0 right or left open, then in the order of draw.ERRORS 1 missed, 2 invented, 3 confused."""
-    kind = np.where(label == truth, 0, np.where(label == 0, 1, np.where(truth == 0, 2, 3)))
-    return np.where(truth == 255, 0, kind)
+def class_labels(inspection: Inspection, layer: str, state: dict) -> np.ndarray:
+    """As `labels`, of the chosen class alone where one is chosen."""
+    label = labels(inspection, layer, state)
+    if state["target"] == ALL:
+        return label
+    return np.where(label == chosen_classes(inspection, state), label, 0).astype(np.uint8)
 
 
-def errors_of(look: Inspection, state: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The prediction, with CRF where that layer is on, and the kinds of its errors."""
-    truth, label = label_of(look, "truth", state), label_of(look, "crf" if state["crf"] else "label", state)
-    return label, kinds_of(label, truth)
+def prediction(inspection: Inspection, state: dict) -> np.ndarray:
+    """The predicted labels, with CRF where that layer is on and can be had."""
+    if state["crf"]:
+        with suppress(Missing):
+            return labels(inspection, "crf", state)
+    return inspection.label
 
 
-def tint(picture: np.ndarray, label: np.ndarray, palette: np.ndarray, opacity: float) -> np.ndarray:
-    """Class colours with outlines; background stays as photographed."""
-    painted = draw.blend(picture, palette[label], opacity * (label != 0)[..., None])
-    return draw.outline(painted, label, opacity)
+def error_kinds(label: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Errors by pixel, (H, W): 0 right or left open; as in draw.ERRORS 1 missed, 2 invented, 3 confused."""
+    right = (label == truth) | (truth == IGNORE)
+    return np.select([right, label == 0, truth == 0], [0, 1, 2], 3)
 
 
-def layered(
-    look: Inspection, state: dict, names: tuple[str, ...], palette: np.ndarray
-) -> tuple[np.ndarray, dict, list[str]]:
-    """The picture under all layers that are on, its legend, and what is missing, in words."""
-    large, classes, missing = draw.fitted(look.rgb.shape, HEIGHT, WIDTH), classes_of(look, state, names), []
-    picture, entries = large(look.rgb), {}
+def errors(inspection: Inspection, state: dict) -> np.ndarray:
+    """Kinds of errors of the prediction, with CRF where that layer is on; of the chosen class alone."""
+    truth = labels(inspection, "truth", state)
+    label = labels(inspection, "crf" if state["crf"] else "label", state)
+    kinds = error_kinds(label, truth)
+    if state["target"] != ALL:
+        target = chosen_classes(inspection, state)
+        kinds[(label != target) & (truth != target)] = 0
+    return kinds
+
+
+def class_legend(label: np.ndarray, manifest: Manifest, ignored: str = "left open") -> dict[str, tuple]:
+    """The classes among labels with their colours, background left out; `ignored`: what 255 is called."""
+    names = dict(enumerate(manifest.names)) | {IGNORE: ignored}
+    return {names[index]: tuple(manifest.palette[index]) for index in np.unique(label) if index}
+
+
+def layered(inspection: Inspection, state: dict) -> tuple[np.ndarray, dict[str, tuple], list[str]]:
+    """The image under all layers that are on, its legend, and sentences on what is missing."""
+    enlarge, manifest = draw.fitted(inspection.rgb.shape), inspection.manifest
+    picture, legend, notes = enlarge(inspection.rgb), {}, []
+    classes, target = chosen_classes(inspection, state), state["target"]
     if not classes:
-        missing.append(
+        notes.append(
             f"no class scores above {SCORE_CUT}: nothing is predicted; choose a class to see its map"
         )
-    elif state["target"] != ALL and not look.predicted[classes[0] - 1]:
-        score = look.chances[classes[0] - 1]
-        missing.append(
-            f"{state['target']} scores {score:.2f}, not above {SCORE_CUT}: it has maps, but no prediction"
-        )
-    for layer in (name for name in LAYERS if state[name]):
+    elif not inspection.predicted[classes[0] - 1]:
+        score = f"{target} scores {inspection.probabilities[classes[0] - 1]:.2f}, not above {SCORE_CUT}"
+        notes.append(f"{score}: it has maps, but no prediction")
+    for layer in LAYERS:
+        if not state[layer]:
+            continue
         opacity = state[f"{layer}_opacity"]
         try:
             if layer in MAPS:
-                picture = draw.warm(picture, large(map_of(look, layer, state, classes)), opacity)
-                entries |= draw.RAMP
-                continue
-            label, kind = (
-                errors_of(look, state) if layer == "errors" else (label_of(look, layer, state), None)
-            )
-            if state["target"] != ALL:
-                kind = (
-                    None
-                    if kind is None
-                    else np.where((label == classes[0]) | (look.truth == classes[0]), kind, 0)
-                )
-                label = np.where(label == classes[0], label, 0)
-            if layer != "errors":
-                entries |= {names[c]: tuple(palette[c]) for c in np.unique(label) if 0 < c < 255}
-                open_ = "left open" if layer == "truth" else "teaches nothing"
-                entries |= {open_: tuple(palette[255])} if (label == 255).any() else {}
-                picture = tint(picture, large(label), palette, opacity)
-                continue
-            picture, entries = draw.striped(picture, large(kind), opacity), entries | draw.ERRORS
+                picture = draw.heat(picture, enlarge(class_map(inspection, layer, state)), opacity)
+                legend |= draw.HEAT_LEGEND
+            elif layer == "errors":
+                picture = draw.striped(picture, enlarge(errors(inspection, state)), opacity)
+                legend |= draw.ERRORS
+            else:
+                label = class_labels(inspection, layer, state)
+                picture = draw.tint(picture, enlarge(label), manifest.palette, opacity)
+                ignored = "teaches nothing" if layer == "pseudo" else "left open"
+                legend |= class_legend(label, manifest, ignored)
         except Missing as error:
-            missing.append(str(error))
-    return picture, entries, list(dict.fromkeys(missing))
+            if str(error) not in notes:
+                notes.append(str(error))
+    return picture, legend, notes
 
 
-def changed(
-    look: Inspection, state: dict, names: tuple[str, ...], palette: np.ndarray
-) -> tuple[np.ndarray, dict, str]:
-    """What differs between the layers `before` and `after`, on grey: the picture, its legend, and how much in words."""
-    large, classes, pair = (
-        draw.fitted(look.rgb.shape, HEIGHT, WIDTH),
-        classes_of(look, state, names),
-        (state["before"], state["after"]),
-    )
-    grey = large(draw.blend(look.rgb, look.rgb.mean(2, keepdims=True), 1.0)) // 2 + 110
-    told = " → ".join(LAYERS[layer][0] for layer in pair)
-    if not set(pair) & set(MAPS):
-        old, new = (label_of(look, layer, state) for layer in pair)
-        if state["target"] != ALL:
-            old, new = (np.where(label == classes[0], label, 0).astype(np.uint8) for label in (old, new))
-            told += f", {state['target']}"
-        moved = (old != new) & (
-            (old != 255) & (new != 255) | ("truth" not in pair)
-        )  # what truth leaves open is no change
-        shown = np.where(moved, np.where(new == 0, len(palette) - 2, new), 0)
-        colours = palette.copy()
-        colours[len(palette) - 2] = draw.INK  # what became background
-        entries = {f"now {names[c]}": tuple(palette[c]) for c in np.unique(new[moved]) if 0 < c < 255}
-        entries |= {"now background": draw.INK} if (new[moved] == 0).any() else {}
-        entries |= {"now nothing": tuple(palette[255])} if (new[moved] == 255).any() else {}
-        return (
-            tint(grey, large(shown), colours, 0.85),
-            entries,
-            f"{told}: {100 * moved.mean():.1f} % of the pixels changed",
-        )
-    old, new = (
-        map_of(look, layer, state, classes)
-        if layer in MAPS
-        else np.isin(label_of(look, layer, state), classes).astype(np.float32)
-        for layer in pair
-    )
-    entries, about = (
-        {"lost": draw.ERRORS["missed"][0], "gained": draw.GAINED},
-        ", ".join(names[c] for c in classes) or "no class",
-    )
-    return (
-        draw.gains(grey, large(new - old)),
-        entries,
-        f"{told}, {about}: mean {old.mean():.2f} → {new.mean():.2f}",
-    )
+def changed(inspection: Inspection, state: dict) -> tuple[np.ndarray, dict[str, tuple], str]:
+    """What differs between the layers `before` and `after`: picture, legend, and how much as a sentence."""
+    pair, manifest = (state["before"], state["after"]), inspection.manifest
+    title = " → ".join(LAYERS[layer][0] for layer in pair)
+    enlarge = draw.fitted(inspection.rgb.shape)
+    pale = enlarge(draw.grey(inspection.rgb)) // 2 + 110
+    if pair[0] in MAPS or pair[1] in MAPS:
+        old, new = (class_map(inspection, layer, state) for layer in pair)
+        names = ", ".join(manifest.names[c] for c in chosen_classes(inspection, state)) or "no class"
+        text = f"{title}, {names}: mean {old.mean():.2f} → {new.mean():.2f}"
+        return draw.gains(pale, enlarge(new - old)), {"lost": draw.LOST, "gained": draw.GAINED}, text
+    old, new = (class_labels(inspection, layer, state) for layer in pair)
+    moved = old != new
+    if "truth" in pair:  # what truth leaves open is no change
+        moved &= (old != IGNORE) & (new != IGNORE)
+    palette, to_background = manifest.palette.copy(), IGNORE - 1  # an index that no class has
+    palette[to_background] = draw.INK
+    names = dict(enumerate(manifest.names)) | {to_background: "background", IGNORE: "nothing"}
+    shown = np.where(new == 0, to_background, new) * moved
+    legend = {f"now {names[index]}": tuple(palette[index]) for index in np.unique(shown) if index}
+    if state["target"] != ALL:
+        title += f", {state['target']}"
+    text = f"{title}: {100 * moved.mean():.1f} % of the pixels changed"
+    return draw.tint(pale, enlarge(shown), palette, 0.85), legend, text
 
 
-def iou_of(label: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
-    """IoU per class of one picture, (K,), NaN where a class is in neither."""
-    single = ConfusionMatrix(classes)
-    single.update(label, truth)
-    return single.iou()
+def class_iou(label: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    """IoU per class of one image, (K,), NaN where a class is in neither."""
+    matrix = ConfusionMatrix(classes)
+    matrix.update(label, truth)
+    return matrix.iou()
 
 
-def reading(look: Inspection, state: dict, names: tuple[str, ...]) -> str:
+def cross_hair(state: dict, picture: np.ndarray) -> tuple[int, int]:
+    """The row and column of a picture (H, W, 3) that the cross-hair points at."""
+    height, width = picture.shape[:2]
+    return round(state["down"] / 100 * (height - 1)), round(state["across"] / 100 * (width - 1))
+
+
+def reading(inspection: Inspection, state: dict) -> str:
     """What stands at the cross-hair: class, score, IoU."""
-    y, x = (round(state[key] / 100 * (side - 1)) for key, side in zip(("down", "across"), look.rgb.shape))
-    try:
-        label = label_of(look, "crf" if state["crf"] else "label", state)
-    except Missing:
-        label = look.label
-    here = int(label[y, x])
-    asked = (
-        names.index(state["target"])
-        if state["target"] != ALL
-        else here or int(look.masks[1:, y, x].argmax()) + 1
-    )
-    words = [f"at the cross: {names[here]}"]
-    if look.truth is not None:
-        true = int(look.truth[y, x])
-        words.append(f"in truth {'left open' if true == 255 else names[true]}")
-    words.append(
-        f"{names[asked]} has mask {look.masks[asked, y, x]:.2f} here and score {look.chances[asked - 1]:.2f}"
-    )
-    if look.truth is not None:
-        iou = iou_of(label, look.truth, len(names))[here]
-        words.append(f"IoU of {names[here]} {iou:.2f}")
-    return " · ".join(words)
+    place, names = cross_hair(state, inspection.rgb), inspection.manifest.names
+    label, truth = prediction(inspection, state), inspection.truth
+    here, masks = int(label[place]), inspection.masks[:, *place]
+    asked = here or int(masks[1:].argmax()) + 1
+    if state["target"] != ALL:
+        asked = names.index(state["target"])
+    scores = f"has mask {masks[asked]:.2f} here and score {inspection.probabilities[asked - 1]:.2f}"
+    parts = [f"at the cross: {names[here]}", f"{names[asked]} {scores}"]
+    if truth is not None:
+        true = "left open" if truth[place] == IGNORE else names[truth[place]]
+        parts.insert(1, f"in truth {true}")
+        parts.append(f"IoU of {names[here]} {class_iou(label, truth, len(names))[here]:.2f}")
+    return " · ".join(parts)

@@ -1,135 +1,132 @@
-"""The comparison of two runs, picture by picture and class by class, from the files of their evaluations."""
+"""The comparison of two runs, image by image and class by class, from the files of their evaluations."""
 
 from pathlib import Path
 
 import numpy as np
 
+from wsfcn_lib.data.images import IGNORE
 from wsfcn_lib.data.manifest import Manifest
-from wsfcn_lib.evaluation.inputs import images_label
 from wsfcn_lib.explore import charts, draw
-from wsfcn_lib.explore.browse import BEST, LISTED, WORST, Browser, dropdown, fraction
-from wsfcn_lib.explore.evaluated import KINDS, Evaluated
-from wsfcn_lib.explore.layers import HEIGHT, WIDTH, Missing, iou_of, kinds_of, tint
-from wsfcn_lib.explore.shell import column, row
+from wsfcn_lib.explore.browse import BEST, LISTED, WORST, Browser
+from wsfcn_lib.explore.evaluated import PREDICTION, TRUTH, WITH_CRF, EvaluationFiles
+from wsfcn_lib.explore.layers import class_iou, class_legend, error_kinds
+from wsfcn_lib.explore.shell import dropdown, slider
 
 MASKS, ERRORS, RIGHT = "masks", "errors", "who is right"
-TALL, WIDE, ROWS = 240, 320, 12  # pixels of a panel; bars at most
 
 
 class RunComparison(Browser):
     """Look at two runs side by side, first where one wins most; without CRF.
 
     Args:
-        a, b: the run folders, such as two cells of an ablation.
+        a, b: the run folders, such as two configurations of an ablation.
         manifest: the data set of both.
         images: what both evaluated: a split, a list or a folder.
     """
 
-    TOLD = "{:+.2f}"
+    SCORE = "{:+.2f}"
 
     def __init__(self, a: Path | str, b: Path | str, manifest: Manifest, images: str = "val"):
-        self.manifest, self.label = manifest, images_label(images)
-        self.sides = [Evaluated(str(run), manifest, images) for run in (a, b)]
-        names = Path(a).name, Path(b).name
-        self.titles = names if len(set(names)) == 2 else (str(a), str(b))
-        one, other = (side.scores for side in self.sides)
+        self.manifest, self.files = manifest, [EvaluationFiles(str(run), manifest, images) for run in (a, b)]
+        self.titles = Path(a).name, Path(b).name
+        if self.titles[0] == self.titles[1]:
+            self.titles = str(a), str(b)
+        one, other = (files.iou for files in self.files)
         self.gains = {name: one[name] - other[name] for name in one if name in other}
-        orders = [
-            *((f"{title} ahead", order) for title, order in zip(self.titles, (BEST, WORST))),
-            (LISTED, LISTED),
-        ]
-        controls = self.browsing(manifest.names[1:])
-        controls["order"] = dropdown("order", orders, BEST if self.gains else LISTED)
-        controls |= {
+        ahead = [f"{title} ahead" for title in self.titles]
+        orders = [(ahead[0], BEST), (ahead[1], WORST), (LISTED, LISTED)]
+        controls = self.list_controls(manifest.names[1:]) | {
+            "order": dropdown("order", orders, BEST if self.gains else LISTED),
             "show": dropdown("show", (MASKS, ERRORS)),
-            "opacity": fraction("opacity", 0.65, step=0.05),
+            "opacity": slider("opacity", 0.65, step=0.05),
         }
-        pick = column(*(controls[key] for key in ("order", "only", "image")), self.buttons())
-        show = column(controls["show"], controls["opacity"])
-        super().__init__(self.render, controls, self.words, row(pick, show, wrap=True))
+        super().__init__(controls, [["order", "only", "image", self.buttons()], ["show", "opacity"]])
 
-    def adapt(self, key: str) -> None:
-        """Filter and order make the list of pictures."""
+    def update_controls(self, key: str) -> None:
+        """Filter and order make the list of images."""
         if key in ("only", "order"):
-            self.fill(self.sides[0].samples, self.manifest.names, self.gains, anew=key == "order")
+            samples = self.files[0].samples
+            self.list_images(samples, self.manifest.names, self.gains, from_start=key == "order")
 
-    def render(self, state: dict) -> np.ndarray:
+    def render_image(self, state: dict) -> np.ndarray:
         """What either run painted, the truth, who of them is right where, and the differences in IoU."""
-        if state["image"] is None:
-            return draw.message(self.words(state), HEIGHT, WIDTH)
-        panels = [self._panel(state, title) for title in (*self.titles, KINDS[2], RIGHT)]
-        stage = draw.below(draw.beside(*panels[:2]), draw.beside(*panels[2:]))
-        labels = [
-            label
-            for side in self.sides
-            for kind, label in side.read(state["image"])[1].items()
-            if kind != KINDS[1]
+        one, other = self.files
+        panels = [
+            self._panel(self.titles[0], state, one, PREDICTION),
+            self._panel(self.titles[1], state, other, PREDICTION),
+            self._panel(TRUTH, state, one, TRUTH),
+            self._panel(RIGHT, state, one, RIGHT),
         ]
-        shown, names = np.unique([c for label in labels for c in np.unique(label)]), self.manifest.names
-        entries = {"left open" if c == 255 else names[c]: tuple(self.manifest.palette[c]) for c in shown if c}
-        entries |= draw.ERRORS if state["show"] == ERRORS else {}
-        return draw.beside(
-            draw.below(stage, charts.legend(entries, stage.shape[1])), self._sidebar(state["image"])
-        )
+        indices = []
+        for files in self.files:
+            for kind, label in files.read(state["image"])[1].items():
+                if kind != WITH_CRF:
+                    indices.extend(np.unique(label))
+        legend = class_legend(indices, self.manifest)
+        if state["show"] == ERRORS:
+            legend |= draw.ERRORS
+        return charts.page(panels, legend, self._sidebar(state["image"]))
 
-    def _panel(self, state: dict, title: str) -> np.ndarray:
-        """One run, the truth, or who is right, with its title; words where something is missing."""
-        name, side = state["image"], self.sides[title == self.titles[1]]
-        rgb = side.read(name)[0]
-        large = draw.fitted(rgb.shape, TALL, WIDE, shrink=True)
-        grey = large(draw.blend(rgb, rgb.mean(2, keepdims=True), 1.0))
+    def _panel(self, title: str, state: dict, files: EvaluationFiles, kind: str) -> np.ndarray:
+        """One run, the truth, or who is right, with its title."""
+        name = state["image"]
+        rgb = files.read(name)[0]
+
+        def paint(resize):
+            grey = resize(draw.grey(rgb))
+            if kind == RIGHT:
+                truth = files.labels(name, TRUTH)
+                one, other = (
+                    (run.labels(name, PREDICTION) == truth) & (truth != IGNORE) for run in self.files
+                )
+                return draw.gains(grey, resize(one.astype(np.int8) - other))
+            label = files.labels(name, kind)
+            if kind == PREDICTION and state["show"] == ERRORS:
+                return draw.striped(
+                    grey, resize(error_kinds(label, files.labels(name, TRUTH))), state["opacity"]
+                )
+            return draw.tint(resize(rgb), resize(label), self.manifest.palette, state["opacity"])
+
+        return draw.panel(title, rgb.shape, draw.QUARTER, paint)
+
+    def _sidebar(self, name: str) -> list[np.ndarray]:
+        """The differences per class, of all images and of this one."""
+        one, other = self.titles
+        text = f"blue: {one} ahead, or alone right\norange: {other} ahead, or alone right\n"
+        text += "means: over the classes that each has"
+        return [
+            self._differences(f"all of {self.files[0].images}", self._iou_of_all),
+            self._differences("this picture", lambda files: self._iou_of(files, name)),
+            draw.paragraph(text, charts.WIDTH, 11),
+        ]
+
+    def _differences(self, title: str, iou_of) -> np.ndarray:
+        """Both runs' IoU as bars of the largest differences, in order."""
         try:
-            if title == RIGHT:
-                truth = side.labels(name, KINDS[2])
-                one, other = ((truth != 255) & (part.labels(name, KINDS[0]) == truth) for part in self.sides)
-                picture = draw.gains(grey, large(one.astype(np.int8) - other))
-            elif title != KINDS[2] and state["show"] == ERRORS:
-                kind = kinds_of(side.labels(name, KINDS[0]), side.labels(name, KINDS[2]))
-                picture = draw.striped(grey, large(kind), state["opacity"])
-            else:
-                label = side.labels(name, KINDS[2 * (title == KINDS[2])])
-                picture = tint(large(rgb), large(label), self.manifest.palette, state["opacity"])
-        except Missing as error:
-            picture = draw.message(str(error), TALL, WIDE)
-        return draw.below(draw.paragraph(title, WIDE, 12), draw.framed(picture, TALL, WIDE))
+            iou = np.array([iou_of(files) for files in self.files], float)
+        except draw.Missing as error:
+            return draw.paragraph(str(error), charts.WIDTH, 11)
+        change, means = iou[0] - iou[1], np.nanmean(iou, 1)
+        largest = np.argsort(-np.abs(np.nan_to_num(change)), kind="stable")[: charts.ROWS]
+        listed = [c for c in np.argsort(-change, kind="stable") if c in largest and not np.isnan(change[c])]
+        names = np.array(self.manifest.names)[listed]
+        return charts.differences(change[listed], names, f"IoU, {title}: mean {means[0] - means[1]:+.3f}")
 
-    def _sidebar(self, name: str) -> np.ndarray:
-        """The differences per class, of all pictures and of this one."""
-        parts = []
-        for words, measure in ((f"all of {self.label}", self._whole), ("this picture", self._own)):
-            try:
-                iou = np.array([measure(side, name) for side in self.sides], float)
-                parts.append(_bars(iou, np.array(self.manifest.names), f"IoU, {words}"))
-            except Missing as error:
-                parts.append(draw.paragraph(str(error), charts.WIDTH, 11))
-        told = "blue: {} ahead, or alone right\norange: {} ahead, or alone right\nmeans: over the classes that each has"
-        return draw.below(*parts, draw.paragraph(told.format(*self.titles), charts.WIDTH, 11))
+    def _iou_of_all(self, files: EvaluationFiles) -> list[float | None]:
+        if "per_class_iou" not in files.metrics:
+            raise draw.Missing(f"no IoU of {files.images} in {files.run}: run 05_evaluate on it")
+        return [files.metrics["per_class_iou"].get(name) for name in self.manifest.names]
 
-    def _whole(self, side: Evaluated, name: str) -> list[float | None]:
-        if side.metrics.get("split") != self.label or "per_class_iou" not in side.metrics:
-            raise Missing(f"no IoU of {self.label} in {side.run}: run 05_evaluate on it")
-        return [side.metrics["per_class_iou"].get(name) for name in self.manifest.names]
+    def _iou_of(self, files: EvaluationFiles, name: str) -> np.ndarray:
+        return class_iou(files.labels(name, PREDICTION), files.labels(name, TRUTH), len(self.manifest.names))
 
-    def _own(self, side: Evaluated, name: str) -> np.ndarray:
-        return iou_of(side.labels(name, KINDS[0]), side.labels(name, KINDS[2]), len(self.manifest.names))
-
-    def words(self, state: dict) -> str:
-        """What is seen, in one line, for those who cannot see it."""
+    def describe(self, state: dict) -> str:
+        """The image, and its IoU by either run."""
         name = state["image"]
         if name is None:
-            lacking = next((side.run for side in self.sides if not side.scores), self.sides[0].run)
-            return self.nothing(state, lacking, self.label, self.gains)
-        told = [
-            f"{side.scores[name]:.2f} by {title}"
-            for side, title in zip(self.sides, self.titles)
-            if name in side.scores
-        ]
-        return f"{name}: IoU {', '.join(told)}" if told else name
-
-
-def _bars(iou: np.ndarray, names: np.ndarray, words: str) -> np.ndarray:
-    """IoU of both runs (2, K) as bars of their differences, the largest of them, in order."""
-    change, means = iou[0] - iou[1], np.nanmean(iou, 1)
-    largest = np.argsort(-np.abs(np.nan_to_num(change)), kind="stable")[:ROWS]
-    order = [c for c in np.argsort(-change, kind="stable") if c in largest and change[c] == change[c]]
-    return charts.differences(change[order], names[order], f"{words}: mean {means[0] - means[1]:+.3f}")
+            without = [files.run for files in self.files if not files.iou]
+            run = (without or [self.files[0].run])[0]
+            return self.describe_empty(state, run, self.files[0].images, self.gains)
+        pairs = zip(self.titles, self.files)
+        iou = [f"{files.iou[name]:.2f} by {title}" for title, files in pairs if name in files.iou]
+        return f"{name}: IoU {', '.join(iou)}" if iou else name

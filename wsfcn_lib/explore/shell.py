@@ -1,12 +1,12 @@
 """The shell of an explorer: controls make a state, a pure function draws it, a page shows the drawing.
 
-`widgets.Output` and `interact` stall runs without a browser, so a picture is an `Image`, whose bytes are replaced.
+`widgets.Output` and `interact` stall runs without a browser: a picture is an `Image`, its bytes are replaced.
 """
 
 import html
 import io
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import ipywidgets as widgets
@@ -15,84 +15,106 @@ from PIL import Image
 
 from wsfcn_lib.explore.draw import message
 
-Render = Callable[[dict], np.ndarray]
+WIDE = {"layout": {"width": "310px"}, "style": {"description_width": "105px"}}
+FIXED_WIDTH = {"flex": "0 0 auto", "margin": "0 12px 8px 0"}
 
 
 def encode(picture: np.ndarray) -> bytes:
-    """A picture (H, W, 3) uint8 as PNG, whose pixels decode to exactly these; little compression, for speed."""
+    """A picture (H, W, 3) uint8 as PNG, which decodes to these pixels; little compression, for speed."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "png", compress_level=1)
     return stream.getvalue()
 
 
 def respond_at_once(widget: widgets.Widget) -> None:
-    """Let a widget and its parts answer while a cell is busy: ipykernel 7.4 would hand them to the busy cell's own loop."""
+    """Let a widget and its parts answer while a cell is busy: ipykernel 7.4 would make them wait for it."""
     if widget.comm is not None:
         widget.comm._reply_subshell_for = None
     for part in getattr(widget, "children", ()):
         respond_at_once(part)
 
 
-def column(*parts: widgets.Widget) -> widgets.VBox:
-    """Widgets below each other, as wide as they need."""
-    return widgets.VBox(parts, layout=widgets.Layout(flex="0 0 auto", margin="0 12px 8px 0"))
+def dropdown(label: str, options: Sequence, value: object = None) -> widgets.Dropdown:
+    """A labelled choice; the first option where no value is given."""
+    chosen = {} if value is None else {"value": value}
+    return widgets.Dropdown(options=options, description=label, **chosen, **WIDE)
 
 
-def row(*parts: widgets.Widget, wrap: bool = False) -> widgets.HBox:
-    """Widgets beside each other; `wrap`: on further lines where the page is narrow."""
-    flow = {"flex_flow": "row wrap", "align_items": "flex-start", "flex": "0 0 auto"} if wrap else {}
-    return widgets.HBox(parts, layout=widgets.Layout(**flow))
+def slider(
+    label: str, value: float, low: float = 0, high: float = 1, step: float = 0.01
+) -> widgets.FloatSlider:
+    """A labelled slider of a share."""
+    return widgets.FloatSlider(value, min=low, max=high, step=step, description=label, **WIDE)
+
+
+def button(label: str, action: Callable[[], None], **options: object) -> widgets.Button:
+    """A button that does something."""
+    made = widgets.Button(description=label, **options)
+    made.on_click(lambda _: action())
+    return made
 
 
 class Explorer:
-    """A picture of a state, with the controls that change it.
+    """A picture of a state, with the controls that change it. Subclasses say how: `render`, `describe`.
 
-    Callbacks may run beside each other and beside a busy cell. One thread draws at a time; whoever comes meanwhile only
-    leaves word, and the newest state is drawn next: dragging a slider piles nothing up. What `render` raises is shown in
-    words in the picture's place.
+    Callbacks may run beside each other and beside a busy cell. One thread draws at a time; who comes
+    meanwhile only leaves a note, and the newest state is drawn next: dragging a slider piles nothing up. What
+    `render` raises is shown as text in the picture's place.
 
     Args:
-        render: the state → (H, W, 3) uint8; depends on nothing but the state and files.
         controls: {key of the state: widget with a `value`}.
-        words: the state → one line of plain text below the picture.
-        panel: how the controls are laid out; default: below each other, beside the picture.
+        columns: how they are laid out beside or below the picture: keys of controls, and further widgets.
         fixed: further parts of the state, changed by `set` only.
     """
 
     def __init__(
         self,
-        render: Render,
         controls: Mapping[str, widgets.Widget],
-        words: Callable[[dict], str] = lambda state: "",
-        panel: widgets.Widget | None = None,
+        columns: Sequence[Sequence[str | widgets.Widget]],
         **fixed: object,
     ):
-        self.render, self.words, self.controls, self.fixed = render, words, dict(controls), fixed
+        self.controls, self.fixed = dict(controls), fixed
         self.picture: np.ndarray | None = None  # the last one drawn
         self.error: Exception | None = None  # what the last drawing raised
-        self._lock, self._guard, self._wanted, self._held = threading.Lock(), threading.Lock(), False, 0
-        self.adapting = threading.RLock()  # one callback at a time brings the controls in line
-        still = widgets.Layout(
-            max_width="100%", flex="0 0 auto", align_self="flex-start", margin="0 12px 8px 0"
+        self._drawing, self._counting = threading.Lock(), threading.Lock()
+        self._wanted, self._batches = False, 0
+        self.updating = threading.RLock()  # one callback at a time brings the controls in line
+        self.image = widgets.Image(
+            format="png", layout=FIXED_WIDTH | {"max_width": "100%", "align_self": "flex-start"}
         )
-        self.image, self.note = widgets.Image(format="png", layout=still), widgets.HTML()
-        self.panel = panel or column(*self.controls.values())
-        self.panel.layout.flex = (
-            "1 1 320px"  # wide: beside the picture where that leaves so much, else below it
-        )
-        self.widget = widgets.VBox([row(self.image, self.panel, wrap=True), self.note])
+        self.note = widgets.HTML()
+        boxes = []
+        for column in columns:
+            parts = [controls[part] if isinstance(part, str) else part for part in column]
+            boxes.append(widgets.VBox(parts, layout=FIXED_WIDTH))
+        flow = {
+            "flex_flow": "row wrap",
+            "align_items": "flex-start",
+        }  # on further lines where the page is narrow
+        # wide: beside the picture where that leaves so much, else below it
+        panel = widgets.HBox(boxes, layout=flow | {"flex": "1 1 320px"})
+        both = widgets.HBox([self.image, panel], layout=flow | {"flex": "0 0 auto"})
+        self.widget = widgets.VBox([both, self.note])
         respond_at_once(self.widget)
-        with self.held():
+        with self.batch():
             for key, control in self.controls.items():
-                self.adapt(key)
+                self.update_controls(key)
                 control.observe(self._changed, names="value")
 
-    def adapt(self, key: str) -> None:
-        """Bring other controls in line with the part `key` of the state, at first and when it has changed: for subclasses."""
+    def render(self, state: dict) -> np.ndarray:
+        """The picture of a state, (H, W, 3) uint8; depends on nothing but the state and files."""
+        raise NotImplementedError
 
-    def enable(self, **heeded: bool) -> None:
+    def describe(self, state: dict) -> str:
+        """What is seen, in one line, for those who cannot see it; stands below the picture."""
+        return ""
+
+    def update_controls(self, key: str) -> None:
+        """Bring other controls in line with the part `key` of the state, at first and when it has changed."""
+
+    def enable(self, **usable: bool) -> None:
         """Let those controls be moved that the drawing heeds in the present state."""
-        for key, yes in heeded.items():
+        for key, yes in usable.items():
             self.controls[key].disabled = not yes
 
     @property
@@ -102,68 +124,72 @@ class Explorer:
 
     @property
     def png(self) -> bytes:
-        """The last picture as a file's bytes, to be kept beside the explorer for those who see the page without a kernel."""
+        """The last picture as a PNG file's bytes, for those who see the page without a kernel."""
         return bytes(self.image.value)
 
     def set(self, **values: object) -> None:
         """Change parts of the state, by their keys, and redraw once."""
-        if unknown := values.keys() - self.controls.keys() - self.fixed.keys():
+        if unknown := values.keys() - self.state.keys():
             raise KeyError(
                 f"no part of the state is called {sorted(unknown)}; choose from {', '.join(self.state)}"
             )
-        with self.held(), self.adapting:
+        with self.batch(), self.updating:
             for key, value in values.items():
                 if key in self.controls:
                     self.controls[key].value = value
                 else:
                     self.fixed[key] = value
-                    self.adapt(key)
+                    self.update_controls(key)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def batch(self) -> Iterator[None]:
         """Redraw once at the end, not at every change within."""
-        with self._guard:
-            self._held += 1
+        with self._counting:
+            self._batches += 1
         try:
             yield
         finally:
-            with self._guard:
-                self._held -= 1
+            with self._counting:
+                self._batches -= 1
             self.refresh()
 
-    def say(self, words: str) -> None:
-        """Show words below the picture until the next drawing, such as what is being computed."""
-        self.note.value = html.escape(words)
+    def notify(self, text: str) -> None:
+        """Show text below the picture until the next drawing, such as what is being computed."""
+        self.note.value = html.escape(text)
 
-    def refresh(self, *_: object) -> None:
-        """Draw the present state; when a drawing is under way, it is repeated with the newest state instead."""
+    def refresh(self) -> None:
+        """Draw the present state; one that is under way is followed by one of the newest state instead."""
         self._wanted = True
-        while self._wanted and not self._held and self._lock.acquire(blocking=False):
+        while self._wanted and not self._batches and self._drawing.acquire(blocking=False):
             try:
                 self._wanted = False
                 self._draw(self.state)
             finally:
-                self._lock.release()
+                self._drawing.release()
 
     def _changed(self, change: dict) -> None:
-        with self.held(), self.adapting:
-            self.adapt(next(key for key, control in self.controls.items() if control is change["owner"]))
+        with self.batch(), self.updating:
+            for key, control in self.controls.items():
+                if control is change["owner"]:
+                    self.update_controls(key)
 
     def _draw(self, state: dict) -> None:
         try:
-            picture, words = self.render(state), self.words(state)
+            picture, text = self.render(state), self.describe(state)
         except Exception as error:  # a callback's error would vanish in the log of the server
-            self.show(error)
-            return
-        self.error, self.picture, self.image.value = None, picture, encode(picture)
-        self.say(words)
+            self.show_error(error)
+        else:
+            self._show(picture, text, None)
 
-    def show(self, error: Exception) -> None:
-        """Show an error in words in the picture's place, until the next drawing."""
-        self.error, self.picture = error, message(f"{type(error).__name__}: {error}")
-        self.image.value = encode(self.picture)
-        self.say(str(error))
+    def show_error(self, error: Exception) -> None:
+        """Show an error as text in the picture's place, until the next drawing."""
+        self._show(message(f"{type(error).__name__}: {error}"), str(error), error)
+
+    def _show(self, picture: np.ndarray, text: str, error: Exception | None) -> None:
+        self.error, self.picture = error, picture
+        self.image.value = encode(picture)
+        self.notify(text)
 
     def _repr_mimebundle_(self, **options: object) -> dict:
-        words = "An explorer: run this cell in JupyterLab to use it. The picture that follows shows the same."
-        return self.widget._repr_mimebundle_(**options) | {"text/plain": words}
+        text = "An explorer: run this cell in JupyterLab to use it. The picture that follows shows the same."
+        return self.widget._repr_mimebundle_(**options) | {"text/plain": text}

@@ -1,4 +1,4 @@
-"""What the two cuts of the evaluation do to the mIoU: all values of both, from one pass over a sample of pictures."""
+"""What the two cuts of the evaluation do to the mIoU: all values of both, from one pass over some images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import IGNORE
-from wsfcn_lib.explore.inspection import VIEWS, Inspector
+from wsfcn_lib.explore.inspection import ALL_VIEWS, Inspector
 from wsfcn_lib.metrics import ConfusionMatrix
 
 SCORE_CUTS = np.arange(19) / 20  # from 0, in steps of 0.05; the recipe's 0.1 is among them
@@ -23,53 +23,54 @@ class Sweep:
     split: str
 
 
-def recut(masks: np.ndarray, chances: np.ndarray, score_cut: float, background: float) -> np.ndarray:
-    """`recipes.label_map` of "wsfcn" with other cuts: masks (K, H, W), chances (K-1,) → (H, W) uint8."""
-    present = np.flatnonzero(chances > score_cut) + 1
-    if not len(present):
-        return np.zeros(masks.shape[1:], np.uint8)
-    strongest = masks[present].argmax(0)
-    return np.where(masks[present].max(0) > background, present[strongest], 0).astype(np.uint8)
+def recut(masks: np.ndarray, probabilities: np.ndarray, score_cut: float, background: float) -> np.ndarray:
+    """`label_map` at other cuts: masks (K, H, W), probabilities (K-1,), background > 0 → (H, W) uint8."""
+    masks = masks.copy()
+    masks[0] = background
+    masks[1:][probabilities <= score_cut] = 0
+    return masks.argmax(0).astype(np.uint8)
 
 
-def count(masks: np.ndarray, chances: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Confusion counts of one picture at all cuts: (score cuts, background values, K, K), rows = truth."""
-    classes, steps = len(masks), len(BACKGROUNDS)
-    counts, known = np.zeros((len(SCORE_CUTS), steps, classes, classes), np.int64), {}
-    valid = truth != IGNORE
-    for place, cut in enumerate(SCORE_CUTS):
-        present = np.flatnonzero(chances > cut) + 1
-        if (key := present.tobytes()) not in known:
-            chosen = masks[np.append(0, present)][:, valid]
-            chosen[0] = 0  # where no class is present, none exceeds any background
-            label = np.append(0, present)[chosen.argmax(0)]
-            passed = np.searchsorted(
-                BACKGROUNDS, chosen.max(0)
-            )  # how many of the background values it exceeds
-            cells = (truth[valid].astype(np.int64) * classes + label) * (steps + 1) + passed
-            found = np.bincount(cells, minlength=classes**2 * (steps + 1)).reshape(
-                classes, classes, steps + 1
-            )
-            kept = found[..., ::-1].cumsum(-1)[..., ::-1][
-                ..., 1:
-            ]  # exceeding background j: passed more than j
-            kept[:, 0] += found.sum((1, 2))[:, None] - kept.sum(1)
-            known[key] = kept.transpose(2, 0, 1)
-        counts[place] = known[key]
-    return counts
+def count(masks: np.ndarray, probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Confusion counts of one image at all cuts: (score cuts, background values, K, K), rows = truth."""
+    counts, earlier = [], {}
+    for cut in SCORE_CUTS:
+        present = np.append(True, probabilities > cut)
+        if present.tobytes() not in earlier:
+            earlier[present.tobytes()] = _count_present(masks, np.flatnonzero(present), truth)
+        counts.append(earlier[present.tobytes()])
+    return np.stack(counts)
 
 
-def sweep(source: Inspector, names: Sequence[str], split: str, say: Callable[[str], None] = print) -> Sweep:
-    """Count the pictures that have a mask among `names`; DataError where none has."""
-    names, total = [name for name in names if source.samples[name].mask], 0
+def _count_present(masks: np.ndarray, present: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Confusion counts (background values, K, K) where these classes are present, background among them."""
+    classes, values, valid = len(masks), len(BACKGROUNDS), truth != IGNORE
+    candidates = masks[present][:, valid]
+    candidates[0] = 0  # where no class is present, none exceeds any background value
+    label = present[candidates.argmax(0)]
+    exceeded = np.searchsorted(BACKGROUNDS, candidates.max(0))  # how many of the background values
+    cells = (truth[valid].astype(np.int64) * classes + label) * (values + 1) + exceeded
+    counts = np.bincount(cells, minlength=classes**2 * (values + 1)).reshape(classes, classes, values + 1)
+    # a pixel keeps its class at background value j where it exceeds more than j of them
+    kept = counts[..., ::-1].cumsum(-1)[..., ::-1][..., 1:]
+    kept[:, 0] += counts.sum((1, 2))[:, None] - kept.sum(1)
+    return kept.transpose(2, 0, 1)
+
+
+def sweep(
+    inspector: Inspector, names: Sequence[str], split: str, notify: Callable[[str], None] = print
+) -> Sweep:
+    """Count the images that have a mask among `names`; DataError where none has."""
+    names = [name for name in names if inspector.samples[name].mask]
     if not names:
         raise DataError(
             f"none of these pictures of {split} has a mask, so no mIoU can be told; choose a split with masks"
         )
+    total = 0
     for number, name in enumerate(names, 1):
-        look = source.look(name, VIEWS[1])
-        total = total + count(look.masks, look.chances, look.truth)
-        say(f"sweep: {number} of {len(names)} pictures")
+        inspection = inspector.inspect(name, ALL_VIEWS)
+        total = total + count(inspection.masks, inspection.probabilities, inspection.truth)
+        notify(f"sweep: {number} of {len(names)} pictures")
     classes = total.shape[-1]
-    found = [[ConfusionMatrix(classes, matrix).mean_iou() for matrix in line] for line in total]
-    return Sweep(np.array(found), len(names), split)
+    mean_iou = [[ConfusionMatrix(classes, matrix).mean_iou() for matrix in row] for row in total]
+    return Sweep(np.array(mean_iou), len(names), split)

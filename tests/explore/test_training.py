@@ -8,42 +8,14 @@ import pytest
 from PIL import Image
 
 from explored import decoded
-from wsfcn_lib.config import TrainConfig
-from wsfcn_lib.data.glyphs import GlyphSettings
-from wsfcn_lib.data.preparation import SourceSettings, prepare
-from wsfcn_lib.explore import charts, training
+from factories import settings
+from wsfcn_lib.explore import training
 from wsfcn_lib.explore.training import TrainingView
 from wsfcn_lib.plots.saving import to_png
 from wsfcn_lib.plots.tiles import tile
 from wsfcn_lib.plots.training_panels import panel_writer, row_ends
 from wsfcn_lib.runs.log import read_rows
 from wsfcn_lib.train import train
-
-SETTINGS = {
-    "backbone": "tiny",
-    "width": 16,
-    "dilations": (1, 2, 4, 6),
-    "epochs": 3,
-    "warmup_epochs": 1,
-    "batch_size": 8,
-}
-SETTINGS |= {"crop": 48, "optimiser": "adamw", "device": "cpu", "workers": 0, "log_every": 2}
-
-
-@pytest.fixture(scope="module")
-def config(tmp_path_factory):
-    root = tmp_path_factory.mktemp("glyphs")
-    prepare(
-        SourceSettings(raw=str(root / "raw"), glyphs=GlyphSettings(size=48, train=32, val=8, test=8)),
-        root / "prepared",
-    )
-    return TrainConfig(data=str(root / "prepared"), **SETTINGS)
-
-
-@pytest.fixture(scope="module")
-def finished(config, tmp_path_factory):
-    run = tmp_path_factory.mktemp("runs") / "whole"
-    return run, list(train(config, run, panel_writer(config, run)))
 
 
 @pytest.fixture
@@ -53,7 +25,7 @@ def view(finished, tmp_path):
 
 
 def test_a_finished_run_is_read_from_its_files(view):
-    assert view.error is None and view.state == {"live": False, "epoch": 2} and view.button.disabled
+    assert view.error is None and view.state == {"live": False, "epoch": 2} and view.stop_button.disabled
     assert "copy: epoch 3 of 3, step 12; finished in" in view.note.value
     assert (decoded(view) == view.render(view.state)).all()
 
@@ -102,13 +74,15 @@ def test_every_column_is_drawn(view, column):
     assert changed[:320].any() and not changed[320:].any()
 
 
-def test_it_follows_a_training_and_passes_its_rows_on(config, finished, tmp_path, monkeypatch):
+def test_it_follows_a_training_and_passes_its_rows_on(data, finished, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "PAUSE", 0)
     monkeypatch.setattr(training, "SHARE", 0)
     view, seen, pictures = TrainingView(tmp_path / "run"), [], []
-    assert view.button.disabled and "run has logged nothing yet: train it with 02_train" in view.note.value
-    rows = train(config, tmp_path / "run", panel_writer(config, tmp_path / "run"))
-    for row in view.follow(rows):
+    assert (
+        view.stop_button.disabled and "run has logged nothing yet: train it with 02_train" in view.note.value
+    )
+    config, run = settings(data), tmp_path / "run"
+    for row in view.follow(train(config, run, panel_writer(config, run))):
         pictures.append(view.picture)
         seen.append((row["step"], view.state["live"], view.state["epoch"]))
     assert [step for step, *_ in seen] == [row["step"] for row in finished[1]] and all(
@@ -123,7 +97,7 @@ def test_it_follows_a_training_and_passes_its_rows_on(config, finished, tmp_path
     assert (
         view.state == {"live": False, "epoch": 2}
         and "finished in" in view.note.value
-        and view.button.disabled
+        and view.stop_button.disabled
     )
 
 
@@ -152,42 +126,43 @@ def test_drawing_waits_after_each_drawing(view, monkeypatch):
     )
 
 
-def test_the_button_stops_a_training_and_what_is_there_goes_on(config, tmp_path):
+def test_the_button_stops_a_training_and_what_is_there_goes_on(data, tmp_path):
     run = tmp_path / "run"
     view = TrainingView(run)
-    for row in view.follow(train(config, run)):
+    for row in view.follow(train(settings(data), run)):
         if row["step"] == 6:
-            assert not view.button.disabled
-            view.button.click()
+            assert not view.stop_button.disabled
+            view.stop_button.click()
             assert "stopping after this step" in view.note.value
     assert not (run / "stop").exists() and row["step"] <= 8 and view.state["live"] is False
     assert (
-        f"; stopped after step {view.stage['stopped_at']}. " in view.note.value and not view.button.disabled
+        f"; stopped after step {view.stage['stopped_at']}. " in view.note.value
+        and not view.stop_button.disabled
     )
     again = TrainingView(run)
     assert (again.picture == view.picture).all(), "an interrupted run is reopened from its files"
-    for _ in again.follow(train(config, run)):
+    for _ in again.follow(train(settings(data), run)):
         pass
     assert len(read_rows(run / "log.csv")) > 6 and "finished" in again.note.value
 
 
-def test_stopped_is_told_from_interrupted_and_from_asked_to_stop(config, tmp_path):
+def test_stopped_is_told_from_interrupted_and_from_asked_to_stop(data, tmp_path):
     run = tmp_path / "run"
-    view, rows = TrainingView(run), train(config, run)
+    view, rows = TrainingView(run), train(settings(data), run)
     for row in rows:
         if row["step"] == 6:
             break
     rows.close()
     view.renew()
     assert "; interrupted, or under way in another process. 02_train goes on" in view.note.value
-    view.button.click()  # before the next start
+    view.stop_button.click()  # before the next start
     assert "; asked to stop: a training ends after its next step. 02_train goes on" in view.note.value
-    for _ in view.follow(train(config, run)):
+    for _ in view.follow(train(settings(data), run)):
         pass
     assert "; stopped after step 5. 02_train goes on" in view.note.value, (
         "an epoch of four steps was saved, one more was done"
     )
-    next(view.follow(train(config, run)))
+    next(view.follow(train(settings(data), run)))
     assert view.stage["stopped_at"] is None
 
 
@@ -212,10 +187,3 @@ def test_missing_things_are_said(view, tmp_path):
         and "of ?, step 12; interrupted" in again.note.value
     )
     assert TrainingView(tmp_path / "none").error is None
-
-
-def test_lines_scale_by_what_follows_the_start():
-    calm = [("a", "#0072B2", [(0, 1.0), (5, 1.0), (10, 0.5)])]
-    high = [("a", "#0072B2", [(0, 90.0), (5, 1.0), (10, 0.5)])]
-    assert (charts.lines(calm, "t", 10, 300)[:, 200:] == charts.lines(high, "t", 10, 300)[:, 200:]).all()
-    assert charts.lines([("a", "#0072B2", [])], "t", 10, 300).shape == (150, 300, 3)

@@ -1,0 +1,82 @@
+"""The comparison of two runs shows what their files hold: who is ahead, where, and in which class."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from explored import differ
+from wsfcn_lib.explore import draw
+from wsfcn_lib.explore.browse import BEST, LISTED
+from wsfcn_lib.explore.evaluated import PREDICTION, TRUTH
+from wsfcn_lib.explore.runs import ERRORS, RunComparison
+
+FIRST, WHO_IS_RIGHT = np.s_[24:264, :320], np.s_[288:528, 320:640]  # panels in the picture
+
+
+@pytest.fixture
+def view(evaluated, better):
+    return RunComparison(evaluated[0], better, evaluated[1])
+
+
+def test_who_is_right_is_shown_by_colour(view):
+    view.set(order=LISTED, image="c")
+    one, other = (files.labels("c", PREDICTION) for files in view.files)
+    truth = view.files[0].labels("c", TRUTH)
+    red, _, blue = np.moveaxis(view.picture[WHO_IS_RIGHT].astype(int), 2, 0)
+    is_blue, is_orange = blue > red + 60, red > blue + 60
+    alone = ((other == truth) & (one != truth) & (truth != 255)).astype(np.uint8)
+    resize = draw.fitted(truth.shape, *draw.QUARTER, shrink=True)
+    assert is_orange.any() and (is_orange == resize(alone)).all() and not is_blue.any(), (
+        "the second is the truth"
+    )
+    assert not is_orange[:5].any() and (truth[0] == 255).all(), "what truth leaves open counts for nobody"
+
+
+def test_exchanged_runs_give_the_opposite(view, evaluated, better):
+    back = RunComparison(better, *evaluated)
+    assert view.titles == ("run", "better") and view.gains == {
+        name: -gain for name, gain in back.gains.items()
+    }
+    for comparison in (view, back):
+        comparison.set(order=LISTED, image="a")
+    second = np.s_[24:264, 320:640]
+    assert (view.picture[FIRST] == back.picture[second]).all()
+    assert (view.picture[WHO_IS_RIGHT] != back.picture[WHO_IS_RIGHT]).any()
+
+
+def test_bars_follow_the_metrics(view, evaluated, better, tmp_path):
+    copy = shutil.copytree(better, tmp_path / "better")
+    metrics = json.loads((copy / "metrics.json").read_text())
+    metrics["per_class_iou"]["cat"] = 0.0
+    (copy / "metrics.json").write_text(json.dumps(metrics))
+    other = RunComparison(evaluated[0], copy, evaluated[1])
+    changed = (view.picture != other.picture).any(2)
+    assert changed[:100, 640:].any() and not changed[:, :640].any()
+
+
+def test_missing_things_are_said(evaluated, tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    view = RunComparison(evaluated[0], bare, evaluated[1])
+    assert view.error is None and view.state["order"] == LISTED and view.picture.shape[1] > 640
+    assert view.note.value.startswith("a: IoU ") and view.note.value.endswith(" by run")
+    view.set(order=BEST)
+    assert view.state["image"] is None and "bare holds no IoU of single pictures of val" in view.note.value
+    view.set(order=LISTED, show=ERRORS)
+    assert view.error is None and view.state["image"] == "a"
+
+
+def test_without_ground_truth_there_are_masks(without_masks, tmp_path):
+    run, manifest = without_masks
+    view = RunComparison(run, shutil.copytree(run, tmp_path / "other"), manifest)
+    assert view.error is None and view.state["image"] == "a" and view.titles == ("run", "other")
+    before = view.picture
+    view.set(opacity=0.0)
+    assert differ(before, view.picture)
+
+
+def test_runs_of_one_name_are_told_apart(evaluated, tmp_path):
+    twin = shutil.copytree(evaluated[0], tmp_path / "run")
+    assert RunComparison(evaluated[0], twin, evaluated[1]).titles == (str(evaluated[0]), str(twin))
