@@ -1,82 +1,38 @@
-"""Downloads against a server that can do what servers do: cut off, refuse, ignore ranges, change the file."""
+"""Downloads against a host that can do what hosts do: break off, refuse, ignore ranges, change the file."""
 
 import hashlib
-import re
 import resource
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import sys
+from dataclasses import replace
 
 import pytest
 
-from wsfcn_lib.data import downloads
-from wsfcn_lib.data.downloads import DownloadError, fetch
+from wsfcn_lib.data import downloads, model_zoo
+from wsfcn_lib.data.downloads import DownloadError, download, fetch_weights, main
+from wsfcn_lib.data.model_zoo import ARTEFACTS
 
 DATA = bytes(range(256)) * 4000  # about 1 MB
 SHA = hashlib.sha256(DATA).hexdigest()
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        s = self.server
-        s.asked.append(self.headers["Range"])
-        if s.errors:
-            return self.answer(s.errors.pop(0), b"no")
-        headers = {"ETag": s.etag} if s.etag else {}
-        start = re.match(r"bytes=(\d+)-", self.headers["Range"] or "")
-        if not start or s.ignores_range or self.headers["If-Range"] not in (None, s.etag):
-            return self.answer(200, s.data, headers)
-        start, size = int(start[1]), len(s.data)
-        if start >= size:
-            return self.answer(416, b"", headers | {"Content-Range": f"bytes */{size}"})
-        said = start + s.shift
-        self.answer(
-            206,
-            s.data[start:],
-            headers | {"Content-Range": f"bytes {said}-{size - 1}/{size}"} if s.says_range else headers,
-        )
-
-    def answer(self, code, body, headers=None):
-        s = self.server
-        self.send_response(code)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        if s.says_length:
-            self.send_header("Content-Length", str(len(body)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        cut = s.cuts.pop(0) if s.cuts and code < 300 else None
-        self.wfile.write(body[:cut])
-        self.close_connection = True
-
-    def log_message(self, *args):
-        pass
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(downloads, "PAUSE", 0)
 
 
 @pytest.fixture
-def server(monkeypatch):
-    """Serves DATA; `cuts` are bytes after which the next answers break off, `asked` the ranges of all requests."""
-    monkeypatch.setattr(downloads, "PAUSE", 0.01)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    vars(server).update(data=DATA, etag='"one"', cuts=[], errors=[], asked=[], shift=0)
-    vars(server).update(
-        ignores_range=False,
-        says_length=True,
-        says_range=True,
-        url=f"http://127.0.0.1:{server.server_port}/w.pth",
-    )
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def url(host):
+    (host.folder / "w.zip").write_bytes(DATA)
+    return host.url("w.zip")
 
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "weights" / "w.pth"
+    return tmp_path / "raw" / "w.zip"
+
+
+def fetch(url, path):
+    return download(url, path, len(DATA), SHA)
 
 
 def only(path):
@@ -84,163 +40,145 @@ def only(path):
     return path.read_bytes() == DATA and [p.name for p in path.parent.iterdir()] == [path.name]
 
 
-def test_a_file_is_fetched_once_and_shown(server, path, capsys):
-    assert fetch(server.url, path, len(DATA), SHA) == path and only(path)
-    assert "w.pth" in capsys.readouterr().out
-    assert fetch(server.url, str(path), len(DATA), SHA[:8]) == path
-    assert server.asked == [None], "a whole file must not be asked for again"
+def ranges(host):
+    return [asked for _, asked in host.asked]
 
 
-def test_a_broken_connection_goes_on_where_it_stopped(server, path):
-    server.cuts, server.errors = [300_000, 200_000], []
-    assert only(fetch(server.url, path, sha256=SHA))
-    assert server.asked == [None, "bytes=300000-", "bytes=500000-"]
+def test_a_file_is_fetched_once_and_shown(host, url, path, capsys):
+    assert fetch(url, path) == path and only(path)
+    assert "w.zip" in capsys.readouterr().out
+    assert fetch(url, path) == path and ranges(host) == ["bytes=0-"]
 
 
-def test_a_later_call_goes_on(server, path):
-    server.cuts = [300_000]
-    with pytest.raises(DownloadError) as error:
-        fetch(server.url, path, retries=0)
-    for said in (
-        server.url,
-        f"place it at {path}",
-        "300000 of 1024000 bytes",
-        "call again later, which goes on after the 0.3 MB",
-    ):
-        assert said in str(error.value)
-    assert not path.exists() and path.with_name("w.pth.part").read_bytes() == DATA[:300_000]
-    assert only(fetch(server.url, path, sha256=SHA))
-    assert server.asked == [None, "bytes=300000-"]
+def test_a_broken_connection_goes_on_where_it_stopped(host, url, path):
+    host.cuts = [300_000, 200_000]
+    assert only(fetch(url, path))
+    assert ranges(host) == ["bytes=0-", "bytes=300000-", "bytes=500000-"]
 
 
-@pytest.mark.parametrize(
-    "change", ["range ignored", "another version", "another url", "no mark", "weak mark", "mark lost"]
-)
-def test_where_the_rest_may_not_fit_it_starts_over(server, path, change):
-    if change in ("no mark", "weak mark"):
-        server.etag = "" if change == "no mark" else 'W/"one"'
-    server.data, server.cuts = b"old" + DATA, [300_000]
-    with pytest.raises(DownloadError, match="cannot be fetched"):
-        fetch(server.url, path, retries=0)
-    server.data, server.ignores_range = DATA, change == "range ignored"
-    server.etag = '"two"' if change == "another version" else server.etag
-    if change == "mark lost":
-        path.with_name("w.pth.part.etag").unlink()
-    assert only(fetch(server.url + "?mirror" * (change == "another url"), path))
-    assert server.asked[1] == ("bytes=300000-" if change in ("range ignored", "another version") else None)
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_later_call_goes_on(host, url, path, monkeypatch, knows_ranges):
+    host.cuts, host.knows_ranges = [300_000], knows_ranges
+    with monkeypatch.context() as patch, pytest.raises(DownloadError) as error:
+        patch.setattr(downloads, "TRIES", 1)
+        fetch(url, path)
+    reason = f"{url} cannot be fetched (the connection ended after 300000 of 1024000 bytes): call again later"
+    assert str(error.value).startswith(f"{reason}, which goes on after the 0.3 MB kept")
+    assert str(error.value).endswith(f"place it at {path}")
+    assert not path.exists() and path.with_name("w.zip.part").read_bytes() == DATA[:300_000]
+    assert only(fetch(url, path)) and ranges(host) == ["bytes=0-", "bytes=300000-"]
 
 
-def test_a_part_that_is_whole_is_only_renamed(server, path):
+def test_a_part_that_is_whole_is_only_renamed(host, url, path):
     """As after a crash between the last byte and the new name."""
-    server.says_length = False  # so that a cut answer looks whole, and the checksum finds it
-    server.cuts = [300_000]
-    with pytest.raises(DownloadError, match="came damaged"):
-        fetch(server.url, path, sha256=SHA)
-    server.says_length = True
-    server.cuts = [300_000]
-    with pytest.raises(DownloadError):
-        fetch(server.url, path, retries=0)
-    path.with_name("w.pth.part").write_bytes(DATA)
-    assert only(fetch(server.url, path, sha256=SHA))
-    assert server.asked[-1] == f"bytes={len(DATA)}-"
-    path.unlink()
-    path.with_name("w.pth.part").write_bytes(DATA + b"more than the file has")
-    path.with_name("w.pth.part.etag").write_text(f'{server.url}\n"one"')
-    assert only(fetch(server.url, path, sha256=SHA))
+    path.parent.mkdir()
+    path.with_name("w.zip.part").write_bytes(DATA)
+    assert only(fetch(url, path)) and host.asked == []
 
 
-@pytest.mark.parametrize("fault", ["shifted", "unsaid"])
-def test_another_range_than_asked_is_not_appended(server, path, fault):
-    server.cuts, server.shift, server.says_range = [300_000], 7 * (fault == "shifted"), fault != "unsaid"
-    assert only(fetch(server.url, path, sha256=SHA))
-    assert server.asked == [None, "bytes=300000-", None]
-
-
-def test_a_damaged_file_is_removed(server, path):
-    with pytest.raises(
-        DownloadError,
-        match=rf"{server.url} came damaged: its sha256 is {SHA}, not 0676ba61.*part was removed: call",
-    ):
-        fetch(server.url, path, sha256="0676ba61")
+@pytest.mark.parametrize("served", [DATA[:-1] + b"?", DATA + b"?"])
+def test_a_damaged_or_changed_file_is_removed_and_fetched_anew(host, url, path, served):
+    (host.folder / "w.zip").write_bytes(served)
+    with pytest.raises(DownloadError, match=rf"{url} came damaged or has changed: .*{SHA}.*was removed"):
+        fetch(url, path)
     assert list(path.parent.iterdir()) == []
-    with pytest.raises(
-        DownloadError, match="came damaged: it has 1024000 bytes instead of 7. .*place it at .*w.pth$"
-    ):
-        fetch(server.url, path, size=7)
-    assert list(path.parent.iterdir()) == []
+    (host.folder / "w.zip").write_bytes(DATA)
+    assert only(fetch(url, path))
 
 
-def test_a_file_of_the_user_is_checked_and_left(server, path):
+def test_a_file_of_the_user_is_checked_and_left(host, url, path):
     path.parent.mkdir()
     path.write_text("mine")
-    for expected in ({"size": len(DATA)}, {"sha256": SHA}):
-        with pytest.raises(
-            DownloadError, match=r"w.pth is not the file of http.*; move it away and call again"
-        ):
-            fetch(server.url, path, **expected)
-    assert path.read_text() == "mine" and server.asked == []
-
-
-def test_busy_servers_are_asked_again_and_refusals_are_not(server, path):
-    server.errors = [503, 429]
-    assert only(fetch(server.url, path))
-    server.errors, server.asked = [404], []
     with pytest.raises(
         DownloadError,
-        match=r"cannot be fetched \(HTTP Error 404: Not Found\).*get the file by hand and place it at",
+        match=r"w.zip is not the file of http.*, of 1024000 bytes with sha256 .*; move it away and call again",
     ):
-        fetch(server.url, path.with_name("other.pth"))
-    assert server.asked == [None] and only(path)
+        fetch(url, path)
+    assert path.read_text() == "mine" and host.asked == []
 
 
-def test_without_a_network(tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSE", 0.01)
+def test_busy_hosts_are_asked_again_and_in_the_end_the_way_by_hand_is_told(host, url, path):
+    host.errors = [503, 429]
+    assert only(fetch(url, path))
     with pytest.raises(
-        DownloadError, match=r"http://127.0.0.1:9/w.pth cannot be fetched .*place it at .*w.pth"
+        DownloadError, match=r"\(HTTP Error 404: Not Found\).*get the file by hand and place it"
     ):
-        fetch("http://127.0.0.1:9/w.pth", tmp_path / "w.pth", retries=1)
-    assert list(tmp_path.iterdir()) == []
+        fetch(host.url("absent.zip"), path.with_name("other.zip"))
+    host.close()
+    with pytest.raises(DownloadError, match=r"refused.*get the file by hand and place it at .*other.zip"):
+        fetch(url, path.with_name("other.zip"))
 
 
 @pytest.mark.parametrize("room", [500_000, len(DATA) - 10])
-def test_a_full_disk_keeps_what_fits(server, path, room):
+def test_a_full_disk_keeps_what_fits(host, url, path, room):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
-        with pytest.raises(
-            DownloadError, match=r"w.pth.part cannot be written \(.*make room .* goes on after the .* MB kept"
-        ):
-            fetch(server.url, path)
+        with pytest.raises(OSError, match=r"make room on its disk.*w.zip.part"):
+            fetch(url, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert server.asked == [None], "a full disk must not be tried again"
-    assert only(fetch(server.url, path, sha256=SHA))
-    assert server.asked[1:] == [f"bytes={room}-"]
+    assert len(host.asked) == 1, "a full disk must not be tried again"
+    assert only(fetch(url, path)) and ranges(host)[1:] == [f"bytes={room}-"]
 
 
-def test_a_folder_that_cannot_be_made(server, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(
-        DownloadError, match=r"w.pth.part cannot be written \((Not a directory|File exists)\)"
-    ):
-        fetch(server.url, tmp_path / "file" / "w.pth")
+@pytest.fixture
+def root(tmp_path, monkeypatch, host):
+    """An empty repository, for which the host stands for all others; its data/weights does not exist yet."""
+    monkeypatch.delenv("WSFCN_WEIGHTS", raising=False)
+    for module in (downloads, model_zoo):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    for name, row in ARTEFACTS.items():
+        if row.url:
+            monkeypatch.setitem(ARTEFACTS, name, replace(row, url=host.url(row.file)))
+    return tmp_path
 
 
-def test_two_callers_fetch_once(server, path):
-    threads = [threading.Thread(target=fetch, args=(server.url, path, None, SHA)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert only(path) and server.asked == [None]
+def test_weights_that_are_nowhere_are_fetched_once_and_checked(root, host, monkeypatch):
+    row = replace(ARTEFACTS["mobilenet_v2"], sha256=SHA[:8])
+    monkeypatch.setitem(ARTEFACTS, "mobilenet_v2", row)
+    (host.folder / row.file).write_bytes(DATA)
+    path = fetch_weights("mobilenet_v2")
+    assert path == root / "data/weights" / row.file and only(path)
+    assert fetch_weights("mobilenet_v2") is None and len(host.asked) == 1
 
 
-def test_local_files_and_foreign_schemes(tmp_path):
-    source, path = tmp_path / "source.pth", tmp_path / "w.pth"
-    source.write_bytes(DATA)
-    assert fetch(source.as_uri(), path, sha256=SHA).read_bytes() == DATA
-    with pytest.raises(DownloadError, match="nowhere.pth cannot be fetched"):
-        fetch((tmp_path / "nowhere.pth").as_uri(), tmp_path / "x.pth")
-    for url in ("ftp://host/w.pth", "w.pth"):
-        with pytest.raises(DownloadError, match=f"{url} is no http, https or file URL.*place it at"):
-            fetch(url, tmp_path / "x.pth")
+def test_other_names_and_files_to_be_had_by_hand_are_left_alone(root, host):
+    for name in ("", "best", "tiny", "data/weights/mine.pth", root / "mine.pth", "wsfcn"):
+        assert fetch_weights(name) is None
+    assert host.asked == [] and not (root / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "name, cut, reason",
+    [
+        ("resnet50", None, "invalid hash value"),
+        ("resnet38", 9, "9 of 1024000 bytes came"),
+        ("vgg16", 0, "404"),
+    ],
+)
+def test_damaged_weights_are_refused_with_the_way_by_hand(root, host, name, cut, reason):
+    row = ARTEFACTS[name]
+    if name != "vgg16":
+        (host.folder / row.file).write_bytes(DATA)
+    host.cuts = [cut]
+    with pytest.raises(DownloadError, match=rf"{row.file} cannot .*{reason}.*: place") as error:
+        fetch_weights(name)
+    assert row.url in str(error.value) and "data/weights or the folder that WSFCN_WEIGHTS" in str(error.value)
+    assert list((root / "data/weights").iterdir()) == []
+
+
+def test_the_command_fetches_by_hand(root, host, monkeypatch, capsys):
+    (host.folder / ARTEFACTS["1stage_val"].file).write_bytes(DATA)
+    monkeypatch.setattr(sys, "argv", ["downloads", "1stage_val"])
+    main()
+    path = root / "data/raw/masks" / ARTEFACTS["1stage_val"].file
+    assert only(path) and str(path) in capsys.readouterr().out
+    for name, said in {
+        "resnet83": "the names are resnet38, vgg16",
+        "wsfcn": "no file for 'wsfcn': place",
+    }.items():
+        monkeypatch.setattr(sys, "argv", ["downloads", name])
+        with pytest.raises(SystemExit):
+            main()
+        assert said in capsys.readouterr().err

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from pydantic import ValidationError
 
 from wsfcn_lib.data.classes import voc_palette
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.glyphs import GLYPH_CLASSES, SPLITS, GlyphSettings, make_glyphs, scene, stencils
+from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs, scene, stencils
+from wsfcn_lib.data.manifest import SPLITS
 
 K = 1 + len(GLYPH_CLASSES)
 UNUSUAL = {"size": 49, "seed": 3, "class_hue": 0.2, "repeat": 0.9, "tilt": 180, "contrast": 0.7}
@@ -16,7 +18,9 @@ UNUSUAL |= {"patches": 2, "relief": 0.2, "visible": 0.9}
 SMALL = GlyphSettings(size=48, train=6, val=3, test=2)
 
 
-def scenes(split: str, count: int, settings: GlyphSettings) -> tuple[np.ndarray, np.ndarray]:
+@cache
+def scenes(split: str, count: int, **changes) -> tuple[np.ndarray, np.ndarray]:
+    settings = GlyphSettings(**changes)
     pairs = [scene(settings, split, index) for index in range(count)]
     return np.stack([image for image, _ in pairs]) / np.float32(255), np.stack(
         [labels for _, labels in pairs]
@@ -25,11 +29,8 @@ def scenes(split: str, count: int, settings: GlyphSettings) -> tuple[np.ndarray,
 
 @pytest.fixture(scope="module")
 def fitted() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Validation images, their labels, and the squared distance of each pixel to each class's mean colour in training."""
-    (train, known), (images, labels) = (
-        scenes("train", 150, GlyphSettings()),
-        scenes("val", 100, GlyphSettings()),
-    )
+    """Validation images, labels, and squared distances of pixels to each class's mean colour in training."""
+    (train, known), (images, labels) = scenes("train", 80), scenes("val", 40)
     means = np.stack([train[known == c].mean(0) for c in range(K)])
     return images, labels, ((images[..., None, :] - means) ** 2).sum(-1)
 
@@ -76,8 +77,8 @@ def test_texture_energy_with_the_true_tags_does_not_solve_it(fitted):
 
 def test_colour_is_informative_in_part():
     def hits(class_hue: float) -> float:
-        settings = GlyphSettings(size=48, class_hue=class_hue)
-        (train, known), (images, labels) = scenes("train", 80, settings), scenes("val", 40, settings)
+        train, known = scenes("train", 50, size=48, class_hue=class_hue)
+        images, labels = scenes("val", 20, size=48, class_hue=class_hue)
         means = np.stack([train[known == c].mean(0) for c in range(1, K)])
         chosen = 1 + ((images[labels > 0][:, None] - means) ** 2).sum(-1).argmin(-1)
         return float((chosen == labels[labels > 0]).mean())
@@ -103,6 +104,7 @@ def test_a_scene_depends_on_seed_split_and_index_alone():
         ({}, "6298110be7c5a072cf483b8baafe7f2c1e45cdabd8119e4575893fb031e7f89c"),
         (UNUSUAL, "d827b869a42ae203fc048432884684a47783a40d5e9ea529ea14dd38a53c06a4"),
     ],
+    ids=["default", "unusual"],
 )
 def test_the_scenes_are_those_of_the_committed_results(settings, digest):
     """To the last bit, with the pinned NumPy and Pillow."""
@@ -115,7 +117,7 @@ def test_the_scenes_are_those_of_the_committed_results(settings, digest):
 
 
 def test_scenes_hold_one_to_three_large_objects_of_all_classes():
-    _, labels = scenes("train", 120, GlyphSettings())
+    _, labels = scenes("train", 80)
     present = np.stack([np.isin(np.arange(1, K), truth) for truth in labels])
     per_image = present.sum(1)
     assert per_image.min() == 1 and per_image.max() == 3
@@ -126,8 +128,7 @@ def test_scenes_hold_one_to_three_large_objects_of_all_classes():
 
 
 def test_objects_touch_and_hide_each_other_but_stay_visible():
-    crowded = GlyphSettings(repeat=0)
-    _, labels = scenes("val", 60, crowded)
+    _, labels = scenes("val", 40)
     foreground = [truth for truth in labels if len(np.unique(truth)) > 2]
     touching = 0
     for truth in foreground:

@@ -1,13 +1,10 @@
-"""SBD beside VOC: the set rule, the conversion of .mat to palette PNG, and the archives, served from this machine."""
+"""SBD beside VOC: the set rule, the conversion of .mat to palette PNG, and the archives."""
 
 import hashlib
 import io
 import subprocess
 import sys
 import tarfile
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +76,10 @@ def test_the_rule_is_compared_with_the_list_of_the_user(voc, boundaries):
     assert trainaug_notes(voc, names) == ["VOC's trainaug lacks 3 names of the set rule and has 1 others"]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_masks_become_palette_pictures(voc, boundaries, tmp_path, processes):
+def test_masks_become_palette_pictures(voc, boundaries, tmp_path):
     before, out = files(voc) | files(boundaries), tmp_path / "made"
-    made = convert_sbd(tmp_path, tmp_path, out, processes)
-    assert made.faults == [] and made.notes == [] and made.folder == out
+    made = convert_sbd(tmp_path, tmp_path, out, 1)
+    assert made.faults == made.notes == [] and made.folder == out
     assert (out / "trainaug.txt").read_text().split() == made.names == ["a", "b", "s1", "s2", "s3"]
     for name in ("s1", "s2", "s3"):
         picture = Image.open(out / f"SegmentationClassAug/{name}.png")
@@ -158,56 +154,31 @@ def test_pool_workers_start_light():
     assert not {"torch", "torchvision", "pandas", "scipy", "matplotlib"} & set(loaded)
 
 
-class Archives:
-    """A web server for one folder; `asked` counts requests."""
-
-    def __init__(self, folder: Path):
-        asked = self.asked = []
-
-        class Handler(SimpleHTTPRequestHandler):
-            def log_request(self, *details):
-                asked.append(self.path)
-
-            def log_message(self, *details):
-                pass
-
-        self.folder = folder
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/{name}"
-
-
 @pytest.fixture
-def archives(tmp_path, monkeypatch):
+def archives(host, tmp_path, monkeypatch):
     """Small archives of the official layouts in the place of the official ones."""
     from torchvision.datasets import SBDataset
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-    served = Archives(tmp_path / "served")
-    served.folder.mkdir()
     monkeypatch.setattr(sbd, "VOC_BYTES", (1e3, 1e3))
     monkeypatch.setattr(sbd, "SBD_BYTES", (1e3, 1e3))
     make_voc(tmp_path / "origin/VOCdevkit/VOC2012")
     make_sbd(tmp_path / "origin/benchmark_RELEASE/dataset")
     checksums = {}
     for name, mode, top in (("VOC.tar", "w", "VOCdevkit"), ("benchmark.tgz", "w:gz", "benchmark_RELEASE")):
-        with tarfile.open(served.folder / name, mode) as tar:
+        with tarfile.open(host.folder / name, mode) as tar:
             tar.add(tmp_path / "origin" / top, top)
-        checksums[name] = hashlib.md5((served.folder / name).read_bytes()).hexdigest()
+        checksums[name] = hashlib.md5((host.folder / name).read_bytes()).hexdigest()
     facts = {
-        "url": served.url("VOC.tar"),
+        "url": host.url("VOC.tar"),
         "filename": "VOC.tar",
         "md5": checksums["VOC.tar"],
         "base_dir": "VOCdevkit/VOC2012",
     }
     monkeypatch.setitem(DATASET_YEAR_DICT, "2012", facts)
-    for key, value in {"url": served.url("benchmark.tgz"), "md5": checksums["benchmark.tgz"]}.items():
+    for key, value in {"url": host.url("benchmark.tgz"), "md5": checksums["benchmark.tgz"]}.items():
         monkeypatch.setattr(SBDataset, key, value)
-    yield served
-    served.server.shutdown()
-    served.server.server_close()
+    return host
 
 
 DOWNLOADS = pytest.mark.parametrize(
@@ -269,8 +240,7 @@ def test_damaged_archives_are_refused(archives, tmp_path, download, name, inner)
 
 @DOWNLOADS
 def test_without_network_the_way_by_hand_is_told(archives, tmp_path, download, name, inner):
-    archives.server.shutdown()
-    archives.server.server_close()
+    archives.close()
     with pytest.raises(
         DataError,
         match=rf"{name} cannot be fetched.*refused.*get it by hand from http://.*/{name}, put it at",
