@@ -36,11 +36,10 @@ def write_report(run: Path | str) -> Path:
     )
     for function in (data_uri, duration, percent, rounded, text, words):
         environment.filters[function.__name__] = function
-    metrics, record = read_json(run / "metrics.json"), read_json(run / "run.json")
+    record = read_json(run / "run.json")
     page = environment.get_template("report.html.jinja").render(
         name=run.resolve().name,
-        metrics=metrics,
-        classes=_class_columns(metrics),
+        metrics=read_json(run / "metrics.json"),
         ablation=_ablation(run / "ablation.csv"),
         figures=_figures(run / "figures"),
         panels=_panels(run / "panels"),
@@ -59,16 +58,6 @@ def read_json(path: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _class_columns(metrics: dict) -> dict[str, dict]:
-    """The measures that are known class by class, each {class: value}."""
-    classes = metrics.get("per_class_iou", {}).keys()
-    columns = {}
-    for key, value in metrics.items():
-        if isinstance(value, dict) and value.keys() == classes:
-            columns[key] = value
-    return columns
 
 
 def _ablation(path: Path) -> dict | None:

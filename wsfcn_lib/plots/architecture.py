@@ -61,56 +61,60 @@ def overview(config: NetConfig, crop: int, pamr_iterations: int = 10) -> Figure:
     kinds = [Patch(facecolor=fill, edgecolor=GREY, label=kind) for kind, fill in drawing["kinds"].items()]
     axis.legend(handles=kinds, loc="upper right", ncols=len(kinds), labelcolor=GREY, borderpad=0, **SQUARES)
 
-    rows, columns = drawing["rows"], drawing["columns"]
-    for box in drawing["boxes"].values():
-        box["left"] = columns["left"] + columns["pitch"] * box["column"]
-        box["right"] = box["left"] + columns["width"]
+    rows, patches = drawing["rows"], {}
+    for name, box in drawing["boxes"].items():
         first, last = box["rows"]
-        lines = [line.format_map(words) for line in box["lines"]]
-        _draw_box(axis, box, rows[first][0], rows[last][1], lines, drawing["kinds"][box["kind"]])
+        corner = drawing["columns"][box["column"]], rows[last][1]
+        lines = "\n".join(box["lines"]).format_map(words).splitlines()
+        patches[name] = FancyBboxPatch(
+            corner,
+            drawing["width"],
+            rows[first][0] - corner[1],
+            boxstyle="round,pad=0,rounding_size=5",
+            facecolor=drawing["kinds"][box["kind"]],
+            edgecolor=GREY,
+            lw=0.8,
+        )
+        axis.add_patch(patches[name])
+        _write(axis, *_middle(patches[name]), lines)
     for arrow in drawing["arrows"]:
-        start, end = drawing["boxes"][arrow["from"]], drawing["boxes"][arrow["to"]]
-        first, last = arrow["rows"]
-        middle = (rows[first][0] + rows[last][1]) / 2
-        if start["column"] == end["column"]:
-            x = (start["left"] + start["right"]) / 2
-            ends = (x, rows[first][1]), (x, rows[last][0])
-        elif start["column"] < end["column"]:
-            ends = (start["right"], middle), (end["left"], middle)
-        else:
-            ends = (start["left"], middle), (end["right"], middle)
-        style = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "linestyle": arrow.get("style", "solid")}
-        axis.annotate("", ends[1], ends[0], arrowprops=style | {"facecolor": "black", "lw": 1.2})
+        start, end = patches[arrow["from"]], patches[arrow["to"]]
+        (x_start, y_start), (x_end, y_end) = _middle(start), _middle(end)
+        if "rows" in arrow:
+            first, last = arrow["rows"]
+            y_start = y_end = (rows[first][0] + rows[last][1]) / 2
+        style = {"arrowstyle": "-|>", "facecolor": "black", "lw": 1.2, "shrinkA": 0, "shrinkB": 0}
+        style |= {"linestyle": arrow.get("style", "solid"), "patchA": start, "patchB": end}
+        axis.annotate("", (x_end, y_end), (x_start, y_start), arrowprops=style)
     return figure
 
 
-def _words(config: NetConfig, crop: int) -> dict[str, str | int]:
-    """What stands in the drawing for {name}; a module without branches of kernels is drawn by its name and size."""
+def _middle(box: FancyBboxPatch) -> tuple[float, float]:
+    return box.get_x() + box.get_width() / 2, box.get_y() + box.get_height() / 2
+
+
+def _write(axis, x: float, y: float, lines: list[str]) -> None:
+    """Lines around (x, y), the first as a title; empty ones are left out, long names folded."""
+    lines = [part for line in lines for part in textwrap.wrap(line, 17)]
+    y += 6 * (len(lines) - 1)
+    for number, line in enumerate(lines):
+        font = {"fontsize": 8} if number else {"fontsize": 9.5, "weight": "bold"}
+        axis.text(x, y - 12 * number, line, ha="center", va="center", **font)
+
+
+def _words(config: NetConfig, crop: int) -> dict[str, object]:
+    """What stands in the drawing for {name}; a module that is not known here is drawn by its name and size."""
     shapes = sizes(config, crop)
     words = {name: "×".join(map(str, shape)) for name, shape in shapes.items()}
-    words |= {"system": "1-stage-wseg" if config.is_ancestor else "WS-FCN", "crop": crop}
-    words |= {"classes": config.num_classes, "others": config.num_classes - 1}
-    words |= {"backbone": config.backbone, "stride": round(crop / shapes["deep"][-1])}
+    words |= {"config": config, "crop": crop, "stride": round(crop / shapes["deep"][-1])}
+    words["system"] = "1-stage-wseg" if config.is_ancestor else "WS-FCN"
     words |= {"context_name": config.context.upper(), "fusion_name": config.fusion.upper()}
+    words["flow"] = "aligned by flow" if config.fusion == "sf2" and config.align else ""
     kernels = {"fca": FCA.kernels[: config.fca_branches], "aspp": ASPP.kernels}.get(config.context, ())
     branches = {"kernels": kernels, "dilations": config.dilations[: len(kernels)]}
     for name, numbers in branches.items():
         words[name] = f"{name}\n{', '.join(map(str, numbers))}" if numbers else ""
-    words["flow"] = "aligned by flow" if config.fusion == "sf2" and config.align else ""
-    words["pseudo_label"] = f"{config.num_classes}×{crop}×{crop}"
     return words
-
-
-def _draw_box(axis, box: dict, top: float, bottom: float, lines: list[str], fill: str) -> None:
-    """A rounded box with a bold title and the other lines below it; long names are folded."""
-    lines = [part for line in "\n".join(lines).splitlines() for part in textwrap.wrap(line, 17)]
-    style = {"boxstyle": "round,pad=0,rounding_size=5", "facecolor": fill, "edgecolor": GREY, "lw": 0.8}
-    axis.add_patch(FancyBboxPatch((box["left"], bottom), box["right"] - box["left"], top - bottom, **style))
-    middle = (box["left"] + box["right"]) / 2
-    for number, line in enumerate(lines):
-        y = (top + bottom) / 2 + 6 * (len(lines) - 1) - 12 * number
-        font = {"fontsize": 8} if number else {"fontsize": 9.5, "weight": "bold"}
-        axis.text(middle, y, line, ha="center", va="center", **font)
 
 
 def to_svg(figure: Figure) -> bytes:

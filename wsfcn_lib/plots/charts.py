@@ -91,8 +91,7 @@ def class_bars(
         if not np.isnan(marks[k]) and not np.isnan(iou[k]):
             text += f", {reference_name} {marks[k]:.3f}"
         axis.text(np.nanmax([iou[k], marks[k], 0]) + 0.012, row, text, va="center", color=GREY)
-    axis.plot(marks[order], range(len(iou)), "|", color="white", ms=16, mew=5)  # a rim, for dark bars
-    axis.plot(marks[order], range(len(iou)), "|", color="black", ms=13, mew=2, label=reference_name)
+    axis.plot(marks[order], range(len(iou)), "|", color="black", ms=14, mew=2.5, label=reference_name)
     axis.axvline(mean, color=GREY, ls=(0, (3, 3)), lw=1, label=f"mean {mean:.3f}", zorder=0)
     axis.set_yticks(range(len(iou)), [names[k] for k in order], color="black")
     axis.set(title="IoU per class", ylim=(len(iou) - 0.4, -0.6), xlim=(0, 1.25), xticks=np.linspace(0, 1, 6))

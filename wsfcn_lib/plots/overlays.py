@@ -1,12 +1,10 @@
 """Labels and activation maps as RGB pictures. Pure functions of arrays: (H, W) in, (H, W, 3) uint8 out."""
 
+import matplotlib
 import numpy as np
 
-# twelve evenly spaced colours of matplotlib's inferno: even to the eye, also without colour vision
-INFERNO = np.array(
-    [(0, 0, 4), (20, 11, 52), (57, 9, 99), (95, 19, 110), (133, 33, 107), (169, 46, 94)]
-    + [(203, 65, 73), (230, 93, 47), (247, 132, 16), (252, 174, 18), (245, 219, 76), (252, 255, 164)]
-)
+_COLOURS = matplotlib.colormaps["inferno"]  # even to the eye, also without colour vision
+INFERNO = 255 * _COLOURS(np.linspace(0, 1, 12))[:, :3]
 
 
 def colour_labels(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -34,9 +32,7 @@ def heat(image: np.ndarray, cam: np.ndarray, opacity: float = 0.55) -> np.ndarra
             f"cam is {cam.shape} in [{cam.min():.3g}, {cam.max():.3g}]; "
             "it must be (H, W) in [0, 1]: divide by its maximum"
         )
-    position = np.linspace(0, 1, len(INFERNO))
-    colours = np.stack([np.interp(cam, position, channel) for channel in INFERNO.T], axis=-1)
-    return _blend(image, colours, opacity)
+    return _blend(image, 255 * _COLOURS(cam)[..., :3], opacity)
 
 
 def _blend(image: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray:

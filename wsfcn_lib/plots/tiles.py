@@ -28,7 +28,7 @@ def tile(
     heights, widths = _proportions(rows, columns)
     label_width = 0.3 if row_labels else 0
     unit = min(LARGEST, (PAGE - label_width) / sum(widths))  # inches
-    heights, widths = unit * np.array(heights), unit * np.array(widths)
+    heights, widths = unit * heights, unit * widths
     title_height = 0.2 * max((title.count("\n") + 1.25 for title in titles), default=0)
     legend_rows = math.ceil(len(legend) / max(1, int(sum(widths) / 1.2)))  # an entry takes 1.2 inches
     height = sum(heights) + title_height + 0.24 * legend_rows + 0.1
@@ -63,24 +63,21 @@ def tile(
     return figure
 
 
-def _proportions(rows: Sequence, columns: int) -> tuple[list[float], list[float]]:
+def _proportions(rows: Sequence, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """Heights of the rows and widths of the columns, so that pictures of unlike shapes leave little room empty.
 
     Where the pictures of each row have one shape, columns are equally wide; else rows are equally high.
     """
-    heights, alike = [], True
-    widths = [0.0] * columns
-    for row in rows:
-        pictures = [picture for picture in row if picture is not None]
-        shapes = [picture.shape[0] / picture.shape[1] for picture in pictures]
-        heights.append(max(shapes))
-        alike = alike and max(shapes) - min(shapes) < 0.02
-        for column, picture in enumerate(row):
+    aspects = np.full((len(rows), columns), np.nan)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
             if picture is not None:
-                widths[column] = max(widths[column], picture.shape[1] / picture.shape[0])
-    if alike:
-        return heights, [1.0] * columns
-    return [1.0] * len(rows), [width or 1.0 for width in widths]
+                aspects[r, c] = picture.shape[0] / picture.shape[1]
+    highest, lowest = np.fmax.reduce(aspects, axis=1), np.fmin.reduce(aspects, axis=1)  # nan counts nowhere
+    if (highest - lowest < 0.02).all():
+        return highest, np.ones(columns)
+    widest = np.fmax.reduce(1 / aspects, axis=0)
+    return np.ones(len(rows)), np.nan_to_num(widest, nan=1)
 
 
 def _font_size(texts: Sequence[str], inches: Sequence[float], largest: float) -> float:
