@@ -1,4 +1,4 @@
-"""The ablation grid: its configurations, their names, and some for real: alone, again, stopped, and several at a time."""
+"""The ablation grid: its configurations, their names, and some run: again, stopped, several at a time."""
 
 import json
 import shutil

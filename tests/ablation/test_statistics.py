@@ -1,4 +1,4 @@
-"""Reading an ablation: effects with known answers, both kinds of interval, and what is said for one seed and several."""
+"""Reading an ablation: effects with known answers, both intervals, and what is said for one seed or more."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from wsfcn_lib.metrics import ConfusionMatrix
 
 
 def grid(context, fusion, together=0.0, seeds=1, noise=0.0):
-    """A table of known effects in points: FCA brings `context`, SF2 `fusion`, and the pair `together` on top of both."""
+    """A table of known effects in points: FCA brings `context`, SF2 `fusion`, the pair `together` on top."""
     rng, rows = np.random.default_rng(0), []
     for seed in range(seeds):
         for one, other in CORNERS:
@@ -30,7 +30,7 @@ def grid(context, fusion, together=0.0, seeds=1, noise=0.0):
 
 
 def pixels(gain=0.0, seeds=1, images=60, noise=0.02):
-    """{corner and seed: counts (N, 3, 2)}: images of very unlike difficulty, the same for all; FCA finds `gain` points more."""
+    """{corner and seed: counts (N, 3, 2)}: images of unlike difficulty; FCA finds `gain` points more."""
     rng, found = np.random.default_rng(1), {}
     hard = rng.uniform(0.2, 0.8, images)
     for seed in range(seeds):
@@ -121,7 +121,7 @@ def test_a_sample_of_one_image_never_varies_and_unlike_configurations_are_refuse
 
 
 def test_the_bootstrap_is_paired():
-    """Images differ by far more than the configurations do: only the same images in each draw can tell these apart."""
+    """Images differ more than configurations do: only the same images in each draw tell these apart."""
     counts = pixels(gain=3)
     draws, table = resampled(counts), grid(3, 0)
     alone = np.ptp(np.quantile(draws["fca", "sf2", 0], (0.025, 0.975))) * 100
@@ -133,7 +133,7 @@ def test_the_bootstrap_is_paired():
 
 
 def test_the_bootstrap_covers_what_it_should():
-    """The 95 % interval of a mean holds the truth in most of 60 repetitions, and not in all by being endless."""
+    """The 95 % interval of a mean holds the truth in most of 60 repetitions, and is not endless."""
     hits, widths = 0, []
     for k in range(60):
         rng = np.random.default_rng(k)

@@ -36,7 +36,7 @@ FIGURES = {
     "start of curves": (lambda: curves(training_log(1, 2).assign(val_loss=np.nan, val_map=np.nan)), 900),
     "confusion": (lambda: confusion(np.diag([9, 0, 3, 1]), NAMES), 450),
     "confusion of COCO": (lambda: confusion(np.eye(81), [f"class {k}" for k in range(81)]), 900),
-    "bars": (lambda: class_bars([0.9, None, 0.4, 0.0], NAMES, PALETTE, [0.8, 0.1, None, 1.0], "with CRF"), 900),
+    "bars": (lambda: class_bars([0.9, None, 0.4, 0.0], NAMES, PALETTE, [0.8, 0.1, None, 1.0], "CRF"), 900),
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""The ablation grid {ASPP, FCA} x {GCI, SF2}: both published systems are corners of it, and all share one schedule.
+"""The ablation grid {ASPP, FCA} x {GCI, SF2}, whose corners are both published systems.
 
-Each configuration of the grid is a run of its own.
+All configurations share one schedule. Each of the grid is a run of its own.
 """
 
 import hashlib
@@ -52,15 +52,15 @@ DETAILS = {  # inside the modules: one line each, all else as in WS-FCN
     "PAMR 5 iterations": {"pamr_iterations": 5},
     "no size penalty": {"size_power": None},
 }
-# The last snapshot: choosing one by validation would look at the split that configurations may be compared on.
+# The last snapshot: choosing one by validation would look at the split that they may be compared on.
 QUICK = EvalSettings(images="val", snapshot="last", scales=(1.0,), use_crf=False)
 
 
 def configurations(seeds: Iterable[int], baseline: bool = False, details: int = 0) -> dict[str, dict]:
     """{name: settings in which a configuration differs}, such as fca-sf2-s0.
 
-    The grid, if asked the CAM baseline, and DETAILS for so many of the seeds. Seed by seed, the grid first, so that an
-    interrupted ablation holds whole seeds.
+    The grid, if asked the CAM baseline, and DETAILS for so many of the seeds. Seed by seed, the grid first,
+    so that an interrupted ablation holds whole seeds.
     """
     changes = {f"{context}-{fusion}": {"context": context, "fusion": fusion} for context, fusion in CORNERS}
     if baseline:
@@ -81,7 +81,7 @@ def variant_of(name: str) -> str:
 
 
 def reuse_training(run: Path, configs: Mapping[Path, TrainConfig]) -> None:
-    """Copy the run's own finished training into the folder of each configuration that has its settings and has not begun."""
+    """Copy the run's own finished training to where a configuration has its settings and has not begun."""
     stage = read_run(run)["stages"].get(TRAINING, {})
     if not stage.get("finished"):
         return
@@ -102,7 +102,7 @@ def reuse_training(run: Path, configs: Mapping[Path, TrainConfig]) -> None:
 
 
 def is_measured(folder: Path, settings: EvalSettings, masks: str) -> bool:
-    """Whether a folder holds what these settings measure by these masks; one that does not say its masks counts."""
+    """Whether a folder holds what these settings measure by these masks (or does not say its masks)."""
     if not (folder / "run.json").exists() or not (folder / DIAGNOSTICS_FILE).exists():
         return False
     stage = read_run(folder)["stages"].get(STAGE, {})
@@ -127,15 +127,15 @@ def _measuring(settings: EvalSettings) -> dict:
 def run_configuration(config: TrainConfig, folder: Path | str, settings: EvalSettings = QUICK) -> list[dict]:
     """Train one configuration in a run folder of its own and measure it, unless both are done there already.
 
-    Returns a row for each recipe, CRF or not, and tags (predicted, true): dataset, run, variant, context, fusion, seed,
-    recipe, crf, tags, and what `Diagnostics.measures` gives, in 0..1.
-    Raises RunError where the folder holds other settings, was trained on other lists, or training was stopped; DataError,
-    before any training, where no image to measure on has a mask.
+    Returns a row for each recipe, CRF or not, and tags (predicted, true): dataset, run, variant, context,
+    fusion, seed, recipe, crf, tags, and what `Diagnostics.measures` gives, in 0..1.
+    Raises RunError where the folder holds other settings, was trained on other lists, or training was
+    stopped; DataError, before any training, where no image to measure on has a mask.
     """
     folder, manifest = ROOT / folder, Manifest.load(ROOT / config.data)
     if not any(sample.mask for sample in manifest.samples(settings.images)):
         raise DataError(
-            f"{config.data}: no image of {settings.images} has a mask, and the variants are compared by masks; "
+            f"{config.data}: no image of {settings.images} has a mask, and variants are compared by masks; "
             "add masks of some, or leave 04_ablations out"
         )
     device = build_accelerator(config).device
@@ -198,8 +198,8 @@ def run_configurations(
 ) -> list[dict]:
     """The rows of all configurations, {folder: settings}.
 
-    With several `jobs`, so many are trained at a time, each in its own process. Several GPUs are shared out among them; on
-    a CPU they share the cores.
+    With several `jobs`, so many are trained at a time, each in its own process. Several GPUs are shared out
+    among them; on a CPU they share the cores.
     """
     if jobs > 1:
         todo = {}
@@ -218,7 +218,7 @@ def run_configurations(
 
 
 def _run_process(folder: Path, config: TrainConfig, settings: EvalSettings, number: int) -> None:
-    """One configuration in a process of its own, on a GPU by its number; RunError with the process's words if it fails."""
+    """One configuration in its own process, on a GPU by its number; RunError with the reason if it fails."""
     environment = dict(os.environ)
     gpus = torch.cuda.device_count()
     if gpus > 1:

@@ -28,9 +28,9 @@ def resampled(
 ) -> dict[tuple, np.ndarray]:
     """{configuration: mIoU (draws,)} where the images are drawn anew with replacement.
 
-    From {configuration: counts (N, 3, K) of pixels that are right, true, predicted}. Paired: each draw takes the same
-    images for all, so differences between configurations do not suffer from images that are hard for all.
-    ValueError where they were not measured on equally many images.
+    From {configuration: counts (N, 3, K) of pixels that are right, true, predicted}. Paired: each draw takes
+    the same images for all, so differences between configurations do not suffer from images that are hard
+    for all. ValueError where they were not measured on equally many images.
     """
     numbers = {len(each) for each in counts.values()}
     if len(numbers) != 1:
@@ -42,7 +42,7 @@ def resampled(
 
 
 def intervals(by_seed: np.ndarray, by_draw: np.ndarray | None) -> dict[str, float]:
-    """Mean, sd and both 95 % intervals of a quantity: Student's t over seeds (S,), quantiles over draws of the images."""
+    """Mean, sd and 95 % intervals: Student's t over seeds (S,), quantiles over draws of the images (D,)."""
     seeds, mean = len(by_seed), np.mean(by_seed)
     sd = half = low = high = math.nan
     if seeds > 1:
@@ -55,18 +55,18 @@ def intervals(by_seed: np.ndarray, by_draw: np.ndarray | None) -> dict[str, floa
 
 
 def effects(table: pd.DataFrame, measure: str = "mean_iou", draws: Mapping | None = None) -> pd.DataFrame:
-    """Effects of context and fusion, and their interaction, in points of `measure`, with their 95 % intervals.
+    """Effects of context and fusion, and their interaction, in points of `measure`, with 95 % intervals.
 
     Args:
-        table: context, fusion, seed and `measure` (0..1), a row for each configuration; ValueError when a corner is
-            missing or double.
+        table: context, fusion, seed and `measure` (0..1), a row for each configuration; ValueError when a
+            corner is missing or double.
         measure: a column of it.
         draws: {(context, fusion, seed): measure (draws,)} from `resampled` or `Diagnostics.drawn`.
 
     Returns:
-        A row for each effect: change, effect, points, sd, seeds; low, high: paired over the seeds (nan for one seed);
-        images_low, images_high: for these trainings, over other images of the kind (nan without `draws`). A factor's
-        effect is the mean over the other factor's levels.
+        A row for each effect: change, effect, points, sd, seeds; low, high: paired over the seeds (nan for
+        one seed); images_low, images_high: for these trainings, over other images of the kind (nan without
+        `draws`). A factor's effect is the mean over the other factor's levels.
     """
     keys = ["context", "fusion", "seed"]
     table = table[table.context != "none"]
@@ -89,10 +89,10 @@ def effects(table: pd.DataFrame, measure: str = "mean_iou", draws: Mapping | Non
 
 
 def differences(table: pd.DataFrame, reference: str, draws: Mapping | None = None) -> pd.DataFrame:
-    """What one-line changes cost or bring: mIoU of each `variant`, and its difference to `reference`, in points.
+    """What one-line changes bring: mIoU of each `variant` and its difference to `reference`, in points.
 
-    `table` has variant, seed and mean_iou (0..1), a row for each configuration; draws: {(variant, seed): mIoU (draws,)}.
-    Paired by seed; seeds that the reference lacks are left out.
+    `table` has variant, seed and mean_iou (0..1), a row for each configuration; draws: {(variant, seed):
+    mIoU}. Paired by seed; seeds that the reference lacks are left out.
     """
     grid = 100 * table.pivot_table("mean_iou", "seed", "variant")
     rows = []
@@ -122,7 +122,7 @@ def spread(table: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
 
 
 def conclusion(effects: pd.DataFrame) -> str:
-    """A sentence for each row of `effects`, with its intervals; one seed supports no claim, and the text says so."""
+    """A sentence for each row of `effects`, with its intervals; it says that one seed supports no claim."""
     sentences = []
     for row in effects.itertuples():
         sentence = f"{row.change}: {row.points:+.1f} points"

@@ -22,9 +22,9 @@ SHARES = "iou|recall|incomplete"  # columns of an ablation that hold shares, 0..
 def write_report(run: Path | str) -> Path:
     """Write `report.html` into a run folder from what lies there, and return its path.
 
-    Reads metrics.json, ablation.csv, figures/*.png with figures/captions.json {file: {title, caption, order}},
-    panels/*.png, run.json and notebooks/*.ipynb; each may be missing, and the page then says so. Raises
-    FileNotFoundError when there is no such folder.
+    Reads metrics.json, ablation.csv, figures/*.png (captions.json: {file: {title, caption, order}}),
+    panels/*.png, run.json and notebooks/*.ipynb; each may be missing, and the page then says so.
+    Raises FileNotFoundError when there is no such folder.
     """
     run = Path(run)
     if not run.is_dir():
@@ -61,7 +61,7 @@ def read_json(path: Path) -> dict:
 
 
 def _ablation(path: Path) -> dict | None:
-    """The table of an ablation, and where a variant was trained twice, means and deviations over the seeds."""
+    """The table of an ablation; where a variant was trained twice, means and deviations over seeds."""
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError):  # an empty or damaged table is a ValueError of pandas

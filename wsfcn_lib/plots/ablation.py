@@ -17,7 +17,8 @@ BESIDE_TITLE = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderpad": 0.2
 def ablation(table: pd.DataFrame, effects: pd.DataFrame | None = None) -> Figure:
     """Dots of mIoU per variant, and below them the effects of the modules with their 95 % intervals.
 
-    table: `variant`, one or more `mean_iou...`, perhaps `cost` (words for below the name); several rows (seeds) give mean and sd.
+    table: `variant`, one or more `mean_iou...`, perhaps `cost` (words for below the name); several rows
+    (seeds) of a variant give mean and sd.
     effects: as `ablation.statistics.effects` returns them, in points.
     """
     measures = table.filter(regex="^mean_iou").columns

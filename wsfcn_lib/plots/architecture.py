@@ -1,4 +1,4 @@
-"""The network and its training as one drawing, with the size of each tensor as the network itself computes it.
+"""The network and its training as one drawing, with the sizes of tensors as the network computes them.
 
 architecture.yaml lists the boxes, words and arrows of the drawing.
 """
@@ -21,7 +21,9 @@ from wsfcn_lib.plots.style import GREY, SQUARES, styled
 
 @torch.no_grad()
 def sizes(config: NetConfig, crop: int) -> dict[str, tuple[int, ...]]:
-    """Shapes without the batch of an image of `crop` pixels, and of what a WSFCN makes of it; no memory is taken for them.
+    """Shapes, without the batch, of an image of `crop` pixels and of what a WSFCN makes of it.
+
+    No memory is taken for them.
 
     Keys: image, low, deep, context, shallow, fused, logits, masks, scores.
     """
@@ -45,7 +47,7 @@ def sizes(config: NetConfig, crop: int) -> dict[str, tuple[int, ...]]:
 
 @styled
 def overview(config: NetConfig, crop: int, pamr_iterations: int = 10) -> Figure:
-    """Draw WSFCN: above from the image to masks, below what it learns from; ValueError for the CAM baseline."""
+    """Draw WSFCN, from the image to masks, and what it learns from; ValueError for the CAM baseline."""
     if config.context == "none":
         raise ValueError(
             "the drawing is of WSFCN; the CAM baseline (context 'none') is a backbone and one linear layer"
@@ -103,7 +105,7 @@ def _write(axis, x: float, y: float, lines: list[str]) -> None:
 
 
 def _words(config: NetConfig, crop: int) -> dict[str, object]:
-    """What stands in the drawing for {name}; a module that is not known here is drawn by its name and size."""
+    """What stands in the drawing for {name}; an unknown module is drawn by its name and size."""
     shapes = sizes(config, crop)
     words = {name: "×".join(map(str, shape)) for name, shape in shapes.items()}
     words |= {"config": config, "crop": crop, "stride": round(crop / shapes["deep"][-1])}

@@ -1,4 +1,4 @@
-"""Figures of notebooks and report: arrays and tables in, `Figure` objects (never pyplot's) out, about 900 pixels wide."""
+"""Figures of notebooks and report, 900 pixels wide: arrays and tables in, `Figure` (never pyplot's) out."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ MANY = 21  # classes; of more, names are small and numbers left out
 
 @styled
 def curves(log: pd.DataFrame) -> Figure:
-    """A training log over its epochs: losses (faint: each logged step, strong: running mean), tag mAP, learning rates."""
+    """A training log over its epochs: losses (faint: each step, strong: mean), tag mAP, learning rates."""
     if log.empty:
         raise ValueError("the log has no rows yet; train for a few steps first")
     figure = Figure((9, 4.2), layout="constrained")
@@ -48,7 +48,7 @@ def curves(log: pd.DataFrame) -> Figure:
 
 @styled
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> Figure:
-    """Confusion matrix (K, K) of pixel counts, rows = truth, as percent of each row; numbers up to 21 classes."""
+    """Confusion matrix (K, K) of pixels, rows = truth, in percent of each row; numbers up to 21 classes."""
     pixels = np.sum(matrix, axis=1)
     share = 100 * np.asarray(matrix) / np.maximum(pixels, 1)[:, None]
     side = min(9.0, max(4.5, 1.8 + 0.55 * len(names)))
@@ -78,7 +78,7 @@ def class_bars(
     reference: np.ndarray | None = None,
     reference_name: str = "",
 ) -> Figure:
-    """IoU per class (K,) as bars in the classes' colours, best first; NaN reads "absent"; `reference` (K,) as ticks."""
+    """IoU per class (K,) as bars, best first; NaN reads "absent"; `reference` (K,) as ticks."""
     iou = np.asarray(iou, float)
     marks = np.full(len(iou), np.nan) if reference is None else np.asarray(reference, float)
     mean = np.nanmean(iou)

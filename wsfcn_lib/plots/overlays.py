@@ -39,7 +39,8 @@ def _blend(image: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.shape != colours.shape:
         raise ValueError(
-            f"image is {image.dtype} {image.shape}; it must be uint8 {colours.shape}: resize the map to the image"
+            f"image is {image.dtype} {image.shape}; it must be uint8 {colours.shape}: "
+            "resize the map to the image"
         )
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity}; it must lie in [0, 1]")

@@ -29,7 +29,10 @@ class Picture:
 def save_figure(
     run: Path | str, name: str, figure: Figure | bytes, title: str, caption: str, order: int
 ) -> Picture:
-    """Keep a figure (or PNG bytes) as `<run>/figures/<name>.png` with its caption for the report; returns it for display."""
+    """Keep a figure (or PNG bytes) as `<run>/figures/<name>.png` with its caption for the report.
+
+    Returns it for display.
+    """
     folder = ROOT / run / "figures"
     png = figure if isinstance(figure, bytes) else to_png(figure)
     atomic_write(folder / f"{name}.png", png)
@@ -41,7 +44,7 @@ def save_figure(
 
 
 def light(png: bytes, above: int = 75_000) -> tuple[str, bytes]:
-    """(MIME type, bytes) of a PNG file: a JPEG of it where it has more bytes than `above` and that halves them."""
+    """(MIME type, bytes) of a PNG: a JPEG where it has more bytes than `above` and that halves them."""
     if len(png) > above:
         stream = io.BytesIO()
         Image.open(io.BytesIO(png)).convert("RGB").save(stream, "JPEG", quality=88, optimize=True)

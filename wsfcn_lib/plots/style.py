@@ -1,4 +1,4 @@
-"""The look of all figures: colours that everybody can tell apart, and matplotlib settings that a drawing function wears."""
+"""The look of all figures: colours that everybody can tell apart, and settings of matplotlib."""
 
 import functools
 import threading
@@ -32,7 +32,8 @@ STYLE = {
 SQUARES = {"handlelength": 1.1, "handleheight": 1.1}  # of a legend of fills
 FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
 PORTRAIT = f"{matplotlib.get_data_path()}/sample_data/grace_hopper.jpg"
-# pyplot's state breaks, and rc settings are the process's, when widget callbacks run beside a busy cell: no pyplot, and a lock
+# Widget callbacks run beside a busy cell:
+# there pyplot's state breaks, and rc settings are the process's. So no pyplot, and a lock.
 _STYLE_LOCK = threading.RLock()
 
 

@@ -21,7 +21,7 @@ def tile(
     row_labels: Sequence[str] = (),
     legend: Mapping = {},
 ) -> Figure:
-    """A panel of RGB pictures (None leaves a gap), with column titles, row labels and a legend {class name: (r, g, b)}."""
+    """A panel of RGB pictures (None: a gap) with column titles, row labels, a legend {name: (r, g, b)}."""
     columns = max(map(len, rows), default=0)
     if not columns or not all(any(picture is not None for picture in row) for row in rows):
         raise ValueError("a panel needs at least one picture in every row")
@@ -64,7 +64,7 @@ def tile(
 
 
 def _proportions(rows: Sequence, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Heights of the rows and widths of the columns, so that pictures of unlike shapes leave little room empty.
+    """Heights of rows and widths of columns, so that pictures of unlike shapes leave little room empty.
 
     Where the pictures of each row have one shape, columns are equally wide; else rows are equally high.
     """
