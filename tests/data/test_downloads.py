@@ -91,7 +91,7 @@ def test_a_file_of_the_user_is_checked_and_left(host, url, path):
     path.write_text("mine")
     with pytest.raises(
         DownloadError,
-        match=r"w.zip is not the file of http.*, of 1024000 bytes with sha256 .*; move it away and call again",
+        match=r"w.zip is not the file of http.*, of 1024000 bytes with sha256 .*; move it away and call",
     ):
         fetch(url, path)
     assert path.read_text() == "mine" and host.asked == []
