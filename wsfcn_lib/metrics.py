@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wsfcn_lib.data.images import IGNORE
+from wsfcn_lib.data.classes import IGNORE
 
 
 class ConfusionMatrix:

@@ -1,10 +1,11 @@
-"""Class names and the PASCAL VOC colour map (method: data)."""
+"""Numbers and names that all of the data agree on: the ignored label, VOC's classes and colours (method: data)."""
 
+IGNORE = 255  # in masks and labels: pixels that count for no class
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-BORDER_COLOUR = (224, 224, 192)
+BORDER_COLOUR = (224, 224, 192)  # of what is ignored, such as the borders of objects
 
 
 def voc_colour(index: int) -> tuple[int, int, int]:

@@ -1,10 +1,18 @@
-"""Text files of a data set, and the error that every fault of the data is."""
+"""Text files of a data set: lists of names and tables; and the error that every fault of the data is."""
 
-from pathlib import Path
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
 
 
 class DataError(ValueError):
     """The data break a rule; the message names the file, the rule and what to do."""
+
+
+def in_utf8(path: PurePath | str) -> str:
+    """The path as a list can hold it; it differs from the path where that is in another coding, as in old archives."""
+    return str(path).encode(errors="replace").decode()
 
 
 def read_text(path: Path | str) -> str:
@@ -30,3 +38,40 @@ def read_list(path: Path | str) -> list[str]:
             f"{path}: it has {len(names)} names, {len(set(names))} of them different; write some, and each one once"
         )
     return names
+
+
+def read_table(path: Path | str, needed: Sequence[str]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+    """The columns of a CSV file in small letters, and for each row "file, line n" and its cells by column; blank rows go.
+
+    DataError if it is no whole CSV file, lacks a column of `needed`, or has a row longer than line 1.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    lines = []
+    try:
+        for cells in reader:
+            lines.append((f"{path}, line {reader.line_num}", [cell.strip() for cell in cells]))
+    except csv.Error as error:  # an open quote would swallow the lines after it
+        raise DataError(
+            f"{path}: not a whole CSV file, perhaps a quote is not closed ({error}); save it as CSV again"
+        ) from error
+    columns = [name.lower() for name in lines[0][1]] if lines else []
+    if not set(needed) <= set(columns):
+        raise DataError(
+            f"{path}: line 1 must name the columns {','.join(needed)} with a comma between them, found {columns}"
+        )
+    rows = []
+    for where, cells in lines[1:]:
+        if any(cells[len(columns) :]):
+            raise DataError(f"{where}: more cells than columns; put ';' between tags, not ','")
+        if any(cells):
+            rows.append((where, dict.fromkeys(columns, "") | dict(zip(columns, cells))))
+    return columns, rows
+
+
+def table_text(columns: Sequence[str], rows: Iterable[dict]) -> str:
+    """These columns of the rows as a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,30 +1,19 @@
-"""Opening the pictures a manifest names, with errors that say which file is bad and why; `validate` opens them all."""
+"""Pictures and masks are opened and encoded here alone, with errors that say which file is bad and why."""
 
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from wsfcn_lib.data.files import DataError
+from wsfcn_lib.data.classes import IGNORE
+from wsfcn_lib.data.files import DataError, in_utf8
 from wsfcn_lib.runs.storage import atomic_write
 
-if TYPE_CHECKING:
-    from .manifest import Manifest
-
-
-IGNORE = 255
 MOST_PIXELS = 80_000_000  # of a picture: a small file may claim to be one that fills the memory
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "BMP",
-    "TIFF",
-    "GIF",
-)  # whatever the file is called; others, such as EPS, start programs
+# Whatever the file is called; of the formats that Pillow knows some, such as EPS, start programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 
 def open_image(path: Path | str, content: bytes | None = None) -> Image.Image:
@@ -74,17 +63,51 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def open_mask(
     path: Path | str, content: bytes | None = None, size: tuple[int, int] | None = None
 ) -> Image.Image:
-    """The palette or grey picture of mask ids (mode P or L); DataError if it is missing, truncated or of another kind.
+    """The palette or grey picture of mask ids (mode P or L); DataError if missing, truncated or of another kind or size.
 
-    `content` as in `open_image`. A mask of another `size` (height, width), that of its image, is a DataError, and is
-    not decoded.
+    `content` as in `open_image`; `size` is (height, width) of the mask's image.
     """
-    image = _decode(path, content, size)
+    image = _decode(path, content)
     if image.mode not in ("P", "L"):
         raise DataError(
             f"{path}: a mask must be a palette or grey picture of mask ids, this one is {image.mode}; convert it"
         )
+    if size not in (None, image.size[::-1]):
+        sizes = f"the mask is {image.size}, its image {size[::-1]} (width, height)"
+        raise DataError(f"{path}: {sizes}; they must be equal: correct it")
     return image
+
+
+def read_mask(
+    path: Path | str, manifest, content: bytes | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
+    """(H, W) uint8 class indices of a file of mask ids, 255 kept; DataError where an id belongs to no class.
+
+    `manifest` is only asked for `mask_ids`, the id in the files of each class index; else as `open_mask`.
+    """
+    ids = np.asarray(open_mask(path, content, size))
+    index_of = np.full(256, -1, np.int16)
+    index_of[list(manifest.mask_ids)] = range(len(manifest.mask_ids))
+    index_of[IGNORE] = IGNORE
+    labels = index_of[ids]
+    if labels.min() < 0:
+        unknown = np.unique(ids[labels < 0]).tolist()
+        allowed = [*manifest.mask_ids, IGNORE]
+        raise DataError(
+            f"{path}: the mask ids {unknown} belong to no class, allowed are {allowed}; correct it or classes.json"
+        )
+    return labels.astype(np.uint8)
+
+
+def save_mask(path: Path, labels: np.ndarray, manifest) -> None:
+    """Write class indices (H, W) as a palette PNG of mask ids in the classes' colours, as VOC's tools read them.
+
+    `manifest` is only asked for `mask_ids` and `palette`, the id and the colour (256, 3) of each class index.
+    """
+    ids = np.array(manifest.mask_ids, np.uint8)
+    palette = np.zeros((256, 3), np.uint8)
+    palette[ids] = manifest.palette[: len(ids)]
+    atomic_write(path, encode_mask(ids[labels], palette.tobytes()))
 
 
 def encode(picture: Image.Image, kind: str, **options) -> bytes:
@@ -94,73 +117,32 @@ def encode(picture: Image.Image, kind: str, **options) -> bytes:
     return stream.getvalue()
 
 
-def read_mask(
-    path: Path | str,
-    manifest: "Manifest",
-    content: bytes | None = None,
-    size: tuple[int, int] | None = None,
-) -> np.ndarray:
-    """(H, W) uint8 class indices: mask ids mapped by the manifest's classes, 255 kept; an unknown id is a DataError.
-
-    `content` and `size` as in `open_mask`.
-    """
-    image = open_mask(path, content, size)
-    table = np.full(256, -1, np.int16)
-    table[[0, IGNORE]] = 0, IGNORE
-    for index, info in enumerate(manifest.classes, 1):
-        table[info.mask_id] = index
-    ids = np.asarray(image)
-    labels = table[ids]
-    if labels.min() < 0:
-        unknown, known = (
-            np.unique(ids[labels < 0]).tolist(),
-            [0, *(info.mask_id for info in manifest.classes), IGNORE],
-        )
-        raise DataError(
-            f"{path}: the mask ids {unknown} belong to no class, allowed are {known}; correct it or classes.json"
-        )
-    return labels.astype(np.uint8)
+def encode_mask(ids: np.ndarray, palette: bytes | list[int]) -> bytes:
+    """The bytes of a palette PNG of mask ids (H, W) uint8; the palette is R G B of id 0, of id 1, and so on."""
+    picture = Image.fromarray(ids)
+    picture.putpalette(palette)
+    return encode(picture, "PNG")
 
 
-def save_mask(path: Path, labels: np.ndarray, manifest: "Manifest") -> None:
-    """Write class indices (H, W) as a palette PNG of mask ids in the classes' colours, as VOC's tools read them."""
-    ids = np.array([0, *(c.mask_id for c in manifest.classes)], np.uint8)
-    palette = np.zeros((256, 3), np.uint8)
-    palette[ids] = manifest.palette[: manifest.num_classes]
-    picture = Image.fromarray(ids[labels])
-    picture.putpalette(palette.tobytes())
-    atomic_write(path, encode(picture, "PNG"))
-
-
-def _decode(
-    path: Path | str, content: bytes | None = None, size: tuple[int, int] | None = None
-) -> Image.Image:
+def _decode(path: Path | str, content: bytes | None) -> Image.Image:
     """Open and decode fully, so that a truncated file fails here and not later."""
-    name = str(path).encode(errors="replace").decode()
+    name = in_utf8(path)
     if name != str(path):
         raise DataError(f"{name}: the name is not UTF-8, so no list can hold it; rename the file")
     if content is None and not os.path.isfile(path):  # Path.is_file fails where a name is too long
         raise DataError(f"{path}: the file is missing; restore it, or prepare the data set again without it")
     try:
         image = Image.open(path if content is None else io.BytesIO(content), formats=FORMATS)
-        large = image.width * image.height > MOST_PIXELS
-        resized = size is not None and image.size != size[::-1]
-        if large or resized:
-            image.close()
-        else:
+        too_large = image.width * image.height > MOST_PIXELS
+        if not too_large:
             image.load()
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, struct.error, ...
+    except Exception as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, ...
         raise DataError(
             f"{path}: not a readable picture, perhaps truncated ({error}); replace or remove it"
         ) from error
-    if large:
+    if too_large:
+        image.close()
         raise DataError(
             f"{path}: {image.width} x {image.height} pixels are more than the {MOST_PIXELS:,} allowed; shrink it"
-        )
-    if resized:
-        raise DataError(
-            f"{path}: the mask is {image.size}, its image {size[::-1]} (width, height); they must be equal: correct it"
         )
     return image

@@ -13,7 +13,14 @@ from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.folder import find_folder
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
 from wsfcn_lib.data.listing import DatasetListing
-from wsfcn_lib.data.manifest import TWICE, Manifest, read_classes, write_manifest
+from wsfcn_lib.data.manifest import (
+    CLASSES_FILE,
+    SPLITS,
+    Manifest,
+    read_classes,
+    write_lists,
+    write_manifest,
+)
 from wsfcn_lib.data.sbd import (
     convert_sbd,
     download_sbd,
@@ -22,13 +29,13 @@ from wsfcn_lib.data.sbd import (
     trainaug_names,
     trainaug_notes,
 )
-from wsfcn_lib.data.selection import copy_pictures, foreign_ids, select_classes, select_images
+from wsfcn_lib.data.selection import copy_pictures, select_classes, select_images
 from wsfcn_lib.data.voc import AUGMENTED, find_voc, voc_base, voc_classes
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.settings import Settings
 from wsfcn_lib.runs.storage import require_space
 
-Split = Literal["train", "val", "test"]
+Split = Literal[SPLITS]
 
 
 class SourceSettings(Settings):
@@ -68,32 +75,32 @@ class Report:
 
 
 def prepare(settings: SourceSettings, folder: Path | str) -> Report:
-    """Write the manifest of a source to `folder`, of a part of it as the settings say; see `find`.
+    """Write the manifest of a source, or of the part of it that the settings choose, to `folder`; see `find`.
 
     Raises DataError where nothing usable is left, where `folder` holds a data set of other classes, and, if `strict`, for
-    a missing file.
+    a missing file. A list in `folder` that differs from the new one is kept beside it, and a note says so.
     """
-    found = find(settings)
-    offered = found.classes
-    found = select_images(found, {split: resolve_path(path) for split, path in settings.ids.items()})
+    folder = resolve_path(folder)
+    listing = find(settings)
+    offered = listing.classes
+    listing = select_images(listing, {split: resolve_path(path) for split, path in settings.ids.items()})
     if settings.classes:
-        found = select_classes(found, settings.classes)
-    _check_place(Path(folder), settings, found)
-    foreign = foreign_ids(offered, found.classes)
-    renamed = any(sample.name != sample.image.stem for samples in found.splits.values() for sample in samples)
+        listing = select_classes(listing, settings.classes)
+    _check_target(folder, settings, listing)
+    foreign = {info.mask_id for info in offered} - {info.mask_id for info in listing.classes}
+    samples = [sample for split in listing.splits.values() for sample in split]
+    renamed = any(sample.name != sample.image.stem for sample in samples)
     if settings.max_side or foreign or renamed:
-        found = copy_pictures(found, Path(folder), settings.max_side, foreign)
-    if found.missing and settings.strict:
-        first = f"{len(found.missing)} listed images lack a file or cannot be read, first {found.missing[:3]}"
-        raise DataError(f"{first}; complete them, take them out of the lists, or set strict to False")
-    for split in dict.fromkeys(("train", "val", *found.splits)):  # without the first two there is no training
-        if not found.splits.get(split):
-            why = [line for line in (*found.missing, *found.notes) if line.startswith(f"{split}: ")][:2]
-            lists = f"the splits are {', '.join(found.splits)}; name a list for it, or raise val_fraction"
-            text = f"{'; '.join(why)}): choose other classes or images" if why else f"{lists})"
-            raise DataError(f"{settings.dataset}: no image of {split} is left ({text}")
-    manifest = write_manifest(folder, found.classes, found.splits)
-    return Report(manifest, found.missing, found.untagged, [*dict.fromkeys(found.notes)])
+        listing = copy_pictures(listing, folder, settings.max_side, sorted(foreign))
+    if listing.missing and settings.strict:
+        raise DataError(
+            f"{len(listing.missing)} listed images lack a file or cannot be read, first {listing.missing[:3]}; "
+            "complete them, take them out of the lists, or set strict to False"
+        )
+    _check_splits(settings.dataset, listing)
+    kept = write_lists(Manifest(folder, listing.classes), listing.splits)
+    notes = list(dict.fromkeys(listing.notes + kept))
+    return Report(Manifest.load(folder), listing.missing, listing.untagged, notes)
 
 
 def find(settings: SourceSettings) -> DatasetListing:
@@ -103,51 +110,54 @@ def find(settings: SourceSettings) -> DatasetListing:
     """
     raw = resolve_path(settings.raw or f"data/raw/{settings.dataset}")
     if settings.dataset == "glyphs":
-        counts = {split: getattr(settings.glyphs, split) for split in ("train", "val", "test")}
-        require_space(
-            raw, 3 * settings.glyphs.size**2 * sum(counts.values())
-        )  # about as much as without compression
-        drawn = make_glyphs(raw, settings.glyphs)
-        found = find_voc(
-            raw, voc_classes(GLYPH_CLASSES), {split: split for split, count in counts.items() if count}
-        )
-        found.notes[:] = [
-            f"{drawn} scenes drawn now, the others were there"
-        ]  # VOC's counts mean nothing here
-        return found
+        return _find_glyphs(settings.glyphs, raw)
     if settings.dataset == "voc":
-        return _voc(settings, raw)
+        return _find_voc(settings, raw)
     if settings.dataset == "coco":
-        root = (
-            download_coco(raw)
-            if settings.download and not settings.root
-            else resolve_path(settings.root)
-            if settings.root
-            else raw
-        )
+        if settings.root:
+            root = resolve_path(settings.root)
+        elif settings.download:
+            root = download_coco(raw)
+        else:
+            root = raw
         return find_coco(root, raw / "masks")
     if not settings.root:
         raise DataError(
             "dataset='folder' needs `root`, the folder with your pictures: name it, such as ~/holiday"
         )
-    return find_folder(
-        resolve_path(settings.root), settings.glyphs.seed, settings.val_fraction, settings.test_fraction
-    )
+    return find_folder(settings.root, settings.glyphs.seed, settings.val_fraction, settings.test_fraction)
 
 
-def _voc(settings: SourceSettings, raw: Path) -> DatasetListing:
+def _find_glyphs(glyphs: GlyphSettings, raw: Path) -> DatasetListing:
+    counts = {split: getattr(glyphs, split) for split in SPLITS}
+    require_space(raw, 3 * glyphs.size**2 * sum(counts.values()))  # about as much as without compression
+    drawn = make_glyphs(raw, glyphs)
+    lists = {split: split for split, count in counts.items() if count}
+    listing = find_voc(raw, voc_classes(GLYPH_CLASSES), lists)
+    # VOC's counts mean nothing here
+    return replace(listing, notes=[f"{drawn} scenes drawn now, the others were there"])
+
+
+def _find_voc(settings: SourceSettings, raw: Path) -> DatasetListing:
     named = settings.root or os.environ.get("WSFCN_VOC_ROOT", "")
-    root = resolve_path(named) if named else download_voc(raw) if settings.download else raw
-    base, augmented, photographs, notes = voc_base(root), None, None, []
-    own = any((base / AUGMENTED).glob("*.png"))
+    if named:
+        root = resolve_path(named)
+    elif settings.download:
+        root = download_voc(raw)
+    else:
+        root = raw
+    base = voc_base(root)
+    augmented, photographs, notes = None, None, []
     if "trainaug" in settings.lists.values():
-        sbd = _sbd(settings, [root, base, raw], settings.download and not own)
-        if sbd and not own:
-            made = convert_sbd(sbd, base, raw / "augmented", settings.processes)
-            augmented, photographs, notes = made.folder, sbd / "img", [*made.notes, *made.faults]
-        elif sbd:
+        has_masks = any((base / AUGMENTED).glob("*.png"))
+        sbd = _find_sbd(settings, [root, base, raw], settings.download and not has_masks)
+        if sbd and has_masks:
             notes = trainaug_notes(base, trainaug_names(base, sbd))
-    found = find_voc(
+        elif sbd:
+            converted = convert_sbd(sbd, base, raw / "augmented", settings.processes)
+            augmented, photographs = converted.folder, sbd / "img"
+            notes = converted.notes + converted.faults
+    listing = find_voc(
         base,
         None,
         settings.lists,
@@ -157,34 +167,49 @@ def _voc(settings: SourceSettings, raw: Path) -> DatasetListing:
         augmented,
         photographs,
     )
-    found.notes[:0] = notes
-    return found
+    return replace(listing, notes=notes + listing.notes)
 
 
-def _sbd(settings: SourceSettings, places: list[Path], download: bool) -> Path | None:
+def _find_sbd(settings: SourceSettings, near: list[Path], download: bool) -> Path | None:
     """SBD's folder: the one that is named, one beside VOC's, or a download; None where there is none."""
     if settings.sbd_root:
         return sbd_base(resolve_path(settings.sbd_root))
-    for there in (inner for folder in places for inner in (folder, *folder.parents[:2])):
-        with suppress(DataError):
-            return sbd_base(there)
-    return download_sbd(places[-1]) if download else None
+    for folder in near:
+        for candidate in (folder, *folder.parents[:2]):
+            with suppress(DataError):
+                return sbd_base(candidate)
+    return download_sbd(near[-1]) if download else None
 
 
-def _check_place(folder: Path, settings: SourceSettings, found: DatasetListing) -> None:
+def _check_target(folder: Path, settings: SourceSettings, listing: DatasetListing) -> None:
     """DataError where the manifest would lie among the user's own pictures, or replace that of another data set."""
-    root, inside = (
-        resolve_path(settings.root).resolve(),
-        settings.dataset == "folder",
-    )  # where copies would pass for pictures next time
-    if settings.root and (folder.resolve() == root or inside and folder.resolve().is_relative_to(root)):
-        raise DataError(
-            f"{folder} lies among the pictures of {root}, where nothing is written: name another folder as `data`"
-        )
-    path = folder / "classes.json"
-    if (there := read_classes(path) if path.is_file() else found.classes) != found.classes:
-        listed = ", ".join(info.name for info in there)
-        raise DataError(f"{folder} holds another data set ({listed}): name another folder, or delete it")
+    if settings.root:
+        root, target = resolve_path(settings.root).resolve(), folder.resolve()
+        # below the pictures of a folder, copies would pass for pictures next time
+        if target == root or (settings.dataset == "folder" and target.is_relative_to(root)):
+            raise DataError(
+                f"{folder} lies among the pictures of {root}, where nothing is written: name another folder as `data`"
+            )
+    path = folder / CLASSES_FILE
+    if path.is_file():
+        there = read_classes(path)
+        if there != listing.classes:
+            names = ", ".join(info.name for info in there)
+            raise DataError(
+                f"{folder} holds another data set ({names}): name another folder as `data`, or move this one away"
+            )
+
+
+def _check_splits(dataset: str, listing: DatasetListing) -> None:
+    """DataError where a split is empty, or there is none for training or validation."""
+    for split in ("train", "val", *listing.splits):
+        if not listing.splits.get(split):
+            reasons = [line for line in listing.missing + listing.notes if line.startswith(f"{split}: ")]
+            raise DataError(
+                f"{dataset}: no image of {split} is left ({'; '.join(reasons[:2]) or 'the source has none'}): "
+                "choose other classes or images, name a list for it, or raise val_fraction; "
+                f"where tags.csv has a column split, write {split} at some pictures"
+            )
 
 
 def leave_out(manifest: Manifest, faults: list[str], settings: SourceSettings) -> Manifest:
@@ -192,22 +217,24 @@ def leave_out(manifest: Manifest, faults: list[str], settings: SourceSettings) -
 
     A training image whose mask alone is bad stays, without it, as masks only measure; unless its tags were read from it.
     """
-    needed = settings.dataset in ("glyphs", "voc") and settings.tags == "masks"
-    masks, splits, explained = manifest.train_masks(), {}, set()
+    tags_from_masks = settings.dataset in ("glyphs", "voc") and settings.tags == "masks"
+    splits, explained = {}, set()
     for split in manifest.splits:
         splits[split] = []
-        for sample in manifest.samples(split):
-            mask = masks.get(sample.name) if split == "train" else sample.mask
-            own = [
-                line
-                for line in faults
-                if line.startswith((f"{sample.image}: ", f"{mask}: ")) and TWICE not in line
-            ]
-            explained.update(own)
-            stays = split == "train" and not needed and all(line.startswith(f"{mask}: ") for line in own)
-            splits[split] += [replace(sample, mask=None if own else mask)] if stays or not own else []
-    if rest := [line for line in faults if line not in explained]:
-        raise DataError(f"{manifest.folder}: {len(rest)} faults are for you to mend, the first: {rest[0]}")
-    if empty := [split for split, samples in splits.items() if not samples]:
+        for sample in manifest.masked_samples(split):
+            of_image = [line for line in faults if line.startswith(f"{sample.image}: ")]
+            of_mask = [line for line in faults if line.startswith(f"{sample.mask}: ")]
+            explained.update(of_image, of_mask)
+            if of_mask and split == "train" and not tags_from_masks:
+                sample, of_mask = replace(sample, mask=None), []
+            if not of_image and not of_mask:
+                splits[split].append(sample)
+    unexplained = [line for line in faults if line not in explained]
+    if unexplained:
+        raise DataError(
+            f"{manifest.folder}: {len(unexplained)} faults are for you to mend, the first: {unexplained[0]}"
+        )
+    empty = [split for split, samples in splits.items() if not samples]
+    if empty:
         raise DataError(f"{manifest.folder}: no image of {empty} is readable; first: {faults[0]}")
     return write_manifest(manifest.folder, manifest.classes, splits)

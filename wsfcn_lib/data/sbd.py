@@ -15,9 +15,9 @@ import numpy as np
 from joblib import Parallel, delayed
 from PIL import Image
 
-from wsfcn_lib.data.classes import VOC_CLASSES, voc_palette
+from wsfcn_lib.data.classes import IGNORE, VOC_CLASSES, voc_palette
 from wsfcn_lib.data.files import DataError, read_text
-from wsfcn_lib.data.images import IGNORE, encode
+from wsfcn_lib.data.images import encode
 from wsfcn_lib.data.voc import AUGMENTED, voc_base, voc_names
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.storage import atomic_write, make_folder, require_space, writing

@@ -1,6 +1,5 @@
 """Choose from what a source offers: classes, images by lists of names, and a size; copies are made only where needed."""
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,17 +10,17 @@ from PIL import Image
 
 from wsfcn_lib.data.classes import voc_palette
 from wsfcn_lib.data.files import DataError, read_list
-from wsfcn_lib.data.images import encode, open_image, open_mask
+from wsfcn_lib.data.images import encode, encode_mask, open_image, open_mask
 from wsfcn_lib.data.listing import MASKLESS, DatasetListing
-from wsfcn_lib.data.manifest import ClassInfo, Sample
+from wsfcn_lib.data.manifest import Sample
 from wsfcn_lib.runs.progress import progress
-from wsfcn_lib.runs.storage import atomic_write, make_folder
+from wsfcn_lib.runs.storage import atomic_write
 
 
-def select_images(found: DatasetListing, ids: Mapping[str, Path | str]) -> DatasetListing:
-    """Keep, of each split that `ids` names, the images in its list; a listed name that the source lacks counts as missing."""
-    splits, missing, untagged = dict(found.splits), list(found.missing), list(found.untagged)
-    for split, path in ids.items():
+def select_images(listing: DatasetListing, lists: Mapping[str, Path | str]) -> DatasetListing:
+    """Keep, of each split that `lists` names, the images in its list; a listed name that the source lacks counts as missing."""
+    splits, missing, untagged = dict(listing.splits), listing.missing, listing.untagged
+    for split, path in lists.items():
         if split not in splits:
             raise DataError(
                 f"ids names the split {split!r}, the source has {', '.join(splits)}; name one of these"
@@ -33,138 +32,118 @@ def select_images(found: DatasetListing, ids: Mapping[str, Path | str]) -> Datas
             raise DataError(
                 f"{path}: none of its {len(names)} names is in the split {split!r} of the source; correct the list"
             )
+        known = {sample.name for sample in splits[split]}
         if split == "train":
             untagged = [name for name in untagged if name in wanted]
-        # of what the source found missing in this split, only what the list asks for matters
-        told = {line: line.split(": ", 2)[1] for line in missing if line.startswith(f"{split}: ")}
-        missing = [line for line in missing if line not in told or told[line] in wanted]
-        absent = (
-            wanted
-            - {sample.name for sample in splits[split]}
-            - {*told.values()}
-            - {*(untagged if split == "train" else ())}
-        )
-        missing += [
-            f"{split}: {name}: in the list {Path(path).name}, not in the source" for name in sorted(absent)
-        ]
-    return replace(found, splits=splits, missing=missing, untagged=untagged)
+            known.update(untagged)
+        relevant = []  # what the source found missing in this split matters only where the list names it
+        for line in missing:
+            of_split, name, _ = line.split(": ", 2)
+            if of_split != split or name in wanted:
+                relevant.append(line)
+            if of_split == split:
+                known.add(name)
+        for name in sorted(wanted - known):
+            relevant.append(f"{split}: {name}: in the list {Path(path).name}, not in the source")
+        missing = relevant
+    return replace(listing, splits=splits, missing=missing, untagged=untagged)
 
 
-def select_classes(found: DatasetListing, classes: Sequence[str]) -> DatasetListing:
-    """Keep some classes, in the order of the source. Images that show none of them are left out, and said so."""
-    names = [info.name for info in found.classes]
-    if unknown := [name for name in classes if name not in names]:
+def select_classes(listing: DatasetListing, classes: Sequence[str]) -> DatasetListing:
+    """Keep some classes, in the order of the source. Images that show only others are left out, and a note says so."""
+    names = [info.name for info in listing.classes]
+    unknown = [name for name in classes if name not in names]
+    if unknown:
         raise DataError(f"classes={unknown} are not among the source's; choose from {', '.join(names)}")
-    kept = [index for index, name in enumerate(names) if name in set(classes)]
-    splits, notes = {}, list(found.notes)
-    for split, samples in found.splits.items():
-        fewer = [replace(sample, tags=tuple(sample.tags[index] for index in kept)) for sample in samples]
-        splits[split] = [new for new, old in zip(fewer, samples) if any(new.tags) or not any(old.tags)]
-        if left := len(samples) - len(splits[split]):
-            notes.append(f"{split}: {left} images show other classes only and are left out")
-    return replace(found, classes=tuple(found.classes[index] for index in kept), splits=splits, notes=notes)
+    kept = [index for index, name in enumerate(names) if name in classes]
+    splits, notes = {}, list(listing.notes)
+    for split, samples in listing.splits.items():
+        splits[split] = []
+        for sample in samples:
+            tags = tuple(sample.tags[index] for index in kept)
+            if any(tags) or not any(sample.tags):
+                splits[split].append(replace(sample, tags=tags))
+        left_out = len(samples) - len(splits[split])
+        if left_out:
+            notes.append(f"{split}: {left_out} images show other classes only and are left out")
+    return replace(listing, classes=tuple(listing.classes[k] for k in kept), splits=splits, notes=notes)
 
 
 def copy_pictures(
-    found: DatasetListing, folder: Path, max_side: int, foreign: Sequence[int]
+    listing: DatasetListing, folder: Path, max_side: int, foreign: Sequence[int]
 ) -> DatasetListing:
     """Copies of the pictures below `folder`, at most `max_side` pixels wide or high (0: as they are, masks only).
 
     A picture that is small enough is copied byte for byte; others are shrunk (Lanczos, masks by nearest neighbour). Mask
     ids in `foreign`, those of classes that were not chosen, become background: what nobody asked for is background.
-    A copy is kept where it is there in the right size and has the time of its picture, so that another picture, or another
-    version of it, is copied anew. DataError where pictures of the source lie where copies go.
+    A copy that would not change is not written again. DataError where pictures of the source lie where copies go.
     """
-    jobs = {sample.name: (split, sample) for split, samples in found.splits.items() for sample in samples}
-    taken = {
-        path.parent.resolve() for _, sample in jobs.values() for path in (sample.image, sample.mask) if path
-    }
+    samples = [sample for split in listing.splits.values() for sample in split]
+    occupied = {path.parent.resolve() for sample in samples for path in (sample.image, sample.mask) if path}
     for target in (folder / "images", folder / "masks"):
-        if target.resolve() in taken:
+        if target.resolve() in occupied:
             raise DataError(
                 f"{target} is where copies go, and the source's own pictures lie there: name another folder"
             )
-        make_folder(target)
-    bar = progress(None, "copy", len(jobs))
 
-    def copied(job: tuple[str, Sample]) -> tuple[Path | None, Path | None, str]:
-        (split, sample), image, mask, fault = job, None, None, ""
+    def copy(sample: Sample) -> tuple[Sample, str]:
+        """The sample with the paths of its copies, and what is wrong with its files; its image is None if that is bad."""
+        image = mask = None
+        fault = ""
         try:
-            needed = max_side or sample.name != sample.image.stem  # a manifest knows a picture by its stem
-            image = _copy_image(sample, folder / "images", max_side) if needed else sample.image
-            mask = sample.mask and _copy_mask(sample, folder / "masks", max_side, foreign)
+            image = _copy_image(sample, folder / "images", max_side)
+            if sample.mask:
+                mask = _copy_mask(sample, folder / "masks", max_side, foreign)
         except DataError as error:
-            fault = f"{split}: {sample.name}: {error}"
-            fault, image = (f"{fault}; {MASKLESS}", image) if image and split == "train" else (fault, None)
-        bar.update()
-        return image, mask, fault
+            fault = str(error)
+        return replace(sample, image=image, mask=mask), fault
 
-    with bar, ThreadPoolExecutor() as pool:
-        copies = dict(
-            zip(jobs, pool.map(copied, jobs.values()))
-        )  # of a picture in two splits, which `validate` refuses, one
-    whole = {name: {"image": image, "mask": mask} for name, (image, mask, _) in copies.items() if image}
-    splits = {
-        split: [replace(s, **whole[s.name]) for s in samples if s.name in whole]
-        for split, samples in found.splits.items()
-    }
-    return replace(
-        found, splits=splits, missing=found.missing + [fault for *_, fault in copies.values() if fault]
-    )
-
-
-def foreign_ids(offered: Sequence[ClassInfo], chosen: Sequence[ClassInfo]) -> list[int]:
-    """Mask ids of the classes that were not chosen."""
-    return sorted({info.mask_id for info in offered} - {info.mask_id for info in chosen})
-
-
-def _shrunk(size: tuple[int, int], max_side: int) -> tuple[int, int]:
-    factor = min(1, max_side / max(size)) if max_side else 1
-    return max(1, round(factor * size[0])), max(1, round(factor * size[1]))
+    splits, missing = {}, list(listing.missing)
+    with ThreadPoolExecutor() as pool:
+        for split, samples in listing.splits.items():
+            splits[split] = []
+            for sample, fault in progress(pool.map(copy, samples), f"copy {split}", len(samples)):
+                stays = not fault or (split == "train" and sample.image)
+                if stays:
+                    splits[split].append(sample)
+                if fault:
+                    line = f"{split}: {sample.name}: {fault}"
+                    missing.append(f"{line}; {MASKLESS}" if stays else line)
+    return replace(listing, splits=splits, missing=missing)
 
 
 def _copy_image(sample: Sample, folder: Path, max_side: int) -> Path:
+    if not max_side and sample.name == sample.image.stem:  # a manifest knows a picture by its stem
+        return sample.image
     image = open_image(sample.image)
     size = _shrunk(image.size, max_side)
-    small = size != image.size
-    target = folder / f"{sample.name}{'.jpg' if small else sample.image.suffix}"
-    if not _is_there(target, size, sample.image):
-        shrunk = (
-            encode(image.resize(size, Image.Resampling.LANCZOS), "JPEG", quality=95, subsampling=0)
-            if small
-            else None
-        )
-        atomic_write(target, shrunk or sample.image.read_bytes())
-        os.utime(target, (time := sample.image.stat().st_mtime, time))
-    return target
+    if size == image.size:
+        return _write(folder / f"{sample.name}{sample.image.suffix}", sample.image.read_bytes())
+    small = image.resize(size, Image.Resampling.LANCZOS)
+    return _write(folder / f"{sample.name}.jpg", encode(small, "JPEG", quality=95, subsampling=0))
 
 
 def _copy_mask(sample: Sample, folder: Path, max_side: int, foreign: Sequence[int]) -> Path:
-    mask, target = open_mask(sample.mask), folder / f"{sample.name}.png"
-    size = _shrunk(mask.size, max_side)
-    recoded = np.isin(foreign, np.asarray(mask)).any()
-    if not max_side and not recoded:
+    mask = open_mask(sample.mask)
+    if not max_side and not np.isin(foreign, np.asarray(mask)).any():
         return sample.mask
-    if size == mask.size and not recoded:
-        data = sample.mask.read_bytes()
-    else:
-        table = np.arange(256, dtype=np.uint8)
-        table[list(foreign)] = 0
-        small = Image.fromarray(table[np.asarray(mask.resize(size, Image.Resampling.NEAREST))])
-        small.putpalette(mask.getpalette() or voc_palette())
-        data = encode(small, "PNG")
-    if not target.is_file() or target.read_bytes() != data:
-        atomic_write(target, data)
-    return target
+    new_id = np.arange(256, dtype=np.uint8)
+    new_id[list(foreign)] = 0
+    small = mask.resize(_shrunk(mask.size, max_side), Image.Resampling.NEAREST)
+    data = encode_mask(new_id[np.asarray(small)], mask.getpalette() or voc_palette())
+    return _write(folder / f"{sample.name}.png", data)
 
 
-def _is_there(path: Path, size: tuple[int, int], source: Path) -> bool:
-    """Whether a copy of the right size was made before, of this version of the picture."""
-    try:
-        with Image.open(path) as image:
-            same = size in (image.size, image.size[::-1])  # EXIF may turn it
-        return (
-            same and abs(path.stat().st_mtime - source.stat().st_mtime) < 3
-        )  # some disks know whole seconds only
-    except OSError:
-        return False
+def _shrunk(size: tuple[int, int], max_side: int) -> tuple[int, int]:
+    """The size (width, height) of a copy whose longer side is at most `max_side`; 0: as it is."""
+    if not max_side or max(size) <= max_side:
+        return size
+    factor = max_side / max(size)
+    return max(1, round(factor * size[0])), max(1, round(factor * size[1]))
+
+
+def _write(path: Path, data: bytes) -> Path:
+    """Write a file unless it holds these bytes already."""
+    if not path.is_file() or path.read_bytes() != data:
+        atomic_write(path, data)
+    return path

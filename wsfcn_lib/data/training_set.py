@@ -57,7 +57,7 @@ class TrainSet(Dataset):
             # The CPU's generator alone: torch.manual_seed would also visit every device, at ten times the price.
             torch.default_generator.manual_seed(_generator_seed(self.seed, epoch, index))
             image = self.chain(image)
-        return normalise(image), self.tags[index], index
+        return normalise(np.asarray(image)), self.tags[index], index
 
 
 def epoch_batches(length: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import distance_transform_edt, generate_binary_structure, label, morphological_gradient
 
-from wsfcn_lib.data.images import IGNORE
+from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.evaluation.results import ImageResult, PostProcessing
 from wsfcn_lib.metrics import mean_iou
 from wsfcn_lib.runs.storage import atomic_write

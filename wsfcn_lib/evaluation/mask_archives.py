@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from wsfcn_lib.data.classes import VOC_CLASSES, voc_colour
+from wsfcn_lib.data.classes import IGNORE, VOC_CLASSES, voc_colour
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.images import IGNORE, open_mask, read_mask
+from wsfcn_lib.data.images import open_mask, read_mask
 from wsfcn_lib.data.manifest import Manifest, Sample
 from wsfcn_lib.metrics import ConfusionMatrix, summary
 from wsfcn_lib.runs.paths import ROOT

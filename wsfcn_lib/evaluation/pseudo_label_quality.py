@@ -9,8 +9,9 @@ from torch import nn
 
 from wsfcn_lib.checkpoints import CheckpointError, load_snapshot
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.images import IGNORE, read_image, read_mask
+from wsfcn_lib.data.images import read_image, read_mask
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.normalisation import normalise
 from wsfcn_lib.evaluation.inputs import samples_of

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.images import IGNORE
 from wsfcn_lib.explore.inspection import ALL_VIEWS, Inspector
 from wsfcn_lib.metrics import ConfusionMatrix
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from factories import PERSON, SIGN, annotate, box, make_sbd, make_voc, picture, table
 from factories import mask as drawn
-from wsfcn_lib.data import prepare as door
+from wsfcn_lib.data import preparation as door
 from wsfcn_lib.data.classes import VOC_CLASSES
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings
@@ -426,14 +426,15 @@ def test_the_manifest_of_voc_may_lie_below_its_root(plain, tmp_path):
 
 def test_without_val_it_says_what_to_write(holiday, plain, tmp_path):
     with pytest.raises(
-        DataError, match=r"no image of val is left \(the splits are train; name a list for it, or raise val_f"
+        DataError,
+        match=r"no image of val is left \(the source has none\): .*name a list for it, or raise val_f",
     ):
         prepare(changed(plain, lists={"train": "train"}), tmp_path / "out")
     root = table(tmp_path / "mine", "a.jpg,cat,", "b.jpg,dog,test", header="image,tags,split")
     mine = changed(holiday, root=str(root))
     with pytest.raises(
         DataError,
-        match="its column split makes 1 train, 1 test and no val, which training needs; write val at",
+        match="no image of val is left .*where tags.csv has a column split, write val at some pictures",
     ):
         prepare(mine, tmp_path / "out")
     table(root, "a.jpg,cat,", "b.jpg,dog,val", header="image,tags,split")
@@ -450,7 +451,7 @@ def test_another_data_set_is_not_replaced(holiday, plain, tmp_path):
     first = prepare(holiday, tmp_path / "out").manifest
     before = state(tmp_path / "out")
     with pytest.raises(
-        DataError, match=r"out holds another data set \(cat, dog\): name another folder, or delete it"
+        DataError, match=r"out holds another data set \(cat, dog\): name another folder as `data`, or move"
     ):
         prepare(changed(plain, root=str(tmp_path / "own/VOCdevkit")), tmp_path / "out")
     assert state(tmp_path / "out") == before
@@ -478,30 +479,24 @@ def test_bad_files_are_left_out(holiday, tmp_path):
     assert leave_out(left, [], holiday).checksums() == left.checksums()
 
 
-def test_lists_edited_by_hand_stay(holiday, tmp_path):
-    """Prepared, cleaned of a bad picture, then edited: running again changes nothing of it; without the edit, it does."""
-    manifest = prepare(holiday, tmp_path / "out").manifest
-    whole, torn = manifest.checksums(), tmp_path / "own/f.jpg"
-    picture = torn.read_bytes()
-    torn.write_bytes(picture[:150])
-    leave_out(manifest, validate(manifest), holiday)
-    torn.write_bytes(picture)
-    assert prepare(holiday, tmp_path / "out").manifest.checksums() == whole, "the shorter list was no user's"
+def test_lists_edited_by_hand_are_kept_and_told(holiday, tmp_path):
+    """Prepared, cleaned of a bad picture, then edited: running again writes the lists anew, and the edits are beside them."""
+    report = prepare(holiday, tmp_path / "out")
+    whole, torn = report.manifest.checksums(), tmp_path / "own/f.jpg"
+    assert not any("was another list" in note for note in report.notes)
+    content = torn.read_bytes()
+    torn.write_bytes(content[:150])
+    leave_out(report.manifest, validate(report.manifest), holiday)
+    torn.write_bytes(content)
     val = tmp_path / "out/val.csv"
-    val.write_text(val.read_text().replace("c.jpg,cat,", "c.jpg,cat;dog,"))
-    before = state(tmp_path / "out")
-    with pytest.raises(DataError, match=r"out/val\.csv was written or changed by hand"):
-        prepare(holiday, tmp_path / "out")
-    assert state(tmp_path / "out") == before
-    text, fault = val.read_text(), f"{manifest.samples('train')[-1].image}: gone"
-    assert len(leave_out(manifest, [fault], holiday).samples("train")) == 3 and val.read_text() == text
-    with pytest.raises(DataError, match=r"out/val\.csv was written or changed by hand"):
-        prepare(holiday, tmp_path / "out")
-    with pytest.raises(DataError, match=r"out/val\.csv was written or changed by hand"):
-        leave_out(Manifest.load(tmp_path / "out"), [f"{manifest.samples('val')[0].image}: gone"], holiday)
-    assert val.read_text() == text
-    val.unlink()
-    assert prepare(holiday, tmp_path / "out").manifest.checksums() == whole
+    edited = val.read_text().replace("c.jpg,cat,", "c.jpg,cat;dog,")
+    val.write_text(edited)
+    for _ in range(2):
+        again = prepare(holiday, tmp_path / "out")
+        assert again.manifest.checksums() == whole
+    assert not any("was another list" in note for note in again.notes), "the second time nothing differs"
+    kept = [path.read_text() for path in (tmp_path / "out").glob("val.csv.before-*")]
+    assert kept == [edited]
 
 
 def test_training_masks_stay_with_those_that_are_left(plain, tmp_path):

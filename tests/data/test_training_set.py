@@ -1,3 +1,5 @@
+"""Training crops: ImageNet's normalisation, the published augmentation, and draws that belong to the sample alone."""
+
 import shutil
 
 import numpy as np
@@ -19,10 +21,8 @@ from wsfcn_lib.data.training_set import TrainSet, epoch_batches
 def manifest(tmp_path_factory) -> Manifest:
     """A few scenes, their masks deleted after the tags were taken."""
     root = tmp_path_factory.mktemp("glyphs")
-    report = prepare(
-        SourceSettings(raw=str(root), glyphs=GlyphSettings(size=64, train=8, val=4, test=0)),
-        root / "prepared",
-    )
+    glyphs = GlyphSettings(size=64, train=8, val=4, test=0)
+    report = prepare(SourceSettings(raw=str(root), glyphs=glyphs), root / "prepared")
     shutil.rmtree(root / "VOCdevkit/VOC2012/SegmentationClass")
     return report.manifest
 
@@ -55,14 +55,10 @@ def test_the_global_generator_is_left_alone(manifest):
 def test_workers_change_nothing(manifest):
     data = TrainSet(manifest, "train", 48, seed=0)
     batches = [[(1, index) for index in batch] for batch in epoch_batches(len(data), 4, 0, 1)]
-    one, two = (list(DataLoader(data, batch_sampler=batches, num_workers=n)) for n in (0, 2))
-    assert len(one) == len(two) == 2
-    for (images, tags, indices), (others, other_tags, other_indices) in zip(one, two, strict=True):
-        assert (
-            torch.equal(images, others)
-            and torch.equal(tags, other_tags)
-            and torch.equal(indices, other_indices)
-        )
+    alone, by_workers = (list(DataLoader(data, batch_sampler=batches, num_workers=n)) for n in (0, 2))
+    assert len(alone) == len(by_workers) == 2
+    for batch, other in zip(alone, by_workers):
+        assert all(torch.equal(part, other_part) for part, other_part in zip(batch, other, strict=True))
 
 
 def test_without_augmentation_the_whole_picture_comes_back(manifest):
@@ -85,9 +81,9 @@ def test_the_shorter_side_is_resized_and_the_middle_cut_out(manifest, tmp_path):
 def test_normalising_follows_imagenet_and_can_be_undone():
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     slow = (np.transpose(image / 255, (2, 0, 1)) - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
-    found = normalise(image)
-    assert found.is_contiguous() and np.allclose(found, slow, atol=1e-5)
-    assert np.allclose(denormalise(found[None])[0] * 255, np.transpose(image, (2, 0, 1)), atol=1e-3)
+    tensor = normalise(image)
+    assert tensor.is_contiguous() and np.allclose(tensor, slow, atol=1e-5)
+    assert np.allclose(denormalise(tensor[None])[0] * 255, np.transpose(image, (2, 0, 1)), atol=1e-3)
     assert denormalise(torch.full((1, 3, 2, 2), 9.0)).max() == 1
 
 
@@ -114,13 +110,11 @@ def test_the_augmentation_is_as_strong_as_published(manifest):
 def test_an_epoch_visits_each_image_once_and_drops_the_rest():
     batches = epoch_batches(23, 5, seed=3, epoch=4)
     seen = sum(batches, [])
-    assert (
-        [len(batch) for batch in batches] == [5] * 4 and len(set(seen)) == 20 and set(seen) <= set(range(23))
-    )
+    assert [len(batch) for batch in batches] == [5] * 4
+    assert len(set(seen)) == 20 and set(seen) <= set(range(23))
     assert batches == epoch_batches(23, 5, seed=3, epoch=4)
-    assert batches != epoch_batches(23, 5, seed=3, epoch=5) and batches != epoch_batches(
-        23, 5, seed=4, epoch=4
-    )
+    assert batches != epoch_batches(23, 5, seed=3, epoch=5)
+    assert batches != epoch_batches(23, 5, seed=4, epoch=4)
     assert epoch_batches(4, 5, 0, 0) == []
 
 
