@@ -67,14 +67,11 @@ def open_mask(
 
     `content` as in `open_image`; `size` is (height, width) of the mask's image.
     """
-    image = _decode(path, content)
+    image = _decode(path, content, size)
     if image.mode not in ("P", "L"):
         raise DataError(
             f"{path}: a mask must be a palette or grey picture of mask ids, this one is {image.mode}; convert it"
         )
-    if size not in (None, image.size[::-1]):
-        sizes = f"the mask is {image.size}, its image {size[::-1]} (width, height)"
-        raise DataError(f"{path}: {sizes}; they must be equal: correct it")
     return image
 
 
@@ -124,8 +121,10 @@ def encode_mask(ids: np.ndarray, palette: bytes | list[int]) -> bytes:
     return encode(picture, "PNG")
 
 
-def _decode(path: Path | str, content: bytes | None) -> Image.Image:
-    """Open and decode fully, so that a truncated file fails here and not later."""
+def _decode(
+    path: Path | str, content: bytes | None = None, size: tuple[int, int] | None = None
+) -> Image.Image:
+    """Open and decode fully, so that a truncated file fails here and not later; not so if its size is wrong."""
     name = in_utf8(path)
     if name != str(path):
         raise DataError(f"{name}: the name is not UTF-8, so no list can hold it; rename the file")
@@ -134,7 +133,8 @@ def _decode(path: Path | str, content: bytes | None) -> Image.Image:
     try:
         image = Image.open(path if content is None else io.BytesIO(content), formats=FORMATS)
         too_large = image.width * image.height > MOST_PIXELS
-        if not too_large:
+        other_size = size not in (None, image.size[::-1])
+        if not too_large and not other_size:
             image.load()
     except Exception as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, ...
         raise DataError(
@@ -145,4 +145,8 @@ def _decode(path: Path | str, content: bytes | None) -> Image.Image:
         raise DataError(
             f"{path}: {image.width} x {image.height} pixels are more than the {MOST_PIXELS:,} allowed; shrink it"
         )
+    if other_size:
+        image.close()
+        sizes = f"the mask is {image.size}, its image {size[::-1]} (width, height)"
+        raise DataError(f"{path}: {sizes}; they must be equal: correct it")
     return image
