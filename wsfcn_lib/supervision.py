@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from wsfcn_lib.config import TrainConfig
-from wsfcn_lib.data.images import IGNORE
+from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.normalisation import denormalise
 from wsfcn_lib.losses import classification_loss, mask_loss, pseudo_labels
 from wsfcn_lib.modules import resize
