@@ -13,16 +13,9 @@ from pydantic import ValidationError
 
 from wsfcn_lib.data.files import DataError, in_utf8, read_table, table_text
 from wsfcn_lib.data.listing import MASKLESS, DatasetListing
-from wsfcn_lib.data.manifest import (
-    CLASSES_FILE,
-    SPLITS,
-    ClassInfo,
-    Manifest,
-    Sample,
-    numbered_classes,
-    read_classes,
-)
+from wsfcn_lib.data.manifest import CLASSES_FILE, SPLITS, ClassInfo, Manifest, Sample, read_classes
 from wsfcn_lib.data.remarks import remarks
+from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.storage import atomic_write
 
@@ -236,7 +229,7 @@ def classes_of(root: Path, entries: list[Entry]) -> tuple[ClassInfo, ...]:
     else:
         names = sorted(used, key=lambda name: (name.casefold(), name))
         try:
-            classes = numbered_classes(names)
+            classes = voc_classes(names)
         except ValidationError as error:
             raise DataError(f"{root}: a class cannot be used, correct it: {error}") from error
     unknown = sorted(used.keys() - {info.name for info in classes})

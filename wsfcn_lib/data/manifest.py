@@ -6,7 +6,7 @@ Class indices everywhere: 0 = background, c = classes[c - 1], 255 = ignored. Tag
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, field_validator
 
-from wsfcn_lib.data.classes import BORDER_COLOUR, IGNORE, voc_colour
+from wsfcn_lib.data.classes import BORDER_COLOUR, IGNORE
 from wsfcn_lib.data.files import DataError, read_table, read_text, table_text
 from wsfcn_lib.data.images import read_image, read_mask
 from wsfcn_lib.runs.paths import ROOT, resolve_path
@@ -46,11 +46,6 @@ class ClassInfo(Settings):
                 f"{name!r} cannot name a class: no ';', no outer blanks, and 'background' is taken"
             )
         return name
-
-
-def numbered_classes(names: Iterable[str]) -> tuple[ClassInfo, ...]:
-    """Classes numbered as VOC does it: mask id = position in `names` + 1, colour from VOC's colour map."""
-    return tuple(ClassInfo(name=name, mask_id=k, colour=voc_colour(k)) for k, name in enumerate(names, 1))
 
 
 def read_classes(path: Path) -> tuple[ClassInfo, ...]:

@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from wsfcn_lib.data.classes import VOC_CLASSES, voc_colour
+from wsfcn_lib.data.classes import IGNORE, VOC_CLASSES, voc_colour
 from wsfcn_lib.data.files import DataError, read_text
-from wsfcn_lib.data.images import IGNORE, open_mask, read_mask
+from wsfcn_lib.data.images import open_mask, read_mask
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample
 from wsfcn_lib.runs.progress import progress

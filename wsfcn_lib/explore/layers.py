@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from wsfcn_lib.data.images import IGNORE
+from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.explore import draw
 from wsfcn_lib.explore.draw import Missing

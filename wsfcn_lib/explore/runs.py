@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsfcn_lib.data.images import IGNORE
+from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.browse import BEST, LISTED, WORST, Browser
