@@ -7,9 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wsfcn_lib.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, styled
+from wsfcn_lib.plots.style import BLUE, COLOURS, GREY, ORANGE, styled
 
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE)
 BESIDE_TITLE = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderpad": 0.2, "columnspacing": 1.2}
 
 
@@ -38,30 +37,27 @@ def ablation(table: pd.DataFrame, effects: pd.DataFrame | None = None) -> Figure
 
 
 def _variants(axis: Axes, table: pd.DataFrame, measures: pd.Index) -> None:
-    """A row for each variant: mean, deviation and each seed of each measure."""
+    """A row for each variant: the mean of each measure, and each seed."""
     groups = table.groupby("variant", sort=False)
-    mean, deviation = groups[measures].mean(), groups[measures].std().fillna(0)
-    seeds = groups.size().max()
+    mean, seeds = groups[measures].mean(), groups.size().max()
     step = 0.8 / (len(measures) + 1)  # between the measures of a variant
     for number, (measure, colour) in enumerate(zip(measures, COLOURS)):
         rows = np.arange(len(mean)) + step * (number - (len(measures) - 1) / 2)
         label = measure.replace("mean_iou", "mIoU").replace("_crf", " + CRF").replace("_", " ")
-        axis.errorbar(
-            mean[measure], rows, xerr=deviation[measure], fmt="o", ms=7, lw=1.5, color=colour, label=label
-        )
+        axis.plot(mean[measure], rows, "o", ms=7, color=colour, label=label)
         for row, value in zip(rows, mean[measure]):
             style = {"textcoords": "offset points", "ha": "center", "fontsize": 8, "color": colour}
             axis.annotate(f"{value:.3f}", (value, row), (0, 6), **style)
         if seeds > 1:
             places = rows[mean.index.get_indexer(table.variant)]
-            axis.plot(table[measure], places, "o", ms=3.5, color="white", mec=colour, zorder=3)
+            axis.plot(table[measure], places, "o", ms=3.5, color="white", mec=colour)
     names = list(mean.index)
     if "cost" in table:
         names = [f"{name}\n{cost}" for name, cost in groups["cost"].first().items()]
     axis.set_yticks(range(len(mean)), names, color="black")
     axis.set(title="Variants, one run each", xlabel="mIoU", ylim=(len(mean) - 0.5, -0.5))
     if seeds > 1:
-        axis.set(title=f"Variants, {seeds} seeds", xlabel="mIoU, mean ± standard deviation")
+        axis.set(title=f"Variants, {seeds} seeds", xlabel="mIoU, mean and each seed")
     if len(measures) > 1:
         axis.legend(**BESIDE_TITLE, ncols=len(measures))
 
@@ -88,9 +84,9 @@ def growth(table: pd.DataFrame) -> Figure:
         raise ValueError("the table has no epochs; keep snapshots with the setting snapshot_every")
     figure = Figure((9, 3.4), layout="constrained")
     axis = figure.subplots()
-    for kind, colour in zip(table.columns.drop(["epoch", "pseudo_coverage"], errors="ignore"), COLOURS):
+    for kind in table.columns.drop(["epoch", "pseudo_coverage"], errors="ignore"):
         label = kind.replace("_", " ").replace("cam", "CAM")
-        axis.plot(table.epoch, 100 * table[kind], "o-", color=colour, ms=5, label=label)
+        axis.plot(table.epoch, 100 * table[kind], "o-", ms=5, label=label)
     axis.set(title="Quality over training, on training images", xlabel="finished epochs", ylabel="mIoU, %")
     axis.set(xticks=table.epoch, ylim=(0, None))
     figure.legend(loc="outside right upper")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from wsfcn_lib.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE, styled
+from wsfcn_lib.plots.style import BLUE, GREEN, GREY, ORANGE, styled
 
 MANY = 21  # classes; of more, names are small and numbers left out
 
@@ -32,10 +32,10 @@ def curves(log: pd.DataFrame) -> Figure:
     axes["map"].plot(checks.step, checks.val_map, color=GREEN, **dots)
     axes["map"].set(title="Tags, validation mAP", ylim=(0, 1.03))
     rates = log.filter(regex="^lr").dropna(axis=1, how="all").dropna()
-    colours, widths = (BLUE, ORANGE, GREEN, PURPLE, GREY), (4, 3, 2, 1, 1)  # equal rates stay visible
-    for column, colour, width in zip(rates, colours, widths):
+    for number, (column, rate) in enumerate(rates.items()):
         label = column.removeprefix("lr_").replace("_", " ")
-        axes["lr"].plot(log.step[rates.index], rates[column], color=colour, lw=width, label=label)
+        width = 4 - 0.75 * number  # so that equal rates are all seen
+        axes["lr"].plot(log.step[rates.index], rate, lw=width, label=label)
     axes["lr"].set(title="Learning rate", ylim=(0, 1.6 * rates.max(axis=None)))  # room for the legend
     axes["lr"].legend(fontsize=8, loc="upper right", borderpad=0, labelspacing=0.2, ncols=2)
     starts = log.groupby("epoch").step.min()
@@ -80,7 +80,7 @@ def class_bars(
 ) -> Figure:
     """IoU per class (K,) as bars, best first; NaN reads "absent"; `reference` (K,) as ticks."""
     iou = np.asarray(iou, float)
-    marks = np.full(len(iou), np.nan) if reference is None else np.asarray(reference, float)
+    marks = np.full(len(iou), np.nan) if reference is None else np.array(reference, float)
     mean = np.nanmean(iou)
     order = np.argsort(-np.nan_to_num(iou, nan=-1.0), kind="stable")
     figure = Figure((9, 0.9 + 0.27 * len(iou)), layout="constrained")
@@ -88,10 +88,9 @@ def class_bars(
     for row, k in enumerate(order):
         axis.barh(row, np.nan_to_num(iou[k]), color=palette[k] / 255, edgecolor=GREY, lw=0.4)
         text = "absent" if np.isnan(iou[k]) else f"{iou[k]:.3f}"
-        if not np.isnan(marks[k]) and not np.isnan(iou[k]):
-            text += f", {reference_name} {marks[k]:.3f}"
         axis.text(np.nanmax([iou[k], marks[k], 0]) + 0.012, row, text, va="center", color=GREY)
-    axis.plot(marks[order], range(len(iou)), "|", color="black", ms=14, mew=2.5, label=reference_name)
+    axis.plot(marks[order], range(len(iou)), "|", color="white", ms=16, mew=5)  # a rim, for dark bars
+    axis.plot(marks[order], range(len(iou)), "|", color="black", ms=13, mew=2, label=reference_name)
     axis.axvline(mean, color=GREY, ls=(0, (3, 3)), lw=1, label=f"mean {mean:.3f}", zorder=0)
     axis.set_yticks(range(len(iou)), [names[k] for k in order], color="black")
     axis.set(title="IoU per class", ylim=(len(iou) - 0.4, -0.6), xlim=(0, 1.25), xticks=np.linspace(0, 1, 6))

@@ -6,6 +6,7 @@ import threading
 import matplotlib
 
 BLUE, ORANGE, GREEN, PURPLE, GREY = "#0072B2", "#D55E00", "#009E73", "#AA4499", "#5c6670"
+COLOURS = [BLUE, ORANGE, GREEN, PURPLE, GREY]
 STYLE = {
     "font.size": 9.5,
     "axes.titlesize": 10.5,
@@ -15,6 +16,7 @@ STYLE = {
     "axes.labelcolor": GREY,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "grid.color": "#e9ecef",
