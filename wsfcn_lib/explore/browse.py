@@ -1,12 +1,13 @@
 """A list of images to go through: by class, in order, worst first, with buttons for the next and the last."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import ipywidgets as widgets
-import numpy as np
 
 from wsfcn_lib.data.manifest import Sample
 from wsfcn_lib.explore import draw
+from wsfcn_lib.explore.draw import Picture
 from wsfcn_lib.explore.shell import Explorer, button, dropdown
 
 ANY, LISTED, WORST, BEST = "any class", "as listed", "worst first", "best first"
@@ -17,6 +18,7 @@ class Browser(Explorer):
     """An explorer whose state has an `image` out of a list, a class in `only` to filter it, an `order`."""
 
     SCORE = "IoU {:.2f}"  # how an image's score stands in the list
+    uploads: Mapping[str, Picture] = MappingProxyType({})  # one's own images by name
 
     @staticmethod
     def list_controls(classes: Sequence[str] = (), order: str = LISTED) -> dict[str, widgets.Widget]:
@@ -50,15 +52,18 @@ class Browser(Explorer):
                     self._offer([*listed, (name, name)])
                 super().set(image=name)
 
-    def list_images(
-        self,
-        samples: Mapping[str, Sample],
-        names: Sequence[str],
-        scores: Mapping[str, float],
-        uploads: Sequence[str] = (),
-        from_start: bool = False,
-    ) -> None:
+    def listing(self) -> tuple[Mapping[str, Sample], Sequence[str], Mapping[str, float]]:
+        """All images by name, the names of the classes, and the images' scores: for subclasses."""
+        raise NotImplementedError
+
+    def update_controls(self, key: str) -> None:
+        """Run, filter and order make the list of images."""
+        if key in ("run", "only", "order"):
+            self.list_images(from_start=key == "order")
+
+    def list_images(self, from_start: bool = False) -> None:
         """Offer the images that filter and order leave, then one's own; `from_start`: show the first."""
+        samples, names, scores = self.listing()
         only, order, image = (self.controls[key] for key in ("only", "order", "image"))
         shown, old = list(samples), image.value
         if only.value != ANY:
@@ -71,7 +76,7 @@ class Browser(Explorer):
         for name in shown[:MOST]:
             score = f" · {self.SCORE.format(scores[name])}" if name in scores else ""
             options.append((name + score, name))
-        options += [(name, name) for name in uploads]
+        options += [(name, name) for name in self.uploads]
         self._offer(options)
         values = [value for _, value in options]
         if from_start or old not in values:
@@ -87,13 +92,13 @@ class Browser(Explorer):
         self.controls["image"].options = options
         self.previous.disabled = self.next.disabled = len(options) < 2
 
-    def render(self, state: dict) -> np.ndarray:
+    def render(self, state: dict) -> Picture:
         """The picture of an image, or why the list is empty."""
         if state["image"] is None:
             return draw.message(self.describe(state))
         return self.render_image(state)
 
-    def render_image(self, state: dict) -> np.ndarray:
+    def render_image(self, state: dict) -> Picture:
         """The picture of a state with an image: for subclasses."""
         raise NotImplementedError
 

@@ -80,8 +80,14 @@ class CamExplorer(Browser):
     def _snapshot_of(self, run: str) -> str:
         return self.snapshot if run == self.run else "best"
 
+    def listing(self) -> tuple:
+        """The images of the chosen network, by its IoU."""
+        run = self.state["run"]
+        inspector = self.inspector(run)
+        return inspector.samples, inspector.manifest.names, self._scores(run)
+
     def update_controls(self, key: str) -> None:
-        """Another run brings other classes and cuts; run, filter and order make the list of images."""
+        """As every browser's; another run brings other classes and cuts."""
         self._enable_used()
         try:
             inspector = self.inspector(self.state["run"])
@@ -98,8 +104,7 @@ class CamExplorer(Browser):
             for name in CUTS:
                 self.controls[name].value = getattr(config, name)
             self.controls["iterations"].value = min(STEPS, config.pamr_iterations)
-        if key in ("run", "only", "order"):
-            self._list(inspector, from_start=key == "order")
+        super().update_controls(key)
 
     def _enable_used(self) -> None:
         state = self.state
@@ -117,10 +122,6 @@ class CamExplorer(Browser):
             # on: coloured, off: grey; two shades of one colour do not tell which is which
             self.controls[layer].button_style = "info" if state[layer] else ""
 
-    def _list(self, inspector: Inspector, from_start: bool = False) -> None:
-        scores = self._scores(self.state["run"])
-        self.list_images(inspector.samples, inspector.manifest.names, scores, self.uploads, from_start)
-
     def _scores(self, run: str) -> dict[str, float]:
         return {} if run == SHIPS else read_image_iou(run, self.images)
 
@@ -130,12 +131,12 @@ class CamExplorer(Browser):
                 key = f"your own {len(self.uploads) + 1}: {file['name']}"  # never that of another image
                 self.uploads[key] = np.asarray(open_image(file["name"], bytes(file["content"])))
                 with self.batch(), self.updating:
-                    self._list(self.inspector(self.state["run"]))
+                    self.list_images()
                     self.controls["image"].value = key
         except Exception as error:  # an unreadable file, or no network to look at it
             self.show_error(error)
 
-    def render_image(self, state: dict) -> np.ndarray:
+    def render_image(self, state: dict) -> draw.Picture:
         """Layers or changes, the reading, the legend, and the scores of the classes."""
         inspection = self.inspector(state["run"]).inspect(state["image"], state["view"])
         if state["mode"] == LAYERED:
@@ -171,7 +172,7 @@ class CamExplorer(Browser):
         return text
 
 
-def _sidebar(inspection: Inspection, state: dict) -> np.ndarray:
+def _sidebar(inspection: Inspection, state: dict) -> draw.Picture:
     """The classes' scores, and the prediction's IoU in this image where there is truth."""
     manifest, target, tags = inspection.manifest, state["target"], inspection.tags
     scores, note = np.append(0, inspection.probabilities), f"dashed: present above {SCORE_CUT}"
@@ -212,12 +213,10 @@ def _controls() -> dict[str, widgets.Widget]:
         controls[layer] = widgets.ToggleButton(
             layer == "cam", description=name, tooltip=f"{name}: on or off", layout={"width": "170px"}
         )
-        controls[f"{layer}_opacity"] = widgets.FloatSlider(
+        controls[f"{layer}_opacity"] = slider(
+            "opacity",
             opacity,
-            min=0,
-            max=1,
             step=0.05,
-            description="opacity",
             tooltip=f"opacity of {name}",
             readout=False,
             layout={"width": "144px"},

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.explore import draw
-from wsfcn_lib.explore.draw import FAINT, GAINED, GROUND, INK, LOST, PAPER
+from wsfcn_lib.explore.draw import FAINT, GAINED, GROUND, INK, LOST, PAPER, Picture
 
 WIDTH = 280  # pixels, of a column of charts
 ROWS = 12  # bars at most in one chart
@@ -23,7 +23,7 @@ def bars(
     cut: float | None = None,
     ticks: Mapping[str, float | None] = MappingProxyType({}),
     chosen: str = "",
-) -> np.ndarray:
+) -> Picture:
     """Values (K,) in [0, 1] of some classes as bars with their numbers.
 
     `hollow`: classes whose bar is not filled; `cut`: a dashed line; `ticks`: marks by class name; `chosen`:
@@ -45,7 +45,7 @@ def bars(
     return np.asarray(image)
 
 
-def differences(values: Sequence[float], names: Sequence[str], title: str) -> np.ndarray:
+def differences(values: Sequence[float], names: Sequence[str], title: str) -> Picture:
     """Values in [-1, 1] as bars around zero with their numbers: blue to the right, orange to the left."""
     image, pen, tops = _rows(title, names)
     zero, scale = 166, 58 / max([0.01, *np.abs(values)])
@@ -57,7 +57,7 @@ def differences(values: Sequence[float], names: Sequence[str], title: str) -> np
     return np.asarray(image)
 
 
-def plot(x: np.ndarray, y: np.ndarray, title: str, mark: float, at: float) -> np.ndarray:
+def plot(x: np.ndarray, y: np.ndarray, title: str, mark: float, at: float) -> Picture:
     """A curve above 0 with its range in numbers, a dashed line at `mark`, and a dot on the curve at `at`."""
     image, pen = draw.canvas(WIDTH, 120)
     left, top, right, bottom = 40, 28, WIDTH - 20, 98
@@ -79,7 +79,7 @@ def plot(x: np.ndarray, y: np.ndarray, title: str, mark: float, at: float) -> np
 
 def lines(
     series: Sequence[tuple[str, str, Sequence[tuple[float, float]]]], title: str, end: float, width: int
-) -> np.ndarray:
+) -> Picture:
     """Curves above 0 from 0 to `end`: name, colour and points (x, y) of each.
 
     Earlier ones are broader, so that equal ones show. What is higher at 0 than ever after is drawn on top.
@@ -112,7 +112,7 @@ def lines(
     return np.asarray(image)
 
 
-def legend(entries: Mapping[str, tuple], width: int) -> np.ndarray:
+def legend(entries: Mapping[str, tuple], width: int) -> Picture:
     """Patches with names, in rows; an entry is a colour, or a colour and the slant of its stripes."""
     places, x, y = [], 8, 4
     for name in entries:
@@ -132,9 +132,7 @@ def legend(entries: Mapping[str, tuple], width: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def page(
-    panels: Sequence[np.ndarray], entries: Mapping[str, tuple], sidebar: Iterable[np.ndarray]
-) -> np.ndarray:
+def page(panels: Sequence[Picture], entries: Mapping[str, tuple], sidebar: Iterable[Picture]) -> Picture:
     """Panels in rows of two with their legend below, and charts beside them."""
     picture = draw.grid(*panels)
     return draw.beside(draw.below(picture, legend(entries, picture.shape[1])), draw.below(*sidebar))

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wsfcn_lib.plots.overlays import INFERNO
 from wsfcn_lib.plots.style import FONT
 
+Picture = np.ndarray  # (H, W, 3) uint8
 HEIGHT, WIDTH = 375, 500  # pixels of one large picture
 QUARTER = 240, 320  # and of one of four
 
@@ -40,12 +41,12 @@ def canvas(width: int, height: int, colour: tuple = PAPER) -> tuple[Image.Image,
     return image, pen
 
 
-def blank(height: int, width: int, colour: tuple = PAPER) -> np.ndarray:
+def blank(height: int, width: int, colour: tuple = PAPER) -> Picture:
     """An empty picture (H, W, 3) uint8."""
     return np.full((height, width, 3), colour, np.uint8)
 
 
-def paragraph(text: str, width: int, size: int = 13, ground: tuple = PAPER) -> np.ndarray:
+def paragraph(text: str, width: int, size: int = 13, ground: tuple = PAPER) -> Picture:
     """Text broken into lines, as a picture of this width."""
     lines = []
     for part in text.split("\n"):
@@ -61,14 +62,12 @@ def paragraph(text: str, width: int, size: int = 13, ground: tuple = PAPER) -> n
     return np.asarray(image)
 
 
-def message(text: str, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def message(text: str, height: int = HEIGHT, width: int = WIDTH) -> Picture:
     """Text in a picture's place: what is missing, and how to get it."""
     return framed(paragraph(text, width - 32, 14), height, width, PAPER)
 
 
-def framed(
-    picture: np.ndarray, height: int = HEIGHT, width: int = WIDTH, colour: tuple = GROUND
-) -> np.ndarray:
+def framed(picture: Picture, height: int = HEIGHT, width: int = WIDTH, colour: tuple = GROUND) -> Picture:
     """The picture amid a ground of at least this size, so that pages do not jump between images."""
     tall, wide = picture.shape[:2]
     ground = blank(max(tall, height), max(wide, width), colour)
@@ -77,7 +76,7 @@ def framed(
     return ground
 
 
-def panel(title: str, shape: tuple[int, ...], size: tuple[int, int], paint: Callable) -> np.ndarray:
+def panel(title: str, shape: tuple[int, ...], size: tuple[int, int], paint: Callable) -> Picture:
     """A painted image of a size (height, width) under its title; where something is Missing, what it says.
 
     `paint` receives the function that brings arrays of the image's shape to that size; returns the picture.
@@ -114,59 +113,59 @@ def fitted(
     return resize
 
 
-def beside(*pictures: np.ndarray) -> np.ndarray:
+def beside(*pictures: Picture) -> Picture:
     """Pictures from left to right, their upper edges level."""
     tall = max(len(picture) for picture in pictures)
     return np.hstack([np.vstack([p, blank(tall - p.shape[0], p.shape[1])]) for p in pictures])
 
 
-def below(*pictures: np.ndarray) -> np.ndarray:
+def below(*pictures: Picture) -> Picture:
     """Pictures from top to bottom, their left edges level."""
     wide = max(picture.shape[1] for picture in pictures)
     return np.vstack([np.hstack([p, blank(p.shape[0], wide - p.shape[1])]) for p in pictures])
 
 
-def grid(*pictures: np.ndarray) -> np.ndarray:
+def grid(*pictures: Picture) -> Picture:
     """Pictures in rows of two."""
     return below(*[beside(*pictures[first : first + 2]) for first in range(0, len(pictures), 2)])
 
 
-def blend(picture: np.ndarray, colours: np.ndarray, opacity: float | np.ndarray) -> np.ndarray:
+def blend(picture: Picture, colours: np.ndarray, opacity: float | np.ndarray) -> Picture:
     """Colours (..., 3) laid over a picture (H, W, 3) uint8; the opacity may differ by pixel, (H, W, 1)."""
     change = (np.asarray(colours, np.float32) - picture) * np.float32(opacity)
     return (picture + change + 0.5).astype(np.uint8)
 
 
-def grey(picture: np.ndarray) -> np.ndarray:
+def grey(picture: Picture) -> Picture:
     """The picture without its colours, still (H, W, 3)."""
     return blend(picture, picture.mean(2, keepdims=True), 1.0)
 
 
-def paint(picture: np.ndarray, where: np.ndarray, colour: tuple, opacity: float) -> np.ndarray:
+def paint(picture: Picture, where: np.ndarray, colour: tuple, opacity: float) -> Picture:
     """A copy with one colour laid over some pixels, (H, W) bool: faster than `blend` where they are few."""
     out = picture.copy()
     out[where] = blend(picture[where], colour, opacity)
     return out
 
 
-def heat(picture: np.ndarray, values: np.ndarray, opacity: float) -> np.ndarray:
+def heat(picture: Picture, values: np.ndarray, opacity: float) -> Picture:
     """Values (H, W) in [0, 1] over a picture: `plots.overlays.heat` in 256 steps, a fraction of its time."""
     return blend(picture, _HEAT[(values * 255 + 0.5).clip(0, 255).astype(np.uint8)], opacity)
 
 
-def gains(picture: np.ndarray, change: np.ndarray, opacity: float = 0.9) -> np.ndarray:
+def gains(picture: Picture, change: np.ndarray, opacity: float = 0.9) -> Picture:
     """A change (H, W) in [-1, 1] over a grey picture: orange where something was lost, blue where gained."""
     change = change[..., None]
     return blend(picture, np.where(change < 0, LOST, GAINED), opacity * np.minimum(1, 2 * np.abs(change)))
 
 
-def tint(picture: np.ndarray, label: np.ndarray, palette: np.ndarray, opacity: float) -> np.ndarray:
+def tint(picture: Picture, label: np.ndarray, palette: np.ndarray, opacity: float) -> Picture:
     """Labels (H, W) in their colours, with outlines; background stays as photographed."""
     painted = blend(picture, palette[label], opacity * (label != 0)[..., None])
     return outline(painted, label, opacity)
 
 
-def outline(picture: np.ndarray, label: np.ndarray, opacity: float = 1) -> np.ndarray:
+def outline(picture: Picture, label: np.ndarray, opacity: float = 1) -> Picture:
     """The borders of labels (H, W) as white lines with a dark rim, seen on any colour."""
     line = np.zeros(label.shape, bool)
     line[:, 1:] |= label[:, 1:] != label[:, :-1]
@@ -177,9 +176,7 @@ def outline(picture: np.ndarray, label: np.ndarray, opacity: float = 1) -> np.nd
     return paint(paint(picture, rim, INK, opacity), line, PAPER, opacity)
 
 
-def stripes(
-    picture: np.ndarray, where: np.ndarray, colour: tuple, slant: int, opacity: float = 1
-) -> np.ndarray:
+def stripes(picture: Picture, where: np.ndarray, colour: tuple, slant: int, opacity: float = 1) -> Picture:
     """Dark-edged stripes where (H, W) bool: rising (1), falling (-1) or both (0)."""
     y, x = np.ogrid[: where.shape[0], : where.shape[1]]
     phase = (x + slant * y) % 9
@@ -189,14 +186,14 @@ def stripes(
     return paint(edged, where & (phase < 3), colour, opacity)
 
 
-def striped(picture: np.ndarray, kinds: np.ndarray, opacity: float = 1) -> np.ndarray:
+def striped(picture: Picture, kinds: np.ndarray, opacity: float = 1) -> Picture:
     """Stripes over errors, (H, W) of 0 for none and else the place in ERRORS, from 1."""
     for kind, (colour, slant) in enumerate(ERRORS.values(), 1):
         picture = stripes(picture, kinds == kind, colour, slant, opacity)
     return picture
 
 
-def cross(picture: np.ndarray, x: int, y: int) -> np.ndarray:
+def cross(picture: Picture, x: int, y: int) -> Picture:
     """A cross-hair at (x, y) that leaves the place itself free."""
     image = Image.fromarray(picture)
     pen = ImageDraw.Draw(image)

@@ -6,7 +6,6 @@ from functools import cached_property
 import numpy as np
 
 from wsfcn_lib.data.manifest import Manifest
-from wsfcn_lib.evaluation.inputs import images_label
 from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.browse import LISTED, WORST, Browser
 from wsfcn_lib.explore.evaluated import KINDS, PREDICTION, TRUTH, WITH_CRF, EvaluationFiles
@@ -34,7 +33,7 @@ class MaskExplorer(Browser):
 
     def __init__(self, run: str, manifest: Manifest, images: str = "test", **options: object):
         self.run, self.manifest, self.images = run, manifest, images
-        self.label, self.files = images_label(images), EvaluationFiles(run, manifest, images)
+        self.files = EvaluationFiles(run, manifest, images)
         self._options, self._sweeping = options, threading.Lock()
         controls = self.list_controls(manifest.names[1:], WORST if self.files.iou else LISTED) | {
             "show": dropdown("show", (FOUR, *KINDS, DIFFERENCE, RECUT)),
@@ -58,16 +57,17 @@ class MaskExplorer(Browser):
             self.run, self.images, notify=self.notify, **{"long_side": LONG_SIDE} | self._options
         )
 
+    def listing(self) -> tuple:
+        """The evaluated images by their IoU."""
+        return self.files.samples, self.manifest.names, self.files.iou
+
     def update_controls(self, key: str) -> None:
-        """Filter and order make the list of images."""
+        """As every browser's; and what is shown decides which controls are heeded."""
+        super().update_controls(key)
         show = self.controls["show"].value
         cut = show == RECUT or self.fixed["sweep"] is not None
         self.enable(pair=show in (FOUR, DIFFERENCE, TRUTH), opacity=show != DIFFERENCE)
         self.enable(score_cut=cut, background=cut)
-        if key in ("only", "order"):
-            self.list_images(
-                self.files.samples, self.manifest.names, self.files.iou, from_start=key == "order"
-            )
 
     def sweep(self, count: int = 20) -> None:
         """Compute the mIoU at all cuts on images spread over the split; show its curves, or why it cannot."""
@@ -77,13 +77,17 @@ class MaskExplorer(Browser):
             samples = self.files.samples
             names = [name for name, sample in samples.items() if sample.mask] or list(samples)
             spread = np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int)
-            self.set(sweep=sweep(self.inspector, [names[index] for index in spread], self.label, self.notify))
+            self.set(
+                sweep=sweep(
+                    self.inspector, [names[index] for index in spread], self.files.images, self.notify
+                )
+            )
         except Exception as error:
             self.show_error(error)
         finally:
             self._sweeping.release()
 
-    def render_image(self, state: dict) -> np.ndarray:
+    def render_image(self, state: dict) -> draw.Picture:
         """The masks of an image, its IoU per class, and the sweep where one was made."""
         if state["show"] == FOUR:
             panels = [self._panel(state, kind, draw.QUARTER) for kind in (*KINDS, DIFFERENCE)]
@@ -98,7 +102,7 @@ class MaskExplorer(Browser):
             sidebar += _sweep_charts(state, state["sweep"])
         return charts.page(panels, legend, sidebar)
 
-    def _panel(self, state: dict, kind: str, size: tuple[int, int]) -> np.ndarray:
+    def _panel(self, state: dict, kind: str, size: tuple[int, int]) -> draw.Picture:
         """One kind of labels over the image, with its name."""
         rgb = self.files.read(state["image"])[0]
 
@@ -135,14 +139,14 @@ class MaskExplorer(Browser):
         title = f"IoU, {kind}: mean {np.nanmean(iou):.2f}"
         parts = [charts.bars(iou, listed, self.manifest, title, ticks=whole)]
         if whole:
-            note = f"bars: this picture; black marks: all of {self.label}"
+            note = f"bars: this picture; black marks: all of {self.files.images}"
             parts.append(draw.paragraph(note, charts.WIDTH, 11))
         return parts
 
     def describe(self, state: dict) -> str:
         """The image, its IoU, and what a sweep was computed on."""
         if state["image"] is None:
-            return self.describe_empty(state, self.run, self.label, self.files.iou)
+            return self.describe_empty(state, self.run, self.files.images, self.files.iou)
         text = state["image"]
         if text in self.files.iou:
             text += f": IoU {self.files.iou[text]:.2f} without CRF, mean over its classes"

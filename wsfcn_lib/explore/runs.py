@@ -42,13 +42,11 @@ class RunComparison(Browser):
         }
         super().__init__(controls, [["order", "only", "image", self.buttons()], ["show", "opacity"]])
 
-    def update_controls(self, key: str) -> None:
-        """Filter and order make the list of images."""
-        if key in ("only", "order"):
-            samples = self.files[0].samples
-            self.list_images(samples, self.manifest.names, self.gains, from_start=key == "order")
+    def listing(self) -> tuple:
+        """The images of both, by how much the first is ahead."""
+        return self.files[0].samples, self.manifest.names, self.gains
 
-    def render_image(self, state: dict) -> np.ndarray:
+    def render_image(self, state: dict) -> draw.Picture:
         """What either run painted, the truth, who of them is right where, and the differences in IoU."""
         one, other = self.files
         panels = [
@@ -67,7 +65,7 @@ class RunComparison(Browser):
             legend |= draw.ERRORS
         return charts.page(panels, legend, self._sidebar(state["image"]))
 
-    def _panel(self, title: str, state: dict, files: EvaluationFiles, kind: str) -> np.ndarray:
+    def _panel(self, title: str, state: dict, files: EvaluationFiles, kind: str) -> draw.Picture:
         """One run, the truth, or who is right, with its title."""
         name = state["image"]
         rgb = files.read(name)[0]
@@ -100,7 +98,7 @@ class RunComparison(Browser):
             draw.paragraph(text, charts.WIDTH, 11),
         ]
 
-    def _differences(self, title: str, iou_of) -> np.ndarray:
+    def _differences(self, title: str, iou_of) -> draw.Picture:
         """Both runs' IoU as bars of the largest differences, in order."""
         try:
             iou = np.array([iou_of(files) for files in self.files], float)

@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import ipywidgets as widgets
-import numpy as np
 from PIL import Image
 
-from wsfcn_lib.explore.draw import message
+from wsfcn_lib.explore.draw import Picture, message
 
 WIDE = {"layout": {"width": "310px"}, "style": {"description_width": "105px"}}
 FIXED_WIDTH = {"flex": "0 0 auto", "margin": "0 12px 8px 0"}
 
 
-def encode(picture: np.ndarray) -> bytes:
+def encode(picture: Picture) -> bytes:
     """A picture (H, W, 3) uint8 as PNG, which decodes to these pixels; little compression, for speed."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "png", compress_level=1)
@@ -41,10 +40,10 @@ def dropdown(label: str, options: Sequence, value: object = None) -> widgets.Dro
 
 
 def slider(
-    label: str, value: float, low: float = 0, high: float = 1, step: float = 0.01
+    label: str, value: float, low: float = 0, high: float = 1, step: float = 0.01, **options: object
 ) -> widgets.FloatSlider:
-    """A labelled slider of a share."""
-    return widgets.FloatSlider(value, min=low, max=high, step=step, description=label, **WIDE)
+    """A labelled slider of a share; `options` go to the widget."""
+    return widgets.FloatSlider(value, min=low, max=high, step=step, description=label, **WIDE | options)
 
 
 def button(label: str, action: Callable[[], None], **options: object) -> widgets.Button:
@@ -74,7 +73,7 @@ class Explorer:
         **fixed: object,
     ):
         self.controls, self.fixed = dict(controls), fixed
-        self.picture: np.ndarray | None = None  # the last one drawn
+        self.picture: Picture | None = None  # the last one drawn
         self.error: Exception | None = None  # what the last drawing raised
         self._drawing, self._counting = threading.Lock(), threading.Lock()
         self._wanted, self._batches = False, 0
@@ -101,7 +100,7 @@ class Explorer:
                 self.update_controls(key)
                 control.observe(self._changed, names="value")
 
-    def render(self, state: dict) -> np.ndarray:
+    def render(self, state: dict) -> Picture:
         """The picture of a state, (H, W, 3) uint8; depends on nothing but the state and files."""
         raise NotImplementedError
 
@@ -185,7 +184,7 @@ class Explorer:
         """Show an error as text in the picture's place, until the next drawing."""
         self._show(message(f"{type(error).__name__}: {error}"), str(error), error)
 
-    def _show(self, picture: np.ndarray, text: str, error: Exception | None) -> None:
+    def _show(self, picture: Picture, text: str, error: Exception | None) -> None:
         self.error, self.picture = error, picture
         self.image.value = encode(picture)
         self.notify(text)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ipywidgets as widgets
-import numpy as np
 
 from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.shell import WIDE, Explorer, button
@@ -86,7 +85,7 @@ class TrainingView(Explorer):
         """What run.json says of the training; empty before it began."""
         return read_run(self.folder)["stages"].get(STAGE, {}) if (self.folder / "run.json").exists() else {}
 
-    def render(self, state: dict) -> np.ndarray:
+    def render(self, state: dict) -> draw.Picture:
         """The curves of the log, and the first rows of one epoch's panel below them."""
         rows, text = read_rows(self.folder / "log.csv"), self.describe(state)
         if not rows:
@@ -100,7 +99,7 @@ class TrainingView(Explorer):
             curves.append(charts.lines(series, title, end, WIDTH // 2))
         return draw.below(draw.paragraph(text, WIDTH, 14), draw.grid(*curves), self._panel(state["epoch"]))
 
-    def _panel(self, epoch: int) -> np.ndarray:
+    def _panel(self, epoch: int) -> draw.Picture:
         """What the network saw after an epoch in the first images; or that nothing is drawn yet."""
         path = self.folder / "panels" / f"epoch-{epoch:03d}.png"
         if not path.exists():
