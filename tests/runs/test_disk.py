@@ -71,7 +71,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         RunFolder.open(tmp_path / "file" / "run", {}, "02_train")
 
 
-def train_with(run, data, size=None):  # noqa: F811
+def train_with(run, data, size=None):
     """The training of `finished` in a process of its own, whose files cannot grow beyond `size`."""
     file = run.with_suffix(".json")
     file.write_text(settings(data).model_dump_json())
@@ -80,7 +80,7 @@ def train_with(run, data, size=None):  # noqa: F811
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
 
-def test_a_training_that_meets_a_full_disk_goes_on_when_there_is_room(data, finished, tmp_path):  # noqa: F811
+def test_a_training_that_meets_a_full_disk_goes_on_when_there_is_room(data, finished, tmp_path):
     """At its log, at its first snapshot, and at a resume state, which is the larger of both."""
     run = tmp_path / "run"
     sizes = {
@@ -216,7 +216,7 @@ def test_a_read_only_run_is_told_and_stays_as_it_was(public):
 
 
 @pytest.mark.parametrize("what", ["scenes", "counts", "a borrowed training"])
-def test_whatever_is_written_meets_a_full_disk_with_advice(data, finished, tmp_path, what):  # noqa: F811
+def test_whatever_is_written_meets_a_full_disk_with_advice(data, finished, tmp_path, what):
     place = tmp_path / "place"
     counter = DiagnosticsRecorder()
     counter.objects, counter.covered = (

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wsfcn_lib.plots.overlays import INFERNO
 from wsfcn_lib.plots.style import FONT
 
 Picture = np.ndarray  # (H, W, 3) uint8
@@ -18,9 +17,6 @@ GROUND, NOTE = (233, 236, 239), (255, 243, 205)
 LOST, GAINED = (213, 94, 0), (0, 114, 178)
 # kinds of error: colour and slant of their stripes, which tell them apart also without colour
 ERRORS = {"missed": (LOST, 1), "invented": ((86, 180, 233), -1), "confused": ((240, 228, 66), 0)}
-HEAT_LEGEND = {"map 0": tuple(INFERNO[0]), "map 0.5": tuple(INFERNO[6]), "map 1": tuple(INFERNO[11])}
-_HEAT = [np.interp(np.linspace(0, 11, 256), range(12), INFERNO[:, channel]) for channel in range(3)]
-_HEAT = np.stack(_HEAT, 1).astype(np.float32)
 
 
 class Missing(Exception):
@@ -146,11 +142,6 @@ def paint(picture: Picture, where: np.ndarray, colour: tuple, opacity: float) ->
     out = picture.copy()
     out[where] = blend(picture[where], colour, opacity)
     return out
-
-
-def heat(picture: Picture, values: np.ndarray, opacity: float) -> Picture:
-    """Values (H, W) in [0, 1] over a picture: `plots.overlays.heat` in 256 steps, a fraction of its time."""
-    return blend(picture, _HEAT[(values * 255 + 0.5).clip(0, 255).astype(np.uint8)], opacity)
 
 
 def gains(picture: Picture, change: np.ndarray, opacity: float = 0.9) -> Picture:

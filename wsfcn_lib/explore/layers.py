@@ -16,6 +16,7 @@ from wsfcn_lib.explore.inspection import Inspection
 from wsfcn_lib.infer import SCORE_CUT
 from wsfcn_lib.losses import pseudo_labels
 from wsfcn_lib.metrics import ConfusionMatrix
+from wsfcn_lib.plots.overlays import heat
 
 # the layers, from the lowest up: name, and how opaque each is at first
 LAYERS = {
@@ -29,6 +30,9 @@ LAYERS = {
     "errors": ("errors", 1.0),
 }
 MAPS, ALL = ("cam", "pamr", "mask"), "all predicted"
+HEAT_LEGEND = {
+    f"map {value:g}": tuple(heat(draw.blank(1, 1), np.full((1, 1), value), 1)[0, 0]) for value in (0, 0.5, 1)
+}
 
 
 def chosen_classes(inspection: Inspection, state: dict) -> list[int]:
@@ -124,8 +128,8 @@ def layered(inspection: Inspection, state: dict) -> tuple[np.ndarray, dict[str, 
         opacity = state[f"{layer}_opacity"]
         try:
             if layer in MAPS:
-                picture = draw.heat(picture, enlarge(class_map(inspection, layer, state)), opacity)
-                legend |= draw.HEAT_LEGEND
+                picture = heat(picture, enlarge(class_map(inspection, layer, state)), opacity)
+                legend |= HEAT_LEGEND
             elif layer == "errors":
                 picture = draw.striped(picture, enlarge(errors(inspection, state)), opacity)
                 legend |= draw.ERRORS

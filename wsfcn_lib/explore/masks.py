@@ -77,11 +77,8 @@ class MaskExplorer(Browser):
             samples = self.files.samples
             names = [name for name, sample in samples.items() if sample.mask] or list(samples)
             spread = np.linspace(0, len(names) - 1, min(count, len(names))).round().astype(int)
-            self.set(
-                sweep=sweep(
-                    self.inspector, [names[index] for index in spread], self.files.images, self.notify
-                )
-            )
+            names = [names[index] for index in spread]
+            self.set(sweep=sweep(self.inspector, names, self.files.images, self.notify))
         except Exception as error:
             self.show_error(error)
         finally:

@@ -4,7 +4,6 @@ import matplotlib
 import numpy as np
 
 _COLOURS = matplotlib.colormaps["inferno"]  # even to the eye, also without colour vision
-INFERNO = 255 * _COLOURS(np.linspace(0, 1, 12))[:, :3]
 
 
 def colour_labels(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
