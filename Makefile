@@ -7,8 +7,11 @@ help:  ## show this list
 demo: .venv/installed  ## install if needed, run the five notebooks on the built-in images, print the results and the report's path
 	.venv/bin/python notebooks/run_all.py --run-name demo
 
-test: .venv/installed  ## unit, parity and notebook tests
-	.venv/bin/python -m pytest tests -m "not browser and not kill"
+test: .venv/installed  ## unit, parity and notebook tests: minutes on two cores
+	.venv/bin/python -m pytest tests -m "not slow and not browser and not kill"
+
+test-slow: .venv/installed  ## what takes longer: whole trainings in processes of their own, notebooks on odd settings
+	.venv/bin/python -m pytest tests -m "slow and not browser and not kill"
 
 KILLS ?= 3
 test-kill: .venv/installed  ## trainings killed by SIGKILL and resumed must end as if undisturbed; KILLS=20 kills more often
@@ -17,6 +20,8 @@ test-kill: .venv/installed  ## trainings killed by SIGKILL and resumed must end 
 test-browser: .venv/installed  ## the explorers in JupyterLab in chromium; screenshots in tests/artefacts
 	$(PYTHON) .ci/check_system.py --browser
 	.venv/bin/python -m pytest tests/browser
+
+test-all: test test-slow test-kill test-browser  ## all of these
 
 bench: .venv/installed  ## the speed of each stage beside its direct formulation, into data/results/bench; some minutes, on an idle machine
 	.venv/bin/python tests/benchmarks/bench.py
@@ -28,12 +33,11 @@ lab: .venv/installed  ## open the notebooks in JupyterLab
 	cd notebooks && ../.venv/bin/jupyter lab
 
 notebooks: .venv/installed  ## execute the notebooks again and keep their outputs for a commit
-	.venv/bin/python notebooks/run_all.py --commit
+	.venv/bin/python notebooks/run_all.py --fresh --commit
 
-lint: .venv/installed  ## style, format, and the size of the library against its limits
+lint: .venv/installed  ## style and format
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/python .ci/count_lines.py
 
 lock:  ## resolve pyproject.toml's ranges again into requirements.txt (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --fork-strategy fewest \
@@ -49,4 +53,4 @@ lock:  ## resolve pyproject.toml's ranges again into requirements.txt (needs uv)
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test test-kill test-browser bench stress lab notebooks lint lock .venv
+.PHONY: help demo test test-slow test-kill test-browser test-all bench stress lab notebooks lint lock .venv

@@ -55,7 +55,7 @@ def once(command: list[str], limit: int) -> str:
 
 def main(passes: int = 20, limit: int = 300) -> int:
     """Make the run where needed, then all passes; returns the exit code."""
-    make = [sys.executable, "notebooks/run_all.py", "--params", str(SMOKE), "--run-name", "stress", "--fresh"]
+    make = [sys.executable, "notebooks/run_all.py", "--params", str(SMOKE), "--run-name", "stress"]
     subprocess.run(make, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     bad = 0
     with tempfile.TemporaryDirectory() as home:

@@ -1,234 +1,272 @@
-"""Run the notebooks in order, through papermill, into data/runs/<name>/.
+"""Run the five notebooks in order, through papermill, into data/runs/<name>/.
 
-A stage that is finished is skipped while its settings, its code and the files it read or made are what they were; so an
-interrupted command goes on when it is given again. Where data or a training were made with other settings or lists, or a
-finished training with other code, the whole run is renamed to <name>-before and begins anew. Exit code: 0 all went well, 1 a
-notebook failed, 2 wrong usage, 130 interrupted.
+A notebook that is finished is skipped while its parameters, its inputs and its own code are what they were; so an interrupted
+command goes on when it is given again. A training keeps its settings and data for good: others are refused, and another
+--run-name or --fresh is the way on. Changed code of the library makes nothing run again: delete
+data/runs/<name>/notebooks/05_evaluate.json to have that notebook executed once more.
+Exit code: 0 all went well, 1 a notebook failed, 2 wrong usage, 130 interrupted.
 """
 
 import argparse
-import subprocess
+import csv
+import hashlib
+import json
+import os
 import sys
-import time
+from contextlib import ExitStack
+from glob import iglob
 from pathlib import Path
 
-import nbformat
 import yaml
 
-from folders import alone, forget_preparation, put_aside
-from keep_outputs import OutputError, keep_figures, keep_outputs
-from stages import (
-    PREPARATION,
-    STAGES,
-    begun_otherwise,
-    binding,
-    check_training,
-    evidence,
-    news,
-    plan,
-    pointless,
-    read_params,
-    relative,
-    stage_record,
-)
-from wsfcn_lib.runs.folder import RunFolder, read_run
-from wsfcn_lib.runs.notebook import ParameterError, declared
-from wsfcn_lib.runs.paths import ROOT, RUNS
-from wsfcn_lib.runs.storage import RunError
+from wsfcn_lib.runs.folder import read_run, take_lock
+from wsfcn_lib.runs.notebook import NOTEBOOKS, ParameterError, check_values, declared
+from wsfcn_lib.runs.paths import ROOT, RUNS, resolve_path
+from wsfcn_lib.runs.provenance import notebook_hash
+from wsfcn_lib.runs.run_diff import diff_settings
+from wsfcn_lib.runs.storage import RunError, atomic_write, checksum, make_folder
 
-DEMO = RUNS / "demo"
+NETWORK = "checkpoints/*.safetensors"
+FILES = {  # what a notebook reads in the run, or leaves there, so that what is lost is made again
+    "01_prepare_data": [],
+    "02_train": [NETWORK, "log.csv"],
+    "03_explore": [NETWORK],
+    "04_ablations": ["ablation.csv"],
+    "05_evaluate": [NETWORK, "ablation.csv", "metrics.json", "per_image.csv", "figures/*.png", "report.html"],
+}
+RESULTS = ("mean_iou", "mean_iou_crf", "mean_iou_true_tags", "mean_ap")
 
 
 class NotebookError(RuntimeError):
     """A notebook failed, stopped or took too long; the message names the cell, the error and the executed copy."""
 
 
-def execute(stage: str, values: dict, copy: Path, timeout: float | None) -> None:
-    """Run one notebook in a process of its own; papermill writes the executed copy cell by cell."""
-    defaults = declared(STAGES[stage])
-    given = {name: value for name, value in values.items() if value != defaults[name][1]}
-    command = [sys.executable, "-m", "papermill", str(STAGES[stage]), str(copy), "-y", yaml.safe_dump(given)]
-    command += ["--no-progress-bar", "--log-level", "ERROR", "--stdout-file", "-"]
-    try:
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        raise NotebookError(failure(stage, copy, f"it took more than {timeout:g} s")) from None
-    if done.returncode:
-        raise NotebookError(failure(stage, copy, "\n".join(done.stderr.strip().splitlines()[-8:])))
-    if not stage_record(ROOT / values["run"], stage).get("finished"):
-        raise NotebookError(f"{stage} was stopped before its end; give the same command again to go on")
-
-
-def failure(stage: str, copy: Path, reason: str) -> str:
-    """Where and why a notebook failed, in a few lines; `reason` is told where no cell says more."""
-    cells, heading, where = nbformat.read(copy, as_version=4).cells if copy.exists() else [], "", ""
-    for cell in cells:
-        heading = next(
-            (f", section {line[3:]}" for line in cell.source.splitlines() if line.startswith("## ")), heading
-        )
-        errors = [output for output in cell.get("outputs", ()) if output.output_type == "error"]
-        if errors or cell.metadata.get("papermill", {}).get("status") == "running":
-            where = f", cell In [{cell.execution_count or '*'}]{heading}"
-            reason = f"{errors[0].ename}: {errors[0].evalue}" if errors else reason
-            break
-    reason = "\n  ".join(reason.splitlines()[:15])
-    return f"{stage}{where}\n  {reason}\n  executed copy: {relative(copy)}"
-
-
-def run_stages(
-    run: Path, values: dict[str, dict], only: tuple[str, ...], timeout: float | None, keep: bool = False
-) -> str:
-    """Execute the stages whose result is not there yet or stands on something that changed.
-
-    Returns what changed where the run has to begin anew for it, else nothing. `keep` leaves a training of other code as it is.
-    """
-    (run / "notebooks").mkdir(parents=True, exist_ok=True)
-    for stage in (stage for stage in STAGES if stage.startswith(only)):
-        if why := pointless(stage, values):
-            print(f"--- {stage}: left out, {why}", flush=True)
-            continue
-        changed = news(stage, values)
-        if changed == []:
-            print(f"--- {stage}: finished before, nothing changed", flush=True)
-            continue
-        anew = binding(stage, values)
-        if keep and anew == ["training code"]:
-            print(f"--- {stage}: trained by other code than today's, kept as asked", flush=True)
-            continue
-        if anew:
-            return ", ".join(anew[:4])
-        if stage == PREPARATION:
-            forget_preparation(run, bool(changed))
-        print(
-            f"--- {stage}" + (f": again, since {', '.join(changed[:4])} changed" if changed else ""),
-            flush=True,
-        )
-        began = time.perf_counter()
-        execute(stage, values[stage], run / "notebooks" / f"{stage}.ipynb", timeout)
-        with RunFolder.open(run, stage_record(run, stage)["settings"], stage) as folder:
-            folder.record(stage, evidence=evidence(stage, values))
-        print(f"--- {stage}: {time.perf_counter() - began:.0f} s", flush=True)
-    return ""
-
-
-def complete(run: Path, values: dict[str, dict], options: argparse.Namespace) -> None:
-    """Bring one run to its end; an outdated one is put aside first, and nothing of it is lost."""
-    if (options.fresh or options.commit) and run.exists():
-        with alone(run):
-            if begun_otherwise(run, values):
-                check_training(values)
-                put_aside(run, "other settings or code")
-    while True:
-        with alone(run):
-            changed = run_stages(run, values, tuple(options.only or [""]), options.timeout, options.keep)
-            if not changed:
-                return
-            check_training(values)
-            put_aside(run, f"other {changed}")
-
-
-def results(runs: list[Path]) -> str:
-    """The table of the runs' results, and where their reports lie."""
-    keys = {
-        "mIoU": "mean_iou",
-        "+ CRF": "mean_iou_crf",
-        "true tags": "mean_iou_true_tags",
-        "tag mAP": "mean_ap",
-    }
-    width = max(len(run.name) for run in runs)
-    lines = [" " * width + "".join(f"{head:>11}" for head in (*keys, "images"))]
-    for run in runs:
-        metrics = read_run(run).get("metrics") if (run / "run.json").exists() else None
-        numbers = [(metrics or {}).get(key) for key in keys.values()]
-        cells = [f"{'-' if number is None else format(number, '.4f'):>11}" for number in numbers]
-        lines.append(f"{run.name:{width}}" + "".join(cells) + f"{(metrics or {}).get('images', '-'):>11}")
-    reports = [relative(run / "report.html") for run in runs if (run / "report.html").exists()]
-    return "\n".join(
-        [*lines, *(f"report: {report}" for report in reports or ["none yet, 05_evaluate writes it"])]
-    )
-
-
-def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[Path, dict[str, dict]]]:
-    """The options, and {run folder: plan}; exits with code 2 where they make no sense."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--params",
-        nargs="+",
-        type=Path,
-        metavar="YAML",
-        help="settings unlike the notebooks'; one run for each file",
-    )
-    parser.add_argument(
-        "--run-name", help="name of the folder in data/runs, or a path (default: demo, or the YAML's name)"
-    )
-    parser.add_argument("--only", nargs="+", metavar="NN", help="only these notebooks, such as 02 05")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="for each notebook (default: none)")
-    parser.add_argument(
-        "--keep", action="store_true", help="do not train again where only the code changed since"
-    )
-    parser.add_argument(
-        "--fresh",
-        action="store_true",
-        help="begin anew also where any other stage's settings or code changed",
-    )
-    parser.add_argument(
-        "--commit", action="store_true", help="make the default run and keep its outputs in the notebooks"
-    )
-    options = parser.parse_args(argv)
-    if options.keep and (options.fresh or options.commit):
-        parser.error(
-            "--keep leaves a training of other code, --fresh and --commit put it aside: choose one of them"
-        )
-    name = options.run_name
-    if options.commit and (options.params or name or options.only):
-        parser.error("--commit is about the default run: it takes no --params, --run-name or --only")
-    if name and len(options.params or ()) > 1:
-        parser.error(f"--run-name {name} would put {len(options.params)} runs into one folder; leave it out")
-    if unknown := [
-        item for item in options.only or () if sum(stage.startswith(item) for stage in STAGES) != 1
-    ]:
-        parser.error(f"--only {' '.join(unknown)}: choose from {', '.join(STAGES)}, or their numbers")
-    plans = {}
-    for path in options.params or [None]:
-        try:
-            given = read_params(path)
-        except ParameterError as error:
-            parser.error(str(error))
-        if name:
-            run = Path(name).resolve() if "/" in name else RUNS / name
-        else:
-            run = ROOT / given.get("run", RUNS / path.stem if path else DEMO)
-        if run in plans:
-            parser.error(f"{path} names the same run as a file before it: {relative(run)}")
-        plans[run] = plan(given, run)
-    return options, plans
-
-
-def main(argv: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit code."""
-    options, plans = parse(argv)
+    options, runs = parse(arguments)
     failed = False
-    for run, values in plans.items():
-        print(f"run {relative(run)}", flush=True)
+    for run, given in runs:
+        print(f"run {shown(run)}", flush=True)
         try:
-            complete(run, values, options)
+            if options.fresh and run.exists():
+                put_aside(run)
+            run_notebooks(run, given, options.only, options.timeout)
+            if options.commit:
+                from keep_outputs import keep_outputs  # which loads matplotlib
+
+                keep_outputs(run)
         except (NotebookError, RunError, OSError) as error:
             print(f"\nFAILED  {error}\n", file=sys.stderr, flush=True)
             failed = True
         except KeyboardInterrupt:
-            print("\ninterrupted; give the same command again to go on", file=sys.stderr)
+            print("\ninterrupted; give the same command again, without --fresh, to go on", file=sys.stderr)
             return 130  # as shells have it
-    print(results([*plans]))
-    if options.commit and not failed:
-        try:
-            keep_outputs(DEMO / "notebooks", STAGES.values())
-            keep_figures(DEMO)
-        except OutputError as error:
-            print(f"\nFAILED  {error}", file=sys.stderr)
-            failed = True
+    print_results([run for run, _ in runs])
     return int(failed)
+
+
+def run_notebooks(run: Path, given: dict, only: list[str], timeout: float | None) -> None:
+    """Execute the notebooks of a run whose result is not there yet, or stands on something that changed."""
+    lock = take_lock(
+        make_folder(run) / ".run_all"
+    )  # one command at a time; each notebook besides locks the run
+    try:
+        for name in NOTEBOOKS:
+            if not name.startswith(tuple(only)):
+                continue
+            if name == "04_ablations" and lacks_masks(given):
+                print(f"--- {name}: left out, no image of its split has a mask to compare by", flush=True)
+                continue
+            record = run / "notebooks" / f"{name}.json"
+            changes = changes_since(record, state(name, run, given))
+            if changes == []:
+                commit = read_run(run)["stages"][name]["commit"]
+                print(f"--- {name}: finished before, nothing changed (made by commit {commit})", flush=True)
+                continue
+            print(f"--- {name}", *changes or [], flush=True)
+            record.unlink(missing_ok=True)
+            execute(name, run, given, timeout)
+            atomic_write(record, json.dumps(state(name, run, given), indent=1, ensure_ascii=False))
+    finally:
+        lock.release()
+
+
+def execute(name: str, run: Path, given: dict, timeout: float | None) -> None:
+    """Run one notebook; papermill writes the executed copy cell by cell. `timeout` is the seconds each cell may take."""
+    import papermill  # takes seconds, which a command that has nothing to do need not wait
+
+    copy = make_folder(run / "notebooks") / f"{name}.ipynb"
+    defaults = parameters_of(name, {})
+    parameters = parameters_of(name, given | {"run": shown(run)})
+    changed = {key: value for key, value in parameters.items() if value != defaults[key]}
+    options = {"progress_bar": False, "stdout_file": sys.stdout, "execution_timeout": timeout}
+    options["extra_arguments"] = ["--log-level=ERROR"]  # else each kernel warns of its connection
+    try:
+        papermill.execute_notebook(NOTEBOOKS[name], copy, changed, **options)
+    except papermill.PapermillExecutionError as error:
+        raise NotebookError(failure(name, copy, f"{error.ename}: {error.evalue}")) from None
+    except TimeoutError:
+        raise NotebookError(failure(name, copy, f"it took more than {timeout:g} s")) from None
+    except RuntimeError as error:
+        reason = f"{error}: its process failed, perhaps for want of memory"
+        raise NotebookError(failure(name, copy, reason)) from None
+    if not read_run(run)["stages"].get(name, {}).get("finished"):
+        raise NotebookError(f"{name} was stopped before its end; give the same command again to go on")
+
+
+def failure(name: str, copy: Path, reason: str) -> str:
+    """Where and why a notebook failed: the last cell that began, the heading above it, and the end of the reason."""
+    number = heading = ""
+    for cell in json.loads(copy.read_text("utf-8"))["cells"]:
+        if cell["metadata"].get("papermill", {}).get("start_time"):
+            number = cell.get("execution_count")
+            if cell["source"][0].startswith("## "):
+                heading = ", section " + cell["source"][0].removeprefix("## ").strip()
+    end = "\n  ".join(reason.splitlines()[-10:])
+    return f"{name}, cell In [{number}]{heading}\n  {end}\n  executed copy: {shown(copy)}"
+
+
+def parameters_of(name: str, given: dict) -> dict:
+    """A notebook's parameters: its defaults, and what is given instead."""
+    return {key: given.get(key, default) for key, (_, default) in declared(NOTEBOOKS[name]).items()}
+
+
+def data_of(given: dict) -> Path:
+    """The folder of the prepared data."""
+    return resolve_path(parameters_of("02_train", given)["data"])
+
+
+def state(name: str, run: Path, given: dict) -> dict:
+    """What the result of a notebook stands on: its parameters, its own code, the lists of the data, and other files."""
+    data = data_of(given)
+    if name == "01_prepare_data":
+        files = [*sources(given), data / "images", data / "masks"]
+    else:
+        files = [path for pattern in FILES[name] for path in run.glob(pattern)]
+    return {
+        "parameters": parameters_of(name, given),
+        "notebook": notebook_hash(NOTEBOOKS[name]),
+        "lists": {path.name: checksum(path) for path in [*data.glob("*.csv"), *data.glob("classes.json")]},
+        "files": fingerprint(files),
+    }
+
+
+def sources(given: dict) -> list[Path]:
+    """The folders and lists that a data set is made from."""
+    own = parameters_of("01_prepare_data", given)
+    places = [own["raw"] or f"data/raw/{own['dataset']}", own["root"], own["sbd_root"], *own["ids"].values()]
+    if own["dataset"] == "voc":
+        places.append(os.environ.get("WSFCN_VOC_ROOT"))
+    return [resolve_path(place) for place in places if place]
+
+
+def fingerprint(places: list[Path]) -> str:
+    """A hash over the names, sizes and times of files, and of all files in folders; it reads none of them."""
+    lines = []
+    for place in places:
+        names = iglob("**", root_dir=place, recursive=True)  # follows links, passes over hidden files
+        for path in [place, *(place / name for name in names)]:
+            if path.is_file():
+                facts = path.stat()
+                lines.append(f"{path.relative_to(place.parent)} {facts.st_size} {facts.st_mtime_ns}\n")
+    return hashlib.sha256(os.fsencode("".join(sorted(lines)))).hexdigest()[:16]
+
+
+def changes_since(record: Path, now: dict) -> list[str] | None:
+    """What is other than when a notebook finished, such as parameters.lr or lists.train.csv; None where it never did."""
+    if not record.exists():
+        return None
+    return [key for key, _, _ in diff_settings(json.loads(record.read_text("utf-8")), now)]
+
+
+def lacks_masks(given: dict) -> bool:
+    """Whether the list of the ablation's split names no mask; False where there is no list, of which notebook 04 tells."""
+    split = parameters_of("04_ablations", given)["ablation_images"]
+    path = data_of(given) / f"{split}.csv"
+    if not path.is_file():
+        return False
+    with open(path, newline="", encoding="utf-8") as file:
+        return not any(row.get("mask") for row in csv.DictReader(file))
+
+
+def put_aside(run: Path) -> None:
+    """Rename a run to <name>-before (-before2, ...); RunError where somebody works on it or on one of its ablation's runs."""
+    before, number = run.with_name(f"{run.name}-before"), 1
+    while before.exists():
+        number += 1
+        before = run.with_name(f"{run.name}-before{number}")
+    with ExitStack() as locks:
+        for path in [run / ".run_all", *run.rglob(".lock")]:
+            locks.callback(take_lock(path).release)
+        run.rename(before)
+    print(f"what was {shown(run)} is kept as {shown(before)}", flush=True)
+
+
+def print_results(runs: list[Path]) -> None:
+    """Print the runs' results, and where their reports lie."""
+    for run in runs:
+        path = run / "metrics.json"
+        metrics = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        numbers = [f"{key} {metrics[key]:.4f}" for key in RESULTS if metrics.get(key) is not None]
+        print(run.name, *numbers or ["no results yet"], sep="  ")
+        if (run / "report.html").exists():
+            print(f"report: {shown(run / 'report.html')}")
+
+
+def shown(path: Path) -> str:
+    """A path as people type it from the repository."""
+    return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
+
+
+def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[tuple[Path, dict]]]:
+    """The options, and (run folder, given parameters) of each run; exits with code 2 where they make no sense."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--params", nargs="+", type=Path, metavar="YAML", help="parameters unlike the notebooks', a run each")
+    add("--run-name", metavar="NAME", help="folder in data/runs, or a path; else demo, or the YAML's name")
+    numbers = [name[:2] for name in NOTEBOOKS]
+    add(
+        "--only",
+        nargs="+",
+        metavar="NN",
+        choices=[*numbers, *NOTEBOOKS],
+        default=numbers,
+        help="only these notebooks",
+    )
+    add("--timeout", type=float, metavar="SECONDS", help="that each cell may take (default: any)")
+    add("--fresh", action="store_true", help="begin anew; a run of this name is kept as NAME-before")
+    add("--commit", action="store_true", help="make the default run and keep its outputs in the notebooks")
+    options = parser.parse_args(arguments)
+    name = options.run_name
+    if options.commit and (options.params or name or options.only != numbers):
+        parser.error("--commit is about the default run: it takes no --params, --run-name or --only")
+    if name and len(options.params or []) > 1:
+        parser.error(f"--run-name {name} would put {len(options.params)} runs into one folder; leave it out")
+    runs = []
+    for path in options.params or [None]:
+        try:
+            given = read_parameters(path) if path else {}
+        except (OSError, yaml.YAMLError, ParameterError) as error:
+            parser.error(f"{path}: {error}")
+        folder = given.pop("run", RUNS / (path.stem if path else "demo"))
+        if name:
+            folder = Path(name).resolve() if "/" in name else RUNS / name
+        runs.append((resolve_path(folder), given))
+    return options, runs
+
+
+def read_parameters(path: Path) -> dict:
+    """The parameters in a YAML file; ParameterError unless each is one of some notebook's, with a value of its type."""
+    given = yaml.safe_load(path.read_text("utf-8")) or {}
+    if not isinstance(given, dict):
+        raise ParameterError(f"it holds a {type(given).__name__}; write lines such as `epochs: 20`")
+    known = {}
+    for notebook in NOTEBOOKS.values():
+        known |= declared(notebook)
+    check_values(known, given)
+    return given
 
 
 if __name__ == "__main__":

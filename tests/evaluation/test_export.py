@@ -130,7 +130,7 @@ def test_a_folder_takes_one_network_and_one_recipe(manifest, tmp_path):
     free = {"processes": 1, "images": "test", "snapshot": "last"}
     assert export_training(net, manifest, QUICK.model_copy(update=free), tmp_path / "out") == 0
     with pytest.raises(
-        RunError, match="run out has other settings for export:\n  recipe: 'wsfcn' → '1stage'"
+        RunError, match="run out has other settings for export: recipe 'wsfcn' → '1stage'"
     ):
         export_training(net, manifest, QUICK.model_copy(update={"recipe": "1stage"}), tmp_path / "out")
     with torch.no_grad():

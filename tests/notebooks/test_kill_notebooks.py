@@ -10,9 +10,9 @@ import time
 import pytest
 import yaml
 
-import stages
 from factories import MARK, RUN_ALL, SMOKE, kill, log_of, until
 from wsfcn_lib.runs.folder import read_run
+from wsfcn_lib.runs.notebook import STAGES
 from wsfcn_lib.runs.paths import ROOT
 
 pytestmark = pytest.mark.kill
@@ -50,10 +50,14 @@ def whole(start):
     return home / "run"
 
 
+def record_of(run, stage):
+    return read_run(run)["stages"].get(stage, {}) if (run / "run.json").exists() else {}
+
+
 def at_work(run, stage):
     """Whether a notebook has opened the run and not finished it."""
-    known = stages.stage_record(run, stage)
-    return bool(known) and not known.get("finished")
+    record = record_of(run, stage)
+    return bool(record) and not record.get("finished")
 
 
 def results(run):
@@ -64,12 +68,12 @@ def results(run):
 
 
 def test_killed_inside_every_notebook_a_pass_ends_with_the_same_results(start, whole):
-    for stage in stages.STAGES:
+    for stage in STAGES:
         home, process = start("killed")
         run = home / "run"
-        until(process, lambda: (run / "run.json").exists() and at_work(run, stage), 300)  # noqa: B023 — used at once
+        until(process, lambda: at_work(run, stage), 300)  # noqa: B023 — used at once
         time.sleep(random.uniform(0, 0.6) * read_run(whole)["stages"][stage]["seconds"])
-        known = stages.stage_record(run, stage)
+        known = record_of(run, stage)
         assert kill(process, home), process.stderr.read()
         print(f"{stage}: killed; finished by then: {bool(known.get('finished'))}", flush=True)
     code, out, err = ended(start("killed")[1])
@@ -83,13 +87,13 @@ def test_a_notebook_that_outlives_its_command_does_no_harm(start, whole):
     """Only the command is killed: the notebook it began holds the run, and the next command is refused until it ends."""
     home, process = start("orphaned", "--only", "01", "02")
     run = home / "run"
-    until(process, lambda: (run / "run.json").exists() and at_work(run, "02_train"), 300)
+    until(process, lambda: at_work(run, "02_train"), 300)
     kernel = int((run / ".lock").read_text())
     os.kill(kernel, signal.SIGSTOP)  # else the smallest training ends before the next command has a kernel
     try:
         process.send_signal(signal.SIGKILL)
         process.wait()
-        assert not stages.stage_record(run, "02_train").get("finished")
+        assert not record_of(run, "02_train").get("finished")
         code, _, err = ended(start("orphaned", "--only", "01", "02")[1])
         assert code == 1 and f"is in use by process {kernel}" in err and "wait for it" in err, err
     finally:

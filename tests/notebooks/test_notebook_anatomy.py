@@ -7,15 +7,14 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
-import yaml
 
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.runs import notebook
 from wsfcn_lib.runs.notebook import check_values, declared
 from wsfcn_lib.runs.paths import ROOT
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NAMES = [path.stem for path in NOTEBOOKS]
-PARAMS = sorted((ROOT / "notebooks" / "params").glob("*.yaml"))
+NOTEBOOKS = [*notebook.NOTEBOOKS.values()]
+NAMES = [*notebook.NOTEBOOKS]
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 
 
@@ -29,10 +28,6 @@ def tags(cell):
 
 def lines(cell):
     return [line for line in cell.source.splitlines() if line.strip()]
-
-
-def test_the_five_notebooks_are_there():
-    assert NAMES == ["01_prepare_data", "02_train", "03_explore", "04_ablations", "05_evaluate"]
 
 
 @each_notebook
@@ -81,16 +76,6 @@ def test_a_name_has_one_type_in_all_notebooks():
 def test_training_takes_every_setting():
     own = declared(ROOT / "notebooks/02_train.ipynb").keys() - {"run", "more"}
     assert own < TrainConfig.model_fields.keys()
-
-
-@pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.stem)
-def test_params_files_hold_only_what_differs(path):
-    given, defaults = yaml.safe_load(path.read_text()), [declared(notebook) for notebook in NOTEBOOKS]
-    check_values({name: what for own in defaults for name, what in own.items()}, given)
-    for name, value in given.items():
-        assert any(own[name][1] != value for own in defaults if name in own), (
-            f"{name} = {value!r} is the default already"
-        )
 
 
 @each_notebook

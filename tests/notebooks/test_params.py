@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-import stages
+import run_all
 from wsfcn_lib import supervision as objective
 from wsfcn_lib import train as train_module
 from wsfcn_lib.ablation.grid import configurations
@@ -25,7 +25,7 @@ from wsfcn_lib.data.preparation import prepare
 from wsfcn_lib.evaluation.scoring import EvalSettings
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs.log import RATES
-from wsfcn_lib.runs.notebook import declared
+from wsfcn_lib.runs.notebook import NOTEBOOKS, declared
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.run_diff import plain
 from wsfcn_lib.train import WITHOUT_EFFECT, train
@@ -40,12 +40,13 @@ SOURCES = re.compile(r"program|paper|1-stage|published|fitted|a quarter of|as wi
 
 
 def values_of(name):
-    return stages.plan(stages.read_params(FILES[name]), ROOT / "data/runs" / name)
+    given = run_all.read_parameters(FILES[name])
+    return {notebook: run_all.parameters_of(notebook, given) for notebook in NOTEBOOKS}
 
 
 def built(stage, values, *names, **known):
     """What a notebook makes of its parameters: its own imports, and its own first lines that assign `names`."""
-    configurations = json.loads(stages.STAGES[stage].read_text("utf-8"))["cells"]
+    configurations = json.loads(NOTEBOOKS[stage].read_text("utf-8"))["cells"]
     lines = ast.parse(
         "\n".join("".join(cell["source"]) for cell in configurations if cell["cell_type"] == "code")
     ).body
@@ -70,13 +71,13 @@ def evaluation(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_holds_only_differences(name):
-    given, defaults = stages.read_params(FILES[name]), [declared(path) for path in stages.STAGES.values()]
+    given, defaults = run_all.read_parameters(FILES[name]), [declared(path) for path in NOTEBOOKS.values()]
     same = {
         key for key, value in given.items() if all(own[key][1] == value for own in defaults if key in own)
     }
     assert not same, "these are the notebooks' defaults"
     more, usual = given.get("more", {}), TrainConfig().model_dump()
-    assert not more.keys() & declared(stages.STAGES["02_train"]).keys(), (
+    assert not more.keys() & declared(NOTEBOOKS["02_train"]).keys(), (
         "notebook 02 has parameters of these names"
     )
     assert not [key for key, value in more.items() if usual[key] == value], "these are TrainConfig's defaults"
@@ -150,7 +151,7 @@ def test_the_ablation_has_a_budget(name):
 
 
 def test_the_animals_differ_in_the_two_modules_alone():
-    full, corner = (stages.read_params(FILES[name]) for name in OURS)
+    full, corner = (run_all.read_parameters(FILES[name]) for name in OURS)
     assert corner == full | {"run": f"data/runs/{OURS[1]}", "context": "aspp", "fusion": "gci"}
     assert not full.keys() & {"context", "fusion", "recipe"}
 
@@ -184,7 +185,7 @@ def test_the_animals_ablation_has_the_finished_trainings_for_cells():
     assert (
         given["04_ablations"]["ablation_scales"]
         == given["05_evaluate"]["scales"]
-        == stages.read_params(FILES[OURS[0]])["scales"]
+        == run_all.read_parameters(FILES[OURS[0]])["scales"]
     )
     assert [given["04_ablations"][f"ablation_{key}"] for key in ("images", "snapshot")] == [
         evaluation(OURS[0]).images,

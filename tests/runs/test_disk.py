@@ -80,6 +80,7 @@ def train_with(run, data, size=None):
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_training_that_meets_a_full_disk_goes_on_when_there_is_room(data, finished, tmp_path):
     """At its log, at its first snapshot, and at a resume state, which is the larger of both."""
     run = tmp_path / "run"

@@ -28,16 +28,14 @@ def one_other_notebook(tmp_path, monkeypatch):
     }
     plain = {"cell_type": "code", "metadata": {}, "source": ["hidden: int = 1"]}
     (tmp_path / "02_train.ipynb").write_text(json.dumps({"cells": [plain, cell]}))
-    monkeypatch.setattr(notebook, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(notebook, "NOTEBOOKS", {"02_train": tmp_path / "02_train.ipynb"})
     return tmp_path / "02_train.ipynb"
 
 
 def test_parameters_are_read_with_type_and_value():
     assert parameters_of(OWN)["scales"] == (list[float], [1.0])
-    assert parameters_of("# Parameters\nlr = -1e-3\nnames = ['a']") == {
-        "lr": (None, -1e-3),
-        "names": (None, ["a"]),
-    }
+    bare = parameters_of("# Parameters\nlr = -1e-3\nnames = ['a']")
+    assert bare == {"lr": (object, -1e-3), "names": (object, ["a"])}
 
 
 def test_declared_reads_the_tagged_cell_only(one_other_notebook):
@@ -48,7 +46,7 @@ def test_declared_reads_the_tagged_cell_only(one_other_notebook):
     "given", ["epochs = 3\nlr = 1", "scales = [1, 0.5]", "width = 16", "width = 'of another notebook'", ""]
 )
 def test_good_parameters_pass(one_other_notebook, given):
-    check_parameters([*BEFORE, "# Parameters\n" + given, "more()"])
+    assert check_parameters([*BEFORE, "# Parameters\n" + given, "more()"]) is None, "nothing is refused"
 
 
 @pytest.mark.parametrize(
@@ -71,11 +69,11 @@ def test_bad_parameters_stop_the_run(one_other_notebook, given, message):
 
 
 def test_without_papermill_there_is_nothing_to_check(one_other_notebook):
-    check_parameters([*BEFORE, "epohcs = 3", "# Parametersish"])
+    assert check_parameters([*BEFORE, "epohcs = 3", "# Parametersish"]) is None
 
 
 def test_only_the_last_injection_counts(one_other_notebook):
-    check_parameters([*BEFORE, "# Parameters\nepohcs = 3", OWN, "# Parameters\nepochs = 3"])
+    assert check_parameters([*BEFORE, "# Parameters\nepohcs = 3", OWN, "# Parameters\nepochs = 3"]) is None
 
 
 def test_the_header_is_one_line():

@@ -1,19 +1,21 @@
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from wsfcn_lib.runs import folder as runs
-from wsfcn_lib.runs import provenance as source
+from wsfcn_lib.runs import __main__ as command
+from wsfcn_lib.runs import paths, provenance
 from wsfcn_lib.runs.folder import RunFolder, list_runs, read_run, stop_requested
 from wsfcn_lib.runs.paths import ROOT
-from wsfcn_lib.runs.run_diff import diff_runs, diff_settings
+from wsfcn_lib.runs.provenance import code_hash, files_of, notebook_hash
+from wsfcn_lib.runs.run_diff import diff_runs, diff_settings, plain
 from wsfcn_lib.runs.storage import RunError, atomic_write, require_space
 
 STAGE = "02_train"
@@ -64,7 +66,7 @@ def test_settings_are_kept_as_json_holds_them():
         "é": None,
     }
     kept = {"dilations": [1, 2], "lr": 0.5, "data": "data/x", "text": "data/y", "é": None}
-    assert runs.plain(settings) == kept
+    assert plain(settings) == kept
 
 
 def test_a_run_records_settings_provenance_and_facts(folder):
@@ -75,7 +77,7 @@ def test_a_run_records_settings_provenance_and_facts(folder):
     assert stage["settings"] == {"epochs": 3, "dilations": [1, 2]}
     assert (stage["seconds"], stage["checksums"], stage["finished"]) == (1.5, {"train.csv": "ab"}, True)
     assert stage["device"] == "cpu" and stage["versions"]["numpy"] == np.__version__
-    assert stage["code"] == source.code_hash()
+    assert stage["code"] == code_hash()
     assert str(ROOT) not in (folder / "run.json").read_text()
 
 
@@ -96,10 +98,11 @@ def test_other_settings_are_refused_one_by_one_and_change_nothing(folder):
         before = (folder / "run.json").read_bytes()
     with pytest.raises(RunError) as error:
         RunFolder.open(folder, {"epochs": 4, "lr": 0.1, "crop": 64}, STAGE)
-    text = str(error.value)
-    assert "run demo has other settings for 02_train" in text
-    assert "epochs: 3 → 4" in text and "seed: 0 → '(absent)'" in text and "crop: '(absent)' → 64" in text
-    assert "lr" not in text and "another run name" in text
+    differences, *ways = str(error.value).splitlines()
+    assert differences == (
+        "run demo has other settings for 02_train: epochs 3 → 4, seed 0 → '(absent)', crop '(absent)' → 64"
+    )
+    assert len(ways) == 2 and "--run-name" in ways[0] and "--fresh" in ways[1]
     assert (folder / "run.json").read_bytes() == before
     assert (
         other_process(folder, OPEN.replace(STAGE, "03_explore")).returncode == 0
@@ -113,7 +116,7 @@ def test_free_settings_may_change_and_the_change_is_kept(folder):
         pass
     stage = read_run(folder)["stages"][STAGE]
     assert stage["settings"]["workers"] == 2
-    assert len(stage["resumed"]) == 1 and stage["resumed"][0]["code"] == source.code_hash()
+    assert len(stage["resumed"]) == 1 and stage["resumed"][0]["code"] == code_hash()
 
 
 def test_a_setting_of_later_counts_as_its_default_before_it_existed(folder):
@@ -124,9 +127,9 @@ def test_a_setting_of_later_counts_as_its_default_before_it_existed(folder):
         assert read_run(folder)["stages"][STAGE]["settings"] == {"epochs": 3, "align": True}, (
             "from now on it is written"
         )
-    with pytest.raises(RunError, match="align: True → False") as error:
+    with pytest.raises(RunError, match="align True → False") as error:
         RunFolder.open(folder, {"epochs": 4, "align": False}, STAGE, defaults=usual)
-    assert "epochs: 3 → 4" in str(error.value) and "device" not in str(error.value), (
+    assert "epochs 3 → 4" in str(error.value) and "device" not in str(error.value), (
         "what nobody asks for does not count"
     )
     with RunFolder.open(folder, deep, "04_ablations"):
@@ -135,7 +138,7 @@ def test_a_setting_of_later_counts_as_its_default_before_it_existed(folder):
         folder, {"training": {"epochs": 3, "align": True}}, "04_ablations", defaults={"training": usual}
     ):
         pass
-    with pytest.raises(RunError, match="training.align: True → False"):
+    with pytest.raises(RunError, match="training.align True → False"):
         RunFolder.open(
             folder, {"training": {"epochs": 3, "align": False}}, "04_ablations", defaults={"training": usual}
         )
@@ -209,7 +212,7 @@ def test_missing_and_damaged_runs_are_named(tmp_path):
     with pytest.raises(RunError, match="nothing is not a run"):
         read_run(tmp_path / "nothing")
     (tmp_path / "run.json").write_text('{"stages": ')
-    with pytest.raises(RunError, match=r"damaged run\.json.*delete the run"):
+    with pytest.raises(RunError, match=r"damaged run\.json.*bring that file back, or make the run again"):
         read_run(tmp_path)
 
 
@@ -221,49 +224,63 @@ def test_space_is_checked_before_the_folder_exists(tmp_path):
         require_space(tmp_path / "not" / "yet", 1e18)
 
 
-def test_hashes_follow_content_not_order(tmp_path):
-    assert runs.settings_hash({"a": 1, "b": (2, 3)}) == runs.settings_hash({"b": [2, 3], "a": 1})
-    assert runs.settings_hash({"a": 1}) != runs.settings_hash({"a": 2})
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """Writes a file of a library of its own; returns the hash of the code."""
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+
+    def write(name, text):
+        path = tmp_path / "wsfcn_lib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return code_hash()
+
+    return write
 
 
-def test_code_hash_reads_a_notebooks_code_but_not_its_outputs(tmp_path):
-    def hashed(lines, outputs=(), parameters=()):
-        cells = [{"cell_type": "code", "metadata": {}, "source": lines, "outputs": list(outputs)}]
-        injected = {
-            "cell_type": "code",
-            "metadata": {"tags": ["injected-parameters"]},
-            "source": list(parameters),
-        }
-        text = {"cell_type": "markdown", "metadata": {}, "source": [str(outputs)]}
-        (tmp_path / "n.ipynb").write_text(json.dumps({"cells": [*cells, injected, text]}))
-        return runs.code_hash(tmp_path / "n.ipynb")
+def test_the_hash_of_code_changes_with_code_alone(library):
+    code = 'def f(x):\n    """Half."""\n    return x / 2\n'
+    before = library("data/a.py", code)
+    for same in (
+        "# a comment\n" + code,
+        code.replace("Half", "Half of x"),
+        code.replace("x / 2", "(x\n    / 2)"),
+    ):
+        assert library("data/a.py", same) == before
+    without = code.replace('    """Half."""\n', "")
+    assert library("data/a.py", without) == before
+    others = {library("data/a.py", code.replace("2", "3")), library("data/a.py", code + "x = 'Half'\n")}
+    assert len(others | {before}) == 3
+    assert library("data/a.py", code) == before != library("data/b.py", "")
 
-    assert hashed(["a = 1"]) == hashed(["a = 1"], ["printed"], ["b = 2"])
-    assert hashed(["a = 1"]) != hashed(["a = 2"])
-    assert hashed(["a = 1"]) != runs.code_hash()
 
+def test_the_hash_of_a_notebook_reads_its_code_but_not_its_outputs(tmp_path):
+    def hashes(*lines, outputs=(), injected="", words=""):
+        cells = [{"cell_type": "code", "metadata": {}, "source": lines, "outputs": outputs}]
+        tags = {"tags": ["injected-parameters"]}
+        cells.append({"cell_type": "code", "metadata": tags, "source": [injected]})
+        cells.append({"cell_type": "markdown", "metadata": {}, "source": [words]})
+        path = tmp_path / "n.ipynb"
+        path.write_text(json.dumps({"cells": cells}))
+        return notebook_hash(path), code_hash(path)
 
-def test_code_hash_changes_with_the_library(tmp_path, monkeypatch):
-    (tmp_path / "wsfcn_lib" / "data").mkdir(parents=True)
-    monkeypatch.setattr(source, "ROOT", tmp_path)
-    hashes = {source.code_hash()}
-    for path, text in (("a.py", "1"), ("a.py", "2"), ("data/a.py", "2")):
-        (tmp_path / "wsfcn_lib" / path).write_text(text)
-        hashes.add(source.code_hash())
-    assert len(hashes) == 4
+    before = hashes("a = 1")
+    assert before == hashes("a = 1  # one\n", outputs=["printed"], injected="b = 2", words="# Title")
+    assert all(old != new for old, new in zip(before, hashes("a = 2")))
+    assert before[0] != before[1] != code_hash()
 
 
 def test_provenance_without_git_says_none(tmp_path, monkeypatch):
     (tmp_path / "wsfcn_lib").mkdir()
-    monkeypatch.setattr(source, "ROOT", tmp_path)
-    found = source.provenance("cuda")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    found = provenance.provenance("cuda")
     assert (found["commit"], found["dirty"], found["device"]) == (None, None, "cuda")
 
 
 def test_peak_memory_grows_with_what_is_held():
-    before = source.peak_memory_mb()
+    before = provenance.peak_memory_mb()
     block = np.ones(int(1e6 * (before + 60) / 8))  # more than was ever held, so the peak must rise
-    assert 20 < before < source.peak_memory_mb() < 8 * before + 1000
+    assert 20 < before < provenance.peak_memory_mb() < 8 * before + 1000
     del block
 
 
@@ -284,9 +301,9 @@ def test_runs_are_listed_and_compared(tmp_path, monkeypatch, capsys):
     assert not any("width" in key for key, _, _ in rows)
     assert diff_settings(a, a) == []
 
-    monkeypatch.setattr(runs, "RUNS", tmp_path)
+    monkeypatch.setattr(command, "RUNS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["runs", "a", "b"])
-    runs.main()
+    command.main()
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split("\t") == ["why", "what", "a", "b"]
     assert printed[1:] == [
@@ -295,7 +312,7 @@ def test_runs_are_listed_and_compared(tmp_path, monkeypatch, capsys):
     ]
     monkeypatch.setattr(sys, "argv", ["runs", "a"])
     with pytest.raises(SystemExit):
-        runs.main()
+        command.main()
     assert "give no run, or two to compare, not 1" in capsys.readouterr().err
 
 
@@ -351,7 +368,7 @@ def test_files_of_a_run_have_checksums(tmp_path):
         for name in ("a.png", "b.png"):
             (tmp_path / "masks" / split / name).write_bytes(name.encode())
     (tmp_path / "checkpoints" / "last.safetensors").write_bytes(b"weights")
-    before = runs.files_of(tmp_path)
+    before = files_of(tmp_path)
     assert (
         before.keys() == {"last.safetensors", "masks/val", "masks/val_crf"}
         and before["masks/val"] == before["masks/val_crf"]
@@ -359,7 +376,7 @@ def test_files_of_a_run_have_checksums(tmp_path):
     assert before["last.safetensors"] == hashlib.sha256(b"weights").hexdigest()
     (tmp_path / "masks/val/a.png").rename(tmp_path / "masks/val/c.png")
     (tmp_path / "masks/val_crf/a.png").write_bytes(b"other")
-    after = runs.files_of(tmp_path)
+    after = files_of(tmp_path)
     assert len({before["masks/val"], after["masks/val"], after["masks/val_crf"]}) == 3
 
 
@@ -374,7 +391,19 @@ def test_the_command_names_a_run_that_is_not_there():
 
 
 def test_root_is_the_repository():
-    assert (ROOT / "wsfcn_lib" / "runs.py").samefile(Path(runs.__file__))
+    assert (ROOT / "wsfcn_lib" / "runs" / "paths.py").samefile(paths.__file__)
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_disk_that_knows_no_locks_is_told(folder, monkeypatch, error):
+    def refuse(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(
+        RunError, match="demo knows no locks, .* make data/runs a link .* --run-name /scratch"
+    ):
+        RunFolder.open(folder, {}, STAGE)
 
 
 def test_one_damaged_run_does_not_spoil_the_list(tmp_path):

@@ -16,10 +16,13 @@ def main() -> None:
     names = parser.parse_args().run
     if len(names) not in (0, 2):
         parser.error(f"give no run, or two to compare, not {len(names)}")
-    rows = [("name", "started", "commit", "finished", "mean_iou"), *(row.values() for row in list_runs())]
-    for row in (
-        [("why", "what", *names), *diff_runs(*(read_run(RUNS / name) for name in names))] if names else rows
-    ):
+    if names:
+        first, second = (read_run(RUNS / name) for name in names)
+        rows = [("why", "what", *names), *diff_runs(first, second)]
+    else:
+        head = ("name", "started", "commit", "finished", "mean_iou")
+        rows = [head, *(row.values() for row in list_runs())]
+    for row in rows:
         print(*row, sep="\t")
 
 

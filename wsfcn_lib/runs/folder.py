@@ -3,36 +3,43 @@
 `python -m wsfcn_lib.runs` lists the runs; with two names it shows in what they differ.
 """
 
-import fcntl
+import errno
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
+
+from filelock import FileLock, Timeout
 
 from wsfcn_lib.runs.paths import ROOT, RUNS
 from wsfcn_lib.runs.provenance import code_state, provenance
 from wsfcn_lib.runs.run_diff import diff_settings, flat, plain
 from wsfcn_lib.runs.storage import RunError, atomic_write, make_folder, writing
 
-_locks = {}  # folder -> open lock file; one per process, because closing any handle of a file drops its POSIX lock
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a disk answers that knows none
+_locks: dict[Path, FileLock] = {}  # of the run folders that this process has open
 
 
 def read_run(path: Path | str) -> dict:
     """Return a run's `run.json`, with its `metrics.json` (if any) under the key `metrics`; takes no lock."""
-    run, metrics = ROOT / path / "run.json", ROOT / path / "metrics.json"
+    record = ROOT / path / "run.json"
+    metrics = ROOT / path / "metrics.json"
     try:
-        found = json.loads(run.read_text())
-        return found | {"metrics": json.loads(metrics.read_text())} if metrics.exists() else found
+        run = json.loads(record.read_text("utf-8"))
+        if metrics.exists():
+            run["metrics"] = json.loads(metrics.read_text("utf-8"))
+        return run
     except FileNotFoundError:
         raise RunError(
             f"{path} is not a run: it has no run.json; notebooks/run_all.py --run-name makes one"
         ) from None
     except ValueError as error:
         raise RunError(
-            f"{path} holds a damaged run.json or metrics.json ({error}); delete the run and make it again"
+            f"{path} holds a damaged run.json or metrics.json ({error}); "
+            "bring that file back, or make the run again under another name"
         ) from None
 
 
@@ -43,26 +50,59 @@ def list_runs(folder: Path | str = RUNS) -> list[dict]:
         try:
             run = read_run(path.parent)
         except RunError:
-            rows.append(
-                {
-                    "name": path.parent.name,
-                    "started": "",
-                    "commit": None,
-                    "finished": ["damaged"],
-                    "mean_iou": None,
-                }
-            )
-            continue
-        first = min(run["stages"].values(), key=lambda stage: stage.get("started", "9"), default={})
-        row = {"name": path.parent.name, "started": first.get("started", ""), "commit": first.get("commit")}
-        row["finished"] = [name for name, stage in run["stages"].items() if stage.get("finished")]
-        rows.append(row | {"mean_iou": run.get("metrics", {}).get("mean_iou")})
+            run = {"stages": {"damaged": {"finished": True}}}
+        stages = run["stages"]
+        first = min(stages.values(), key=lambda stage: stage.get("started", "9"), default={})
+        rows.append(
+            {
+                "name": path.parent.name,
+                "started": first.get("started", ""),
+                "commit": first.get("commit"),
+                "finished": [name for name, stage in stages.items() if stage.get("finished")],
+                "mean_iou": run.get("metrics", {}).get("mean_iou"),
+            }
+        )
     return sorted(rows, key=lambda row: row["started"])
 
 
 def stop_requested(run: "RunFolder | Path | str") -> bool:
     """Tell whether somebody touched the file `stop` in the run's folder."""
     return (ROOT / getattr(run, "path", run) / "stop").exists()
+
+
+def take_lock(path: Path) -> FileLock:
+    """Lock a file in a run's folder for this process, until it is released or the process ends, however it ends.
+
+    RunError where another process holds it, and where the disk knows no locks.
+    """
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
+    with writing(path):
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise RunError(
+                f"run {path.parent.name} is in use by process {path.read_text()}: wait for it, touch the run's file "
+                "`stop`, shut down the notebook kernel, or choose another run name"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            if getattr(error, "errno", errno.ENOSYS) not in NO_LOCKS:
+                raise
+            raise RunError(
+                f"the disk of {path.parent} knows no locks, which keep two processes out of one run: make data/runs "
+                "a link to a folder on a disk that does, or name one there: run_all.py --run-name /scratch/demo"
+            ) from error
+        path.write_text(str(os.getpid()))
+    return lock
+
+
+def other_run(name: str, what: str, changes: Sequence[tuple[str, object, object]]) -> RunError:
+    """The error for a run that was begun with something else: (key, value then, value now) of it, and the two ways on."""
+    rows = ", ".join(f"{key} {then!r} → {now!r}" for key, then, now in changes)
+    return RunError(
+        f"run {name} has other {what}: {rows}\n"
+        "Keep it, and choose another run name: run_all.py --run-name other\n"
+        "Or begin anew under this name: run_all.py --fresh, which keeps the old run as <name>-before"
+    )
 
 
 @dataclass(frozen=True)
@@ -89,55 +129,49 @@ class RunFolder:
         """
         run = cls((ROOT / path).resolve())
         make_folder(run.path)
-        fresh = run._lock()
+        is_new_here = run._lock()
         try:
-            run._enter(stage, plain(settings), device, ignore, fresh, defaults)
+            run._enter(stage, plain(settings), device, ignore, plain(defaults), is_new_here)
         except BaseException:
             run.close()
             raise
         return run
 
     def _lock(self) -> bool:
+        """Lock the folder; False where this process has it already."""
         file = self.path / ".lock"
-        if self.path in _locks and file.exists():
-            return False
-        with writing(file):
-            handle = open(file, "a+")
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            handle.seek(0)
-            advice = "wait for it, touch the run's file `stop`, shut down the notebook kernel, or choose another run name"
-            raise RunError(f"run {self.path.name} is in use by process {handle.read()}: {advice}") from None
-        handle.truncate(0)
-        print(os.getpid(), end="", file=handle, flush=True)
-        _locks[self.path] = handle
+        if self.path in _locks:
+            if file.exists():
+                return False
+            self.close()  # of a folder that was deleted
+        _locks[self.path] = take_lock(file)
         (self.path / "stop").unlink(missing_ok=True)  # meant an earlier process
         return True
 
     def _enter(
-        self, stage: str, settings: dict, device: str, ignore: Collection[str], fresh: bool, defaults: Mapping
+        self,
+        stage: str,
+        settings: dict,
+        device: str,
+        ignore: Collection[str],
+        defaults: dict,
+        is_new_here: bool,
     ) -> None:
+        """Compare the settings with those of `run.json`, and record that the stage begins or goes on."""
         if not (self.path / "run.json").exists():
             atomic_write(self.path / "run.json", '{"stages": {}}')
-        known, now = (
-            read_run(self.path)["stages"].get(stage, {}),
-            datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        then = {k: v for k, v in flat(plain(defaults)).items() if k in flat(settings)} | flat(
-            known.get("settings", settings)
-        )
-        changed = [row for row in diff_settings(then, settings) if row[0].split(".")[0] not in ignore]
-        if changed:
-            rows = "".join(f"\n  {key}: {old!r} → {new!r}" for key, old, new in changed)
-            raise RunError(
-                f"run {self.path.name} has other settings for {stage}:{rows}\nChoose another run name, or delete it."
-            )
+        known = read_run(self.path)["stages"].get(stage, {})
+        now = datetime.now(UTC).isoformat(timespec="seconds")
         if "settings" not in known:
             self.record(stage, settings=settings, started=now, **provenance(device))
-        elif fresh and not known.get(
-            "finished"
-        ):  # an interrupted stage goes on, perhaps with other code: that stays visible
+            return
+        asked = flat(settings)
+        then = {key: value for key, value in flat(defaults).items() if key in asked} | flat(known["settings"])
+        changes = [row for row in diff_settings(then, asked) if row[0].split(".")[0] not in ignore]
+        if changes:
+            raise other_run(self.path.name, f"settings for {stage}", changes)
+        if is_new_here and not known.get("finished"):
+            # an interrupted stage goes on, perhaps with other code: that stays visible
             resumed = {"at": now, "device": device, **code_state()}
             self.record(stage, settings=settings, resumed=[*known.get("resumed", []), resumed])
 
@@ -154,10 +188,10 @@ class RunFolder:
 
     def close(self) -> None:
         """Let other processes have the folder."""
-        if handle := _locks.pop(self.path, None):
-            handle.close()
+        if lock := _locks.pop(self.path, None):
+            lock.release()
 
-    def __enter__(self) -> "RunFolder":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -1,10 +1,9 @@
-"""What every notebook does at its edges: check its parameters, say what it runs on, keep its figures, record its stage."""
+"""What every notebook does at its edges: check its parameters, say what it runs on, record its stage."""
 
-import ast
 import difflib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,7 +12,8 @@ from wsfcn_lib.runs.folder import RunFolder
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb, provenance
 
-NOTEBOOKS = ROOT / "notebooks"
+STAGES = ("01_prepare_data", "02_train", "03_explore", "04_ablations", "05_evaluate")
+NOTEBOOKS = {stage: ROOT / "notebooks" / f"{stage}.ipynb" for stage in STAGES}  # and no copy beside them
 
 
 class ParameterError(ValueError):
@@ -21,38 +21,38 @@ class ParameterError(ValueError):
 
 
 def parameters_of(source: str) -> dict[str, tuple[object, object]]:
-    """{name: (annotation, value)} of the `name: type = literal` lines in a parameters cell, in order; (None, ...) if bare."""
-    found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and node.value is not None:
-            found[node.target.id] = eval(ast.unparse(node.annotation)), ast.literal_eval(node.value)
-        elif isinstance(node, ast.Assign):
-            found[node.targets[0].id] = None, ast.literal_eval(node.value)
-    return found
+    """{name: (annotation, value)} of the lines `name: type = value` in a parameters cell, in order; of any type if bare."""
+    space = {"__annotations__": {}}
+    exec(source, space)
+    kinds = space.pop("__annotations__")
+    del space["__builtins__"]
+    return {name: (kinds.get(name, object), value) for name, value in space.items()}
 
 
 def declared(notebook: Path | str) -> dict[str, tuple[object, object]]:
-    """{name: (annotation, default)} of a notebook's cell tagged `parameters`."""
-    cells = json.loads((ROOT / notebook).read_text("utf-8"))["cells"]
-    tagged = ["".join(cell["source"]) for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
-    return parameters_of(tagged[0]) if tagged else {}
+    """{name: (annotation, default)} of a notebook's cell tagged `parameters`; {} where it has none."""
+    for cell in json.loads((ROOT / notebook).read_text("utf-8"))["cells"]:
+        if "parameters" in cell["metadata"].get("tags", ()):
+            return parameters_of("".join(cell["source"]))
+    return {}
 
 
-def check_values(own: dict[str, tuple], given: dict[str, object], others: Sequence[str] = ()) -> None:
+def check_values(own: dict[str, tuple], given: dict[str, object], others: Iterable[str] = ()) -> None:
     """Raise ParameterError for a given name that neither `own` nor `others` has, and for a value of another type than `own`'s."""
     for name, value in given.items():
-        if name not in own and name not in others:
-            near = difflib.get_close_matches(name, [*own, *others], 1, 0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(own)}"
-            raise ParameterError(f"no notebook has a parameter {name!r}: {hint}")
-        if name in own and own[name][0]:
+        if name in own:
+            kind, default = own[name]
             try:
-                TypeAdapter(own[name][0]).validate_python(value, strict=True)
+                TypeAdapter(kind).validate_python(value, strict=True)
             except ValidationError:
-                kind = own[name][0].__name__ if isinstance(own[name][0], type) else own[name][0]
+                told = kind.__name__ if isinstance(kind, type) else kind
                 raise ParameterError(
-                    f"{name}={value!r} must be of type {kind}, such as {own[name][1]!r}"
+                    f"{name}={value!r} must be of type {told}, such as {default!r}"
                 ) from None
+        elif name not in others:
+            nearest = difflib.get_close_matches(name, [*own, *others], 1, 0.5)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(own)}"
+            raise ParameterError(f"no notebook has a parameter {name!r}: {hint}")
 
 
 def check_parameters(cells: Sequence[str]) -> None:
@@ -63,34 +63,33 @@ def check_parameters(cells: Sequence[str]) -> None:
     """
     places = [place for place, source in enumerate(cells) if source.startswith("# Parameters\n")]
     if places:
-        others = [name for path in sorted(NOTEBOOKS.glob("*.ipynb")) for name in declared(path)]
+        own = parameters_of(cells[places[-1] - 1])
         given = {name: value for name, (_, value) in parameters_of(cells[places[-1]]).items()}
-        check_values(parameters_of(cells[places[-1] - 1]), given, others)
+        others = [name for path in NOTEBOOKS.values() for name in declared(path)]
+        check_values(own, given, others)
 
 
 def header(seed: int | None = None, device: object = None) -> str:
     """One line for the top of a notebook: versions, device, commit, seed."""
     facts = provenance()
-    versions = [
-        f"{name} {facts['versions'][name]}"
-        for name in ("torch", "torchvision", "numpy")
-        if name in facts["versions"]
-    ]
-    commit = facts["commit"][:10] + ", changed" * bool(facts["dirty"]) if facts["commit"] else "unknown"
-    parts = [f"Python {facts['python']}", *versions, facts["platform"], f"commit {commit}"]
-    return " · ".join(
-        parts
-        + [f"{name} {value}" for name, value in (("device", device), ("seed", seed)) if value is not None]
-    )
+    commit = (facts["commit"] or "unknown")[:10]
+    if facts["dirty"]:
+        commit += ", changed"
+    parts = [f"Python {facts['python']}"]
+    parts += [f"{name} {facts['versions'][name]}" for name in ("torch", "torchvision", "numpy")]
+    parts += [facts["platform"], f"commit {commit}"]
+    if device is not None:
+        parts.append(f"device {device}")
+    if seed is not None:
+        parts.append(f"seed {seed}")
+    return " · ".join(parts)
 
 
 def finish(folder: RunFolder, stage: str, began: float, device: object = "cpu", **facts: object) -> str:
     """Record a stage as finished, with time since `began` (time.perf_counter), memory, code, files; close the run folder."""
-    facts |= {
-        "seconds": round(time.perf_counter() - began, 1),
-        "peak_memory_mb": peak_memory_mb(),
-        "finished": True,
-    }
-    folder.record(stage, **facts, files=files_of(folder.path), **provenance(str(device)))
+    seconds = round(time.perf_counter() - began, 1)
+    memory = peak_memory_mb()
+    facts |= provenance(str(device)) | {"seconds": seconds, "peak_memory_mb": memory, "finished": True}
+    folder.record(stage, **facts, files=files_of(folder.path))
     folder.close()
-    return f"{stage} took {facts['seconds']} s and at most {facts['peak_memory_mb']:.0f} MB of memory"
+    return f"{stage} took {seconds} s and at most {memory:.0f} MB of memory"

@@ -1,5 +1,7 @@
 """Where a number comes from: the state of the code, the versions, the machine. Imports no package to find out."""
 
+import ast
+import functools
 import hashlib
 import json
 import os
@@ -7,67 +9,81 @@ import platform
 import resource
 import subprocess
 import sys
-from importlib.metadata import distributions
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.storage import checksum
 
-PACKAGES = {
-    "torch",
-    "torchvision",
-    "numpy",
-    "pillow",
-    "accelerate",
-    "pydantic",
-    "pydensecrf2",
-    "matplotlib",
-    "papermill",
-}
+PACKAGES = "accelerate matplotlib numpy papermill pillow pydantic pydensecrf2 torch torchvision".split()
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_hash(notebook: Path | str | None = None) -> str:
-    """Return 16 hex digits over the library's files and, if given, a notebook's own code (not its outputs)."""
-    digest = hashlib.sha256()
+    """Return 16 hex digits over the library's code and, if given, a notebook's own.
+
+    Syntax trees are compared: formatting, comments, docstrings and a notebook's outputs do not count.
+    """
+    parts = []
     for path in sorted((ROOT / "wsfcn_lib").rglob("*.py")):
-        digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode() + path.read_bytes())
+        parts.append(path.relative_to(ROOT).as_posix())
+        parts.append(_syntax(path.read_text("utf-8")))
     if notebook:
-        for cell in json.loads((ROOT / notebook).read_bytes())["cells"]:
-            if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", ()):
-                digest.update(b"\0" + "".join(cell["source"]).encode())
-    return digest.hexdigest()[:16]
+        parts.append(notebook_hash(notebook))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def notebook_hash(notebook: Path | str) -> str:
+    """Return 16 hex digits over the syntax of a notebook's code cells, without what papermill injected."""
+    parts = []
+    for cell in json.loads((ROOT / notebook).read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code" and "injected-parameters" not in cell["metadata"].get("tags", ()):
+            parts.append(_syntax("".join(cell["source"])))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+@functools.cache  # a run asks often, and trees are slow to write out
+def _syntax(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    text = ast.dump(tree).replace(", type_params=[]", "")  # which only Python 3.12 writes
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _git(*arguments: str) -> str | None:
+    command = ["git", "-C", ROOT, *arguments]
     try:
-        return subprocess.run(
-            ["git", "-C", ROOT, *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None  # no git, or the sources came without their history
 
 
 def code_state() -> dict:
     """Return the commit, whether tracked files differ from it, and `code_hash()`; None where git cannot tell."""
-    dirty = _git("status", "--porcelain", "--untracked-files=no")
+    changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if dirty is None else bool(dirty),
+        "dirty": None if changes is None else bool(changes),
         "code": code_hash(),
     }
 
 
 def provenance(device: str = "cpu") -> dict:
     """Return what a number depends on beside its settings: `code_state()`, python, versions, platform, cpus, device."""
-    found = sorted(
-        (item.name.lower(), item.version) for item in distributions() if item.name.lower() in PACKAGES
-    )
-    machine = {
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # pydensecrf2 may be missing
+            versions[name] = version(name)
+    return code_state() | {
+        "python": platform.python_version(),
+        "versions": versions,
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "device": device,
     }
-    return code_state() | {"python": platform.python_version(), "versions": dict(found)} | machine
 
 
 def peak_memory_mb() -> float:
@@ -78,8 +94,8 @@ def peak_memory_mb() -> float:
 
 def files_of(run: Path) -> dict[str, str]:
     """Return the SHA-256 of each snapshot in a run folder, and one for each folder of masks, over their names and contents."""
-    found = {path.name: checksum(path) for path in sorted(run.glob("checkpoints/*.safetensors"))}
+    checksums = {path.name: checksum(path) for path in sorted(run.glob("checkpoints/*.safetensors"))}
     for folder in sorted(run.glob("masks/*/")):
         lines = [f"{path.name} {checksum(path)}\n" for path in sorted(folder.glob("*.png"))]
-        found[f"masks/{folder.name}"] = hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
-    return found
+        checksums[f"masks/{folder.name}"] = hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
+    return checksums

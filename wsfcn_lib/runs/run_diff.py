@@ -2,13 +2,19 @@
 
 import json
 import os
-import re
 
 from wsfcn_lib.runs.paths import ROOT
 
-# why two runs differ: what is told, and the keys of a stage (or of the run) that it is read from
-KINDS = {"settings": "settings", "data": "data", "code": "commit|dirty|code", "versions": "versions|python"}
-KINDS |= {"machine": "platform|cpus|device", "files": "files", "results": "metrics"}
+# why two runs differ, causes before effects, and the keys of a stage (or of the run) that say so
+KINDS = {
+    "settings": ("settings",),
+    "data": ("data",),
+    "code": ("commit", "dirty", "code"),
+    "versions": ("versions", "python"),
+    "machine": ("platform", "cpus", "device"),
+    "files": ("files",),
+    "results": ("metrics",),
+}
 
 
 def plain(value: object) -> object:
@@ -23,18 +29,32 @@ def flat(tree: dict, prefix: str = "") -> dict[str, object]:
     """Return nested dicts as one dict with dotted keys."""
     rows = {}
     for key, value in tree.items():
-        rows |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        if isinstance(value, dict):
+            rows |= flat(value, f"{prefix}{key}.")
+        else:
+            rows[f"{prefix}{key}"] = value
     return rows
 
 
 def diff_settings(a: dict, b: dict) -> list[tuple[str, object, object]]:
     """Return (dotted key, value in a, value in b) wherever they differ; "(absent)" stands for a missing key."""
     a, b = flat(plain(a)), flat(plain(b))
-    a, b = (dict.fromkeys([*a, *b], "(absent)") | side for side in (a, b))
-    return [(key, a[key], b[key]) for key in a if a[key] != b[key]]
+    rows = []
+    for key in a | b:
+        before = a.get(key, "(absent)")
+        after = b.get(key, "(absent)")
+        if before != after:
+            rows.append((key, before, after))
+    return rows
 
 
 def diff_runs(a: dict, b: dict) -> list[tuple[str, str, object, object]]:
-    """Return (kind, key, value in a, value in b) of what differs, causes before effects as in KINDS; times are left out."""
-    rows = [(kind, *row) for kind, keys in KINDS.items() for row in diff_settings(a, b)]
-    return [row for row in rows if re.match(rf"(stages\.\w+\.)?({KINDS[row[0]]})(\.|$)", row[1])]
+    """Return (kind, key, value in a, value in b) of what differs, in the order of KINDS; times are left out."""
+    rows = []
+    for kind, names in KINDS.items():
+        for key, before, after in diff_settings(a, b):
+            parts = key.split(".")  # stages.02_train.settings.epochs, or metrics.mean_iou
+            name = parts[2] if parts[0] == "stages" else parts[0]
+            if name in names:
+                rows.append((kind, key, before, after))
+    return rows
