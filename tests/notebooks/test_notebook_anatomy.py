@@ -26,10 +26,6 @@ def tags(cell):
     return cell.metadata.get("tags", [])
 
 
-def lines(cell):
-    return [line for line in cell.source.splitlines() if line.strip()]
-
-
 @each_notebook
 def test_it_is_valid_and_its_cells_keep_their_names(path):
     book = nbformat.read(path, as_version=4)
@@ -54,10 +50,11 @@ def test_it_opens_with_title_sentence_and_table(path):
 def test_parameters_are_annotated_and_explained(path):
     own = [cell for cell in cells(path) if "parameters" in tags(cell)]
     assert len(own) == 1 and own[0] == cells(path)[0]
-    for line in lines(own[0]):
-        assert re.fullmatch(r"\w+: [\w\[\], ]+ = .+  # .+", line), (
-            f"write `name: type = value  # what the paper has`: {line}"
-        )
+    written = own[0].source.splitlines()
+    for node in ast.parse(own[0].source).body:
+        assert isinstance(node, ast.AnnAssign)
+        line = " ".join(written[node.lineno - 1 : node.end_lineno])
+        assert "  # " in line, f"write `name: type = value  # what the paper has`: {line}"
     names = declared(path)
     assert names["run"] == (str, "data/runs/demo")
     check_values(
@@ -109,11 +106,10 @@ def test_sections_are_numbered_and_each_has_words_and_a_cell(path):
 
 
 @each_notebook
-def test_cells_are_few_short_and_plain(path):
+def test_cells_are_few_and_plain(path):
     code = cells(path)
     assert len(code) <= 20
     for cell in code:
-        assert len(cell.source.splitlines()) <= 25, cell.source[:80]
         assert not re.search(r"^\s*[!%]", cell.source, re.MULTILINE), (
             f"no shell and no magic: {cell.source[:80]}"
         )
