@@ -116,10 +116,10 @@ def execute(name: str, run: Path, given: dict, timeout: float | None) -> None:
 
 def failure(name: str, copy: Path, reason: str) -> str:
     """Where and why a notebook failed: the last cell that began, the heading above it, and the end of the reason."""
-    number = heading = ""
+    number, heading = 0, ""
     for cell in json.loads(copy.read_text("utf-8"))["cells"]:
         if cell["metadata"].get("papermill", {}).get("start_time"):
-            number = cell.get("execution_count")
+            number += cell["cell_type"] == "code"
             if cell["source"][0].startswith("## "):
                 heading = ", section " + cell["source"][0].removeprefix("## ").strip()
     end = "\n  ".join(reason.splitlines()[-10:])

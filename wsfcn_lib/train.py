@@ -28,7 +28,7 @@ from wsfcn_lib.data.training_set import TrainSet, epoch_batches
 from wsfcn_lib.metrics import mean_average_precision
 from wsfcn_lib.modules import Align
 from wsfcn_lib.network import build_network, unreachable_taps
-from wsfcn_lib.runs.folder import RunFolder, read_run, stop_requested
+from wsfcn_lib.runs.folder import RunFolder, other_run, read_run, stop_requested
 from wsfcn_lib.runs.log import RATES, RunLog, show_progress
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb
@@ -231,7 +231,7 @@ def check_sizes(config: TrainConfig, train_images: int, val_images: int, process
 
 
 def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object) -> RunFolder:
-    """The run's folder, locked for training; TrainingError where its training began on other lists."""
+    """The run's folder, locked for training; RunError where its training began with other settings or lists."""
     settings = config.model_dump()
     # a start that failed before its first checkpoint binds nobody to its settings
     begun = any((run / "checkpoints").glob("*"))
@@ -245,10 +245,7 @@ def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object)
         changed = [name for name in lists if before.get(name) != now.get(name)]
         if changed:
             folder.close()
-            raise TrainingError(
-                f"{', '.join(changed)} in {config.data} changed since run {run.name} began; "
-                "choose another run name"
-            )
+            raise other_run(run.name, f"lists in {config.data}: {', '.join(changed)} changed since it began")
     folder.record(STAGE, data=now)
     return folder
 

@@ -6,7 +6,7 @@
 import errno
 import json
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,11 +95,10 @@ def take_lock(path: Path) -> FileLock:
     return lock
 
 
-def other_run(name: str, what: str, changes: Sequence[tuple[str, object, object]]) -> RunError:
-    """The error for a run that was begun with something else: (key, value then, value now) of it, and the two ways on."""
-    rows = ", ".join(f"{key} {then!r} → {now!r}" for key, then, now in changes)
+def other_run(name: str, difference: str) -> RunError:
+    """The error for a run that was begun with something else: what differs, and the two ways on."""
     return RunError(
-        f"run {name} has other {what}: {rows}\n"
+        f"run {name} has other {difference}\n"
         "Keep it, and choose another run name: run_all.py --run-name other\n"
         "Or begin anew under this name: run_all.py --fresh, which keeps the old run as <name>-before"
     )
@@ -169,7 +168,8 @@ class RunFolder:
         then = {key: value for key, value in flat(defaults).items() if key in asked} | flat(known["settings"])
         changes = [row for row in diff_settings(then, asked) if row[0].split(".")[0] not in ignore]
         if changes:
-            raise other_run(self.path.name, f"settings for {stage}", changes)
+            rows = ", ".join(f"{key} {before!r} → {after!r}" for key, before, after in changes)
+            raise other_run(self.path.name, f"settings for {stage}: {rows}")
         if is_new_here and not known.get("finished"):
             # an interrupted stage goes on, perhaps with other code: that stays visible
             resumed = {"at": now, "device": device, **code_state()}
