@@ -23,12 +23,12 @@ from torch.nn.functional import interpolate
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(Path(__file__).parent)]
 
-from around import loading, starting  # noqa: E402
-from measure import compare, largest, share, timed  # noqa: E402
-from throughput import inference, pamr_floor, training  # noqa: E402
+from around import loading, starting
+from measure import compare, largest, share, timed
+from throughput import inference, pamr_floor, training
 
-import oracles  # noqa: E402
-from wsfcn_lib import NetConfig, TrainConfig  # noqa: E402
+import oracles
+from wsfcn_lib import NetConfig, TrainConfig
 from wsfcn_lib.data.normalisation import normalise
 from wsfcn_lib.infer import SCALES, predict_masks
 from wsfcn_lib.metrics import ConfusionMatrix

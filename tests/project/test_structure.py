@@ -137,7 +137,10 @@ HEAVY = {"torchvision", "accelerate", "matplotlib", "pandas", "ipywidgets", "IPy
     "names, unwanted",
     [
         ("wsfcn_lib", HEAVY | {"torch", "PIL", "pydantic", "numpy"}),
-        ("wsfcn_lib.config, wsfcn_lib.runs.folder, wsfcn_lib.postprocess, wsfcn_lib.metrics", HEAVY | {"torch"}),
+        (
+            "wsfcn_lib.config, wsfcn_lib.runs.folder, wsfcn_lib.postprocess, wsfcn_lib.metrics",
+            HEAVY | {"torch"},
+        ),
         ("wsfcn_lib.network, wsfcn_lib.losses, wsfcn_lib.pamr, wsfcn_lib.supervision", HEAVY | {"PIL"}),
         ("wsfcn_lib.train, wsfcn_lib.infer", {"matplotlib", "pandas", "ipywidgets"}),
     ],
