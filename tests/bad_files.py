@@ -1,4 +1,4 @@
-"""Pictures, masks and tables as people have them: what each is, how to make it, and whether it can be used."""
+"""Pictures, masks and tables as people have them: what each is, its bytes, and whether it can be used."""
 
 import io
 import struct
@@ -13,7 +13,7 @@ SCENE = Image.fromarray(RNG.integers(0, 256, (20, 30, 3), np.uint8))
 
 
 class Case(NamedTuple):
-    """A file: its name, its bytes, and the (width, height) it is used at, or a part of the words that refuse it."""
+    """A file: its name, its bytes, and the (width, height) it is used at, or a part of its refusal."""
 
     name: str
     data: bytes

@@ -1,4 +1,4 @@
-"""Files as people have them, at every door: each is used correctly, or refused by an error of ours that names it.
+"""Files as people have them, at every door: each is used correctly, or refused by an error that names it.
 
 EXAMPLES=1000 in the environment draws more of the generated ones.
 """
@@ -73,7 +73,7 @@ def check(door, case, size):
 
 
 def check_lines(lines, left, pictures):
-    """Each case is refused in one line, or its file is among those left; where it may be either, it is one of both."""
+    """Each case is refused in one line or its file is among those left, as the case says, never both."""
     for path, case in pictures.items():
         refusals = [line for line in lines if case.name in line]
         if isinstance(case.outcome, str):
@@ -130,7 +130,7 @@ def test_inference(pictures, weights):
 
 
 def test_evaluation_of_a_folder(pictures, tmp_path, weights):
-    """As notebook 05 with `images` naming a folder: the good pictures are evaluated whatever lies beside them."""
+    """As notebook 05 does it: the good pictures of a folder are evaluated whatever lies beside them."""
     net, classes, _ = load_network(weights)
     folder = next(iter(pictures)).parent
     chosen = EvalSettings(images=str(folder), scales=(1.0,), use_crf=False, long_side=64)

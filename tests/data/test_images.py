@@ -1,4 +1,4 @@
-"""Pictures upright and in RGB, masks as class indices, and errors that name the file; other kinds are in test_bad_files."""
+"""Pictures upright and in RGB, masks as class indices; all kinds of files are in test_bad_files."""
 
 from types import SimpleNamespace
 

@@ -105,7 +105,7 @@ def test_scenes(tmp_path):
 
 
 def test_voc_and_sbd(voc, tmp_path):
-    """The published training list, from the archives as they come: the set rule, masks converted, photographs of both."""
+    """The published list from the archives as they come: set rule, masks converted, photographs of both."""
     before = state(tmp_path / "own")
     report = prepare(voc_settings(tmp_path, root=str(voc)), tmp_path / "out")
     manifest = report.manifest
@@ -167,7 +167,7 @@ def test_masks_and_list_of_the_user_go_before_sbd(voc, tmp_path):
 
 
 def test_augmented_masks_without_their_list(voc, tmp_path, monkeypatch):
-    """A common download: SegmentationClassAug with all masks, those of val among them, and no trainaug.txt, no SBD."""
+    """A common download: SegmentationClassAug with all masks, val's too, without trainaug.txt and SBD."""
     shutil.rmtree(tmp_path / "own/benchmark_RELEASE")
     (voc / "SegmentationClassAug").mkdir()
     for name in ("b", "d", "s1"):
@@ -183,8 +183,8 @@ def test_augmented_masks_without_their_list(voc, tmp_path, monkeypatch):
             and report.missing == []
         )
         assert (
-            "no trainaug.txt: its names are those of SegmentationClassAug, without VOC's val, with VOC's train"
-            in report.notes
+            "no trainaug.txt: its names are those of SegmentationClassAug, "
+            "without VOC's val, with VOC's train" in report.notes
         )
         assert "list trainaug holds 3 of VOC 2012's 10582 images" in report.notes
     folders = {name: path.resolve().parent.name for name, path in report.manifest.train_masks().items()}
@@ -248,7 +248,8 @@ def test_voc_tests_and_boxes(plain, tmp_path):
     assert prepare(plain, tmp_path / "out").manifest.splits == ("train", "val"), "older lists go"
     (base / "Annotations").mkdir()
     for name in "abd":
-        text = "<annotation><object><name>cow</name><difficult>1</difficult></object><object><name>bus</name></object></annotation>"
+        cow = "<object><name>cow</name><difficult>1</difficult></object>"
+        text = f"<annotation>{cow}<object><name>bus</name></object></annotation>"
         (base / f"Annotations/{name}.xml").write_text(text)
     boxes = changed(plain, tags="boxes")
     assert tags_of(prepare(boxes, tmp_path / "out").manifest, "train") == {"b": ["bus"], "a": ["bus"]}
@@ -268,7 +269,7 @@ def test_what_is_missing_is_counted_or_refused(plain, tmp_path):
     assert [line.split(": ")[:2] for line in report.missing] == [["train", "a"]]
     with pytest.raises(
         DataError,
-        match=r"1 listed images lack a file or cannot be read, first \['train: a: .*complete them, take them out of",
+        match=r"1 listed images lack a file or cannot be read, first \['train: a: .*complete them, take",
     ):
         prepare(changed(plain, strict=True), tmp_path / "strict")
     assert not list((tmp_path / "strict").glob("*.csv"))
@@ -302,7 +303,7 @@ def test_nothing_left_is_refused(plain, tmp_path):
 
 
 def test_classes_lists_and_size_together(voc, tmp_path):
-    """As VOC-animals: of both lists a part, two of twenty classes, shrunk copies whose masks know no other class."""
+    """As VOC-animals: a part of both lists, two of twenty classes, shrunk copies, masks of these alone."""
     lists = {split: tmp_path / f"{split}.txt" for split in ("train", "val", "test")}
     for path, names in zip(lists.values(), ("s1\na\nghost\n", "b\n", "d\n")):
         path.write_text(names)
@@ -480,7 +481,7 @@ def test_bad_files_are_left_out(holiday, tmp_path):
 
 
 def test_lists_edited_by_hand_are_kept_and_told(holiday, tmp_path):
-    """Prepared, cleaned of a bad picture, then edited: running again writes the lists anew, and the edits are beside them."""
+    """Prepared, cleaned of a bad picture, edited: running again writes anew, with the edits beside it."""
     report = prepare(holiday, tmp_path / "out")
     whole, torn = report.manifest.checksums(), tmp_path / "own/f.jpg"
     assert not any("was another list" in note for note in report.notes)
@@ -509,7 +510,7 @@ def test_training_masks_stay_with_those_that_are_left(plain, tmp_path):
 
 @pytest.fixture
 def half_masked(tmp_path):
-    """Settings for a folder of a, b and f for training: the mask of a is torn, that of b of another size, f has none."""
+    """A folder with a, b and f for training: the mask of a is torn, that of b of another size, f has none."""
     lines = ["a.jpg,cat,train", "b.jpg,dog,train", "f.jpg,cat,train", "c.jpg,cat,val", "d.jpg,dog,val"]
     root = table(tmp_path / "own", *lines, header="image,tags,split")
     for name in "abcd":

@@ -1,4 +1,4 @@
-"""Choosing from a source: lists of names, classes, and copies that shrink; what is not chosen stays as it was."""
+"""Choosing from a source: lists of names, classes, copies that shrink; all else stays as it was."""
 
 import os
 import time
@@ -79,7 +79,7 @@ def test_a_list_for_nothing_is_refused(tmp_path):
 
 
 def test_long_lists_take_no_time(tmp_path):
-    """Partly copied COCO: most of 30,000 names are missing. Name by name against whole lists, it would take minutes."""
+    """Partly copied COCO: most of 30,000 names are missing; comparing name by name would take minutes."""
     names = [f"{k:06d}" for k in range(30_000)]
     source = offered(tmp_path, names[:9000], missing=[f"train: {name}: {name}.jpg" for name in names[9000:]])
     began = time.process_time()
@@ -135,7 +135,7 @@ def mask(path, ids, size=(40, 20), kind="P"):
 
 @pytest.fixture
 def source(tmp_path):
-    """Training images large (40 x 20), small (12 x 9) and, without a mask, tall (10 x 30, a PNG); val has one like small."""
+    """To train: large (40 x 20), small (12 x 9), and tall (10 x 30, a PNG without mask); val: like small."""
     own = tmp_path / "own"
     tags = (True, False, False)
     train = [
@@ -292,7 +292,7 @@ def test_a_picture_is_turned_as_its_camera_says(tmp_path):
 
 
 def test_other_names_need_copies(tmp_path):
-    """Two pictures of one stem: a manifest knows pictures by their stems, so they get the names of their samples."""
+    """Pictures of one stem: a manifest knows them by their stems, so copies get the names of samples."""
     tags, own = (True, False, False), tmp_path / "own"
     names = {"x__a_jpg": own / "x/a.jpg", "y__a_png": own / "y/a.png"}
     samples = [Sample(name, photograph(path, seed=k), tags) for k, (name, path) in enumerate(names.items())]

@@ -1,4 +1,4 @@
-"""Training crops: ImageNet's normalisation, the published augmentation, and draws that belong to the sample alone."""
+"""Training crops: ImageNet's normalisation, the published augmentation, draws that belong to the sample."""
 
 import shutil
 
@@ -88,7 +88,7 @@ def test_normalising_follows_imagenet_and_can_be_undone():
 
 
 def test_the_augmentation_is_as_strong_as_published(manifest):
-    """Of many draws: half are flipped; crops keep at least 0.9 of the area; the mean colour moves, but not too far."""
+    """Of many draws: half are flipped, crops keep 0.9 of the area, the mean colour moves, not too far."""
     ramp = Image.fromarray(
         np.repeat(np.linspace(40, 215, 64).astype(np.uint8)[None, :, None], 64, 0).repeat(3, 2)
     )

@@ -1,4 +1,4 @@
-"""Data: the manifest, what fills it (glyph scenes, VOC, COCO, a folder), and the training set read through it."""
+"""Data: the manifest, what fills it (glyph scenes, VOC, COCO, a folder), and the training set read by it."""
 
 from wsfcn_lib import front_door
 

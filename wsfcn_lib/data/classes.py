@@ -1,15 +1,15 @@
-"""Numbers and names that all of the data agree on: the ignored label, VOC's classes and colours (method: data)."""
+"""What all of the data agree on: the ignored label, VOC's classes and its colours (method: data)."""
 
 IGNORE = 255  # in masks and labels: pixels that count for no class
 VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 BORDER_COLOUR = (224, 224, 192)  # of what is ignored, such as the borders of objects
 
 
 def voc_colour(index: int) -> tuple[int, int, int]:
-    """The colour VOC gives mask id `index` (0..255): the id's bits are dealt to R, G, B, highest bit first."""
+    """The colour VOC gives mask id `index` (0..255): its bits are dealt to R, G, B, highest bit first."""
     if not 0 <= index <= 255:
         raise ValueError(f"mask id {index} has no colour: ids lie in 0..255")
     rgb = [0, 0, 0]

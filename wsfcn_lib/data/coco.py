@@ -16,13 +16,12 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from filelock import FileLock
 from joblib import Parallel, delayed
-from PIL import Image
 from pycocotools.coco import COCO
 
 from wsfcn_lib.data.classes import voc_palette
 from wsfcn_lib.data.downloads import download
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.images import MOST_PIXELS, encode
+from wsfcn_lib.data.images import MOST_PIXELS, encode_mask
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import ClassInfo, Sample
 from wsfcn_lib.data.voc import voc_classes
@@ -200,9 +199,7 @@ def paint(path: Path, image: Annotated) -> None:
                 f"{path.stem}: an outline (area {area}, mask id {label}) is no polygon or run lengths "
                 f"of {image.width} x {image.height} pixels ({error}); fetch the annotations again"
             ) from error
-    mask = Image.fromarray(labels)
-    mask.putpalette(voc_palette())
-    atomic_write(path, encode(mask, "PNG"))
+    atomic_write(path, encode_mask(labels, voc_palette()))
 
 
 def download_coco(raw: Path | str) -> Path:

@@ -11,7 +11,7 @@ class DataError(ValueError):
 
 
 def in_utf8(path: PurePath | str) -> str:
-    """The path as a list can hold it; it differs from the path where that is in another coding, as in old archives."""
+    """The path as a list can hold it; it differs where the path is in another coding, as in old archives."""
     return str(path).encode(errors="replace").decode()
 
 
@@ -26,7 +26,10 @@ def read_text(path: Path | str) -> str:
 
 
 def read_list(path: Path | str) -> list[str]:
-    """Image names, one a line; blank lines and lines that begin with # are passed over; DataError if missing or with doubles."""
+    """Image names, one a line; blank lines and lines that begin with # are passed over.
+
+    DataError if the list is missing, holds no name, or one twice.
+    """
     if not Path(path).is_file():
         raise DataError(
             f"{path}: there is no such list; write image names into it, one a line, without their endings"
@@ -35,13 +38,16 @@ def read_list(path: Path | str) -> list[str]:
     names = [line for line in lines if line and not line.startswith("#")]
     if not names or len(set(names)) < len(names):
         raise DataError(
-            f"{path}: it has {len(names)} names, {len(set(names))} of them different; write some, and each one once"
+            f"{path}: it has {len(names)} names, {len(set(names))} of them different; "
+            "write some, and each one once"
         )
     return names
 
 
 def read_table(path: Path | str, needed: Sequence[str]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
-    """The columns of a CSV file in small letters, and for each row "file, line n" and its cells by column; blank rows go.
+    """The columns of a CSV file in small letters, and for each row "file, line n" and its cells by column.
+
+    Blank rows are passed over.
 
     DataError if it is no whole CSV file, lacks a column of `needed`, or has a row longer than line 1.
     """
@@ -57,7 +63,8 @@ def read_table(path: Path | str, needed: Sequence[str]) -> tuple[list[str], list
     columns = [name.lower() for name in lines[0][1]] if lines else []
     if not set(needed) <= set(columns):
         raise DataError(
-            f"{path}: line 1 must name the columns {','.join(needed)} with a comma between them, found {columns}"
+            f"{path}: line 1 must name the columns {','.join(needed)} with a comma between them, "
+            f"found {columns}"
         )
     rows = []
     for where, cells in lines[1:]:

@@ -1,6 +1,7 @@
 """A user's own pictures as they lie: tags from a file tags.csv, or from sub-folders named after classes.
 
-`find_folder` makes an `Entry` of each picture, fills it step by step (tags, name, mask, split), and makes samples of them.
+`find_folder` makes an `Entry` of each picture, fills it step by step (tags, name, mask, split), and makes
+samples of them.
 """
 
 import os
@@ -39,16 +40,21 @@ class Entry:
 def find_folder(
     root: Path | str, seed: int = 0, val_fraction: float = 0.1, test_fraction: float = 0.0
 ) -> DatasetListing:
-    """The pictures below `root` with their tags; nothing is written there. DataError where the folder does not say enough.
+    """The pictures below `root` with their tags; nothing is written there.
 
-    Tags: root/tags.csv has the columns image,tags, and mask and split if wanted; paths below root, ';' between tags. Without
-    it, every sub-folder with pictures is a class, and its name the tag.
-    Classes: in alphabetical order, mask id = position; root/classes.json, a list of {name, mask_id, colour}, overrules that.
-    Masks: the column, else root/masks/<path or name of the picture>.png. They only measure: training goes on where one lacks.
-    Splits: the column (empty: train; some must be val). Without it, or where it is all empty, pictures with masks go to val,
-    as only they can measure; where more than half have one, or none has, the fractions are drawn from them or from all, by a
-    hash of seed and path, so that new pictures move no others. One at least goes to val, unless its fraction is 0.
+    Tags: root/tags.csv has the columns image,tags, and mask and split if wanted; paths below root, ';'
+    between tags. Without it, every sub-folder with pictures is a class, and its name the tag.
+    Classes: in alphabetical order, mask id = position; root/classes.json, a list of {name, mask_id, colour},
+    overrules that.
+    Masks: the column, else root/masks/<path or name of the picture>.png. They only measure: a training image
+    whose mask lacks stays.
+    Splits: the column; an empty cell is train. Without it, or where it is all empty, pictures with masks go
+    to val, as only they can measure; where more than half have one, or none has, the fractions are drawn from
+    them or from all, by a hash of seed and path, so that new pictures move no others. One at least goes to
+    val, unless its fraction is 0.
     Names: the file's stem; of pictures that share it, the path with "__" for "/" and "_" for ".".
+
+    DataError where the folder does not say enough.
     """
     root = resolve_path(root)
     pictures, others = scan(root)
@@ -69,7 +75,7 @@ def find_folder(
 
 
 def write_template(root: Path | str) -> Path:
-    """Write tags.csv, a line for each picture below `root`, its tags to be filled in; DataError if it is there already.
+    """Write tags.csv, a line for each picture below `root` without its tags; DataError if it is there.
 
     `root` is what notebook 01 takes as `root`: absolute, from the repository, or in the home folder (~).
     """
@@ -86,7 +92,10 @@ def write_template(root: Path | str) -> Path:
 
 
 def scan(root: Path) -> tuple[list[PurePosixPath], Counter]:
-    """Pictures below `root`, relative and sorted, and counts of other files by ending; what is hidden or in masks/ is skipped."""
+    """Pictures below `root`, relative and sorted, and counts of other files by ending.
+
+    What is hidden or in masks/ is passed over.
+    """
     if not root.is_dir():
         raise DataError(f"{root} is no folder; name the one that holds your pictures")
     pictures, others = [], Counter()
@@ -149,8 +158,8 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
     if len(folders) < 2 or {folder.lower() for folder in folders} <= {*SPLITS, "valid", "validation"}:
         raise DataError(
             f"{root} has {len(pictures)} pictures, no tags.csv, and no two sub-folders named after classes "
-            f"(found {folders}); sort the pictures so, or call write_template({str(root)!r}) and fill the column tags, "
-            "with ';' between tags"
+            f"(found {folders}); sort the pictures so, or call write_template({str(root)!r}) "
+            "and fill the column tags, with ';' between tags"
         )
     entries = [Entry(path, path.parts[:1], str(root / path.parts[0])) for path in inside]
     alone = len(pictures) - len(inside)
@@ -174,7 +183,7 @@ def give_names(entries: list[Entry]) -> None:
 
 
 def find_masks(root: Path, entries: list[Entry]) -> None:
-    """Give entries without a mask the one in root/masks that is called like the path or the name of their picture."""
+    """Give entries without a mask the one in root/masks that is called like their path or their name."""
     for entry in entries:
         for name in (entry.path.with_suffix(".png"), f"{entry.name}.png"):
             # os.path, as Path.is_file fails where a name is too long
@@ -213,7 +222,7 @@ def give_splits(entries: list[Entry], seed: int, val_fraction: float, test_fract
 
 
 def classes_of(root: Path, entries: list[Entry]) -> tuple[ClassInfo, ...]:
-    """The classes of root/classes.json, or the tags in alphabetical order; DataError for a tag that is no class."""
+    """The classes of root/classes.json, else the tags in alphabetical order; DataError for another tag."""
     path = root / CLASSES_FILE
     used = {}  # tag -> where it is written first
     for entry in entries:
@@ -241,7 +250,7 @@ def classes_of(root: Path, entries: list[Entry]) -> tuple[ClassInfo, ...]:
 
 
 def list_samples(root: Path, entries: list[Entry], classes: tuple[ClassInfo, ...]) -> DatasetListing:
-    """The samples of entries whose files are there; of training images a mask may be absent, and a tag may not."""
+    """The samples of entries whose files are there; training images may lack a mask, but not a tag."""
     listing = DatasetListing(classes, {})
     for entry in entries:
         image, mask, training = root / entry.path, entry.mask, entry.split == "train"

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from wsfcn_lib.data.classes import voc_palette
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.images import encode
+from wsfcn_lib.data.images import encode, encode_mask
 from wsfcn_lib.data.manifest import SPLITS
 from wsfcn_lib.runs.settings import Settings
 from wsfcn_lib.runs.storage import atomic_write, make_folder, writing
@@ -222,9 +222,7 @@ def make_glyphs(root: Path, settings: GlyphSettings | None = None) -> int:
             if image_path.is_file() and mask_path.is_file():
                 continue
             image, labels = scene(settings, split, index)
-            mask = Image.fromarray(labels)
-            mask.putpalette(palette)
-            _write_whole(mask_path, encode(mask, "PNG"))
+            _write_whole(mask_path, encode_mask(labels, palette))
             _write_whole(image_path, encode(Image.fromarray(image), "JPEG", quality=92))
             made += 1
     return made

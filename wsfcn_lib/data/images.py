@@ -17,8 +17,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 
 def open_image(path: Path | str, content: bytes | None = None) -> Image.Image:
-    """The picture as 8-bit RGB, turned as its EXIF says; DataError if missing, truncated, too large or of another depth.
+    """The picture as 8-bit RGB, turned as its EXIF says.
 
+    DataError if it is missing, truncated, too large or of another depth.
     `content` holds the bytes of a picture that is no file; `path` is then only its name.
     """
     return upright(_decode(path, content), path)
@@ -42,7 +43,7 @@ def read_image(path: Path | str) -> np.ndarray:
 
 
 def to_array(image: Path | str | Image.Image | np.ndarray) -> np.ndarray:
-    """A path, a PIL image or an array as (H, W, 3) uint8 RGB; DataError as `open_image`, an array comes as it is."""
+    """A path, a PIL image or an array (as it is) as (H, W, 3) uint8 RGB; DataError as `open_image`."""
     if isinstance(image, Path | str):
         return read_image(image)
     return np.asarray(upright(image, "the picture") if isinstance(image, Image.Image) else image)
@@ -63,14 +64,16 @@ def resize_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def open_mask(
     path: Path | str, content: bytes | None = None, size: tuple[int, int] | None = None
 ) -> Image.Image:
-    """The palette or grey picture of mask ids (mode P or L); DataError if missing, truncated or of another kind or size.
+    """The palette or grey picture of mask ids (mode P or L).
 
+    DataError if it is missing, truncated, or of another kind or size.
     `content` as in `open_image`; `size` is (height, width) of the mask's image.
     """
     image = _decode(path, content, size)
     if image.mode not in ("P", "L"):
         raise DataError(
-            f"{path}: a mask must be a palette or grey picture of mask ids, this one is {image.mode}; convert it"
+            f"{path}: a mask must be a palette or grey picture of mask ids, this one is {image.mode}; "
+            "convert it"
         )
     return image
 
@@ -91,13 +94,14 @@ def read_mask(
         unknown = np.unique(ids[labels < 0]).tolist()
         allowed = [*manifest.mask_ids, IGNORE]
         raise DataError(
-            f"{path}: the mask ids {unknown} belong to no class, allowed are {allowed}; correct it or classes.json"
+            f"{path}: the mask ids {unknown} belong to no class, allowed are {allowed}; "
+            "correct it or classes.json"
         )
     return labels.astype(np.uint8)
 
 
 def save_mask(path: Path, labels: np.ndarray, manifest) -> None:
-    """Write class indices (H, W) as a palette PNG of mask ids in the classes' colours, as VOC's tools read them.
+    """Write class indices (H, W) as a palette PNG of mask ids in the classes' colours, as VOC does.
 
     `manifest` is only asked for `mask_ids` and `palette`, the id and the colour (256, 3) of each class index.
     """
@@ -115,7 +119,7 @@ def encode(picture: Image.Image, kind: str, **options) -> bytes:
 
 
 def encode_mask(ids: np.ndarray, palette: bytes | list[int]) -> bytes:
-    """The bytes of a palette PNG of mask ids (H, W) uint8; the palette is R G B of id 0, of id 1, and so on."""
+    """The bytes of a palette PNG of mask ids (H, W) uint8; `palette` is R G B of id 0, of id 1, ..."""
     picture = Image.fromarray(ids)
     picture.putpalette(palette)
     return encode(picture, "PNG")
@@ -124,7 +128,7 @@ def encode_mask(ids: np.ndarray, palette: bytes | list[int]) -> bytes:
 def _decode(
     path: Path | str, content: bytes | None = None, size: tuple[int, int] | None = None
 ) -> Image.Image:
-    """Open and decode fully, so that a truncated file fails here and not later; not so if its size is wrong."""
+    """Open and decode fully, so that a truncated file fails here; a picture of wrong size is not decoded."""
     name = in_utf8(path)
     if name != str(path):
         raise DataError(f"{name}: the name is not UTF-8, so no list can hold it; rename the file")
@@ -143,7 +147,8 @@ def _decode(
     if too_large:
         image.close()
         raise DataError(
-            f"{path}: {image.width} x {image.height} pixels are more than the {MOST_PIXELS:,} allowed; shrink it"
+            f"{path}: {image.width} x {image.height} pixels are more than the {MOST_PIXELS:,} allowed; "
+            "shrink it"
         )
     if other_size:
         image.close()

@@ -9,7 +9,7 @@ MASKLESS = "it trains without this mask"  # ends a line of `missing` about an im
 
 @dataclass(frozen=True)
 class DatasetListing:
-    """The images a source offers: `splits` maps train, val and test to samples, train's with their masks where there are any."""
+    """The images of a source: `splits` maps train, val and test to samples, all with their masks, if any."""
 
     classes: tuple[ClassInfo, ...]
     splits: dict[str, list[Sample]]

@@ -1,6 +1,7 @@
-"""The manifest, the door between data and everything else: `classes.json` and one CSV per split in one folder.
+"""The manifest, the door between data and all else: `classes.json` and one CSV per split in one folder.
 
-Class indices everywhere: 0 = background, c = classes[c - 1], 255 = ignored. Tags are foreground only: tags[c - 1] is class c.
+Class indices everywhere: 0 = background, c = classes[c - 1], 255 = ignored. Tags are foreground only:
+tags[c - 1] is class c.
 """
 
 import hashlib
@@ -60,7 +61,7 @@ def read_classes(path: Path) -> tuple[ClassInfo, ...]:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a split: its name (file stem), path, tags (K-1,), and its mask if it has one (never in train)."""
+    """One image of a split: name (file stem), path, tags (K-1,), and mask if it has one (never in train)."""
 
     name: str
     image: Path
@@ -70,7 +71,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set ready for use: `folder` holds the lists, `classes` are the foreground classes in index order."""
+    """A data set ready for use: `folder` holds the lists, `classes` are the foreground, in index order."""
 
     folder: Path
     classes: tuple[ClassInfo, ...]
@@ -80,12 +81,16 @@ class Manifest:
             values = [getattr(info, field) for info in self.classes]
             if not values or len(set(values)) < len(values):
                 raise DataError(
-                    f"{self.folder / CLASSES_FILE}: each {field} must occur once, found {values}; correct the list"
+                    f"{self.folder / CLASSES_FILE}: each {field} must occur once, found {values}; "
+                    "correct the list"
                 )
 
     @classmethod
     def load(cls, folder: Path | str) -> "Manifest":
-        """Read a manifest and check its lists (columns, tags, duplicates), without opening a picture; DataError if broken."""
+        """Read a manifest and check its lists (columns, tags, duplicates); no picture is opened.
+
+        DataError where a list is broken or missing.
+        """
         folder = resolve_path(folder)
         path = folder / CLASSES_FILE
         if not path.is_file():
@@ -127,7 +132,7 @@ class Manifest:
         return colours
 
     def samples(self, split: str) -> list[Sample]:
-        """The images of "train", "val" or "test" in the order of the list; those of train come without masks."""
+        """The images of "train", "val" or "test" in the list's order; those of train come without masks."""
         if split not in SPLITS:
             raise DataError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
         samples = []
@@ -155,7 +160,7 @@ class Manifest:
         return {Path(row["image"]).stem: self.folder / row["mask"] for row in rows}
 
     def masked_samples(self, split: str) -> list[Sample]:
-        """The images of a split, those of train with their masks too; for evaluation and checks, never for training."""
+        """The images of a split, those of train with masks too; for evaluation and checks, never training."""
         samples = self.samples(split)
         if split == "train":
             masks = self.train_masks()
@@ -232,10 +237,10 @@ def write_manifest(
 
 
 def write_lists(manifest: Manifest, splits: dict[str, list[Sample]]) -> list[str]:
-    """Write classes.json and the lists of `splits` to the manifest's folder; train's masks go to train_masks.csv.
+    """Write classes.json and the lists of `splits` to the manifest's folder; train's masks have their own.
 
-    A list there that differs, or is not among the new ones, may be somebody's work: it is kept beside them under another
-    name, which ends with a part of its checksum, and a line is returned for it.
+    A list there that differs, or is not among the new ones, may be somebody's work: it is kept beside them
+    under another name, which ends with a part of its checksum, and a line is returned for it.
     """
     new = {name: text.encode() for name, text in _texts(manifest, splits).items()}
     old = {name: (manifest.folder / name).read_bytes() for name in manifest.checksums()}
@@ -246,8 +251,8 @@ def write_lists(manifest: Manifest, splits: dict[str, list[Sample]]) -> list[str
             atomic_write(manifest.folder / kept, content)
             notes.append(f"{name} was another list before, which is kept beside it as {kept}")
     if new != old:
-        # classes.json goes first and comes last: where the writing is interrupted, some lists are old and some new,
-        # and a folder without classes.json is refused by `load` until the lists are written again
+        # classes.json goes first and comes last: where the writing is interrupted, some lists are old and
+        # some new, and a folder without classes.json is refused by `load` until all are written again
         (manifest.folder / CLASSES_FILE).unlink(missing_ok=True)
         for name in reversed(FILES):
             if name in new:
@@ -280,7 +285,7 @@ def _texts(manifest: Manifest, splits: dict[str, list[Sample]]) -> dict[str, str
 
 
 def _portable(path: Path, folder: Path) -> str:
-    """`path` relative to `folder`, so that both can move together; absolute if only one of them lies in the repository."""
+    """`path` relative to `folder`, so that both can move; absolute if only one is in the repository."""
     path, folder = os.path.abspath(path), os.path.abspath(folder)
     together = Path(path).is_relative_to(ROOT) == Path(folder).is_relative_to(ROOT)
     return Path(os.path.relpath(path, folder) if together else path).as_posix()

@@ -1,4 +1,4 @@
-"""The one door: a source of pictures (built-in scenes, VOC, COCO, a folder of your own) becomes a manifest."""
+"""The one door: a source of pictures (built-in scenes, VOC, COCO, your own folder) becomes a manifest."""
 
 import os
 from contextlib import suppress
@@ -77,8 +77,9 @@ class Report:
 def prepare(settings: SourceSettings, folder: Path | str) -> Report:
     """Write the manifest of a source, or of the part of it that the settings choose, to `folder`; see `find`.
 
-    Raises DataError where nothing usable is left, where `folder` holds a data set of other classes, and, if `strict`, for
-    a missing file. A list in `folder` that differs from the new one is kept beside it, and a note says so.
+    Raises DataError where nothing usable is left, where `folder` holds a data set of other classes, and, if
+    `strict`, for a missing file. A list in `folder` that differs from the new one is kept beside it, and a
+    note says so.
     """
     folder = resolve_path(folder)
     listing = find(settings)
@@ -94,8 +95,8 @@ def prepare(settings: SourceSettings, folder: Path | str) -> Report:
         listing = copy_pictures(listing, folder, settings.max_side, sorted(foreign))
     if listing.missing and settings.strict:
         raise DataError(
-            f"{len(listing.missing)} listed images lack a file or cannot be read, first {listing.missing[:3]}; "
-            "complete them, take them out of the lists, or set strict to False"
+            f"{len(listing.missing)} listed images lack a file or cannot be read, "
+            f"first {listing.missing[:3]}; complete them, take them out of the lists, or set strict to False"
         )
     _check_splits(settings.dataset, listing)
     kept = write_lists(Manifest(folder, listing.classes), listing.splits)
@@ -182,13 +183,14 @@ def _find_sbd(settings: SourceSettings, near: list[Path], download: bool) -> Pat
 
 
 def _check_target(folder: Path, settings: SourceSettings, listing: DatasetListing) -> None:
-    """DataError where the manifest would lie among the user's own pictures, or replace that of another data set."""
+    """DataError where the manifest would lie among the user's pictures, or replace another data set's."""
     if settings.root:
         root, target = resolve_path(settings.root).resolve(), folder.resolve()
         # below the pictures of a folder, copies would pass for pictures next time
         if target == root or (settings.dataset == "folder" and target.is_relative_to(root)):
             raise DataError(
-                f"{folder} lies among the pictures of {root}, where nothing is written: name another folder as `data`"
+                f"{folder} lies among the pictures of {root}, where nothing is written: "
+                "name another folder as `data`"
             )
     path = folder / CLASSES_FILE
     if path.is_file():
@@ -196,7 +198,8 @@ def _check_target(folder: Path, settings: SourceSettings, listing: DatasetListin
         if there != listing.classes:
             names = ", ".join(info.name for info in there)
             raise DataError(
-                f"{folder} holds another data set ({names}): name another folder as `data`, or move this one away"
+                f"{folder} holds another data set ({names}): "
+                "name another folder as `data`, or move this one away"
             )
 
 
@@ -205,17 +208,19 @@ def _check_splits(dataset: str, listing: DatasetListing) -> None:
     for split in ("train", "val", *listing.splits):
         if not listing.splits.get(split):
             reasons = [line for line in listing.missing + listing.notes if line.startswith(f"{split}: ")]
+            reason = "; ".join(reasons[:2]) or "the source has none"
             raise DataError(
-                f"{dataset}: no image of {split} is left ({'; '.join(reasons[:2]) or 'the source has none'}): "
+                f"{dataset}: no image of {split} is left ({reason}): "
                 "choose other classes or images, name a list for it, or raise val_fraction; "
                 f"where tags.csv has a column split, write {split} at some pictures"
             )
 
 
 def leave_out(manifest: Manifest, faults: list[str], settings: SourceSettings) -> Manifest:
-    """Write the manifest again without the images that lines of `validate` begin with; DataError where other lines remain.
+    """Write the manifest again without the images whose files the lines of `validate` begin with.
 
-    A training image whose mask alone is bad stays, without it, as masks only measure; unless its tags were read from it.
+    A training image whose mask alone is bad stays, without it, as masks only measure; unless its tags were
+    read from it. DataError where other lines remain.
     """
     tags_from_masks = settings.dataset in ("glyphs", "voc") and settings.tags == "masks"
     splits, explained = {}, set()
@@ -226,7 +231,8 @@ def leave_out(manifest: Manifest, faults: list[str], settings: SourceSettings) -
             of_mask = [line for line in faults if line.startswith(f"{sample.mask}: ")]
             explained.update(of_image, of_mask)
             if of_mask and split == "train" and not tags_from_masks:
-                sample, of_mask = replace(sample, mask=None), []
+                sample = replace(sample, mask=None)
+                of_mask = []
             if not of_image and not of_mask:
                 splits[split].append(sample)
     unexplained = [line for line in faults if line not in explained]

@@ -1,4 +1,4 @@
-"""What is probably a slip in a folder of pictures: names written in two ways, rare classes, pictures that occur twice."""
+"""What is probably a slip in a folder of pictures: names written two ways, rare classes, equal pictures."""
 
 import unicodedata
 from collections import Counter, defaultdict
@@ -27,7 +27,7 @@ def remarks(listing: DatasetListing) -> list[str]:
 
 
 def alike(counts: dict[str, int]) -> list[str]:
-    """A line for each group of class names that are one but for case and blanks; counts are of training images."""
+    """A line for each group of class names, with counts of training images, equal but for case and blanks."""
     groups = defaultdict(list)
     for name, count in counts.items():
         letters = "".join(unicodedata.normalize("NFKC", name).casefold().split())

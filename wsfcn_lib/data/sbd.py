@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
-from PIL import Image
 
 from wsfcn_lib.data.classes import IGNORE, VOC_CLASSES, voc_palette
 from wsfcn_lib.data.files import DataError, read_text
-from wsfcn_lib.data.images import encode
+from wsfcn_lib.data.images import encode_mask
 from wsfcn_lib.data.voc import AUGMENTED, voc_base, voc_names
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.storage import atomic_write, make_folder, require_space, writing
@@ -112,9 +111,7 @@ def _palette_png(mat: bytes) -> bytes:
         raise ValueError(
             f"GTcls.Segmentation is {ids.dtype} {ids.shape} up to {ids.max()}, not uint8 (H, W) of VOC's ids"
         )
-    picture = Image.fromarray(ids)
-    picture.putpalette(voc_palette())
-    return encode(picture, "PNG")
+    return encode_mask(ids, voc_palette())
 
 
 def download_voc(raw: Path | str) -> Path:

@@ -1,4 +1,4 @@
-"""Choose from what a source offers: classes, images by lists of names, and a size; copies are made only where needed."""
+"""Choose from what a source offers: classes, images by lists of names, a size; copies only where needed."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,10 @@ from wsfcn_lib.runs.storage import atomic_write
 
 
 def select_images(listing: DatasetListing, lists: Mapping[str, Path | str]) -> DatasetListing:
-    """Keep, of each split that `lists` names, the images in its list; a listed name that the source lacks counts as missing."""
+    """Keep, of each split that `lists` names, the images in its list.
+
+    A listed name that the source lacks counts as missing.
+    """
     splits, missing, untagged = dict(listing.splits), listing.missing, listing.untagged
     for split, path in lists.items():
         if split not in splits:
@@ -30,7 +33,8 @@ def select_images(listing: DatasetListing, lists: Mapping[str, Path | str]) -> D
         splits[split] = [sample for sample in splits[split] if sample.name in wanted]
         if not splits[split]:
             raise DataError(
-                f"{path}: none of its {len(names)} names is in the split {split!r} of the source; correct the list"
+                f"{path}: none of its {len(names)} names is in the split {split!r} of the source; "
+                "correct the list"
             )
         known = {sample.name for sample in splits[split]}
         if split == "train":
@@ -50,7 +54,7 @@ def select_images(listing: DatasetListing, lists: Mapping[str, Path | str]) -> D
 
 
 def select_classes(listing: DatasetListing, classes: Sequence[str]) -> DatasetListing:
-    """Keep some classes, in the order of the source. Images that show only others are left out, and a note says so."""
+    """Keep some classes, in the source's order. Images that show only others are left out; a note says so."""
     names = [info.name for info in listing.classes]
     unknown = [name for name in classes if name not in names]
     if unknown:
@@ -72,11 +76,12 @@ def select_classes(listing: DatasetListing, classes: Sequence[str]) -> DatasetLi
 def copy_pictures(
     listing: DatasetListing, folder: Path, max_side: int, foreign: Sequence[int]
 ) -> DatasetListing:
-    """Copies of the pictures below `folder`, at most `max_side` pixels wide or high (0: as they are, masks only).
+    """Copies of the pictures below `folder`, at most `max_side` pixels wide or high.
 
-    A picture that is small enough is copied byte for byte; others are shrunk (Lanczos, masks by nearest neighbour). Mask
-    ids in `foreign`, those of classes that were not chosen, become background: what nobody asked for is background.
-    A copy that would not change is not written again. DataError where pictures of the source lie where copies go.
+    With `max_side` 0 only pictures whose name is not their file's, and masks with foreign ids, are copied. A
+    picture that is small enough is copied byte for byte; others are shrunk (Lanczos, masks by nearest
+    neighbour). Mask ids in `foreign`, those of classes that were not chosen, become background. A copy that
+    would not change is not written again. DataError where pictures of the source lie where copies go.
     """
     samples = [sample for split in listing.splits.values() for sample in split]
     occupied = {path.parent.resolve() for sample in samples for path in (sample.image, sample.mask) if path}
@@ -87,7 +92,7 @@ def copy_pictures(
             )
 
     def copy(sample: Sample) -> tuple[Sample, str]:
-        """The sample with the paths of its copies, and what is wrong with its files; its image is None if that is bad."""
+        """The sample with the paths of its copies, None where a file is bad, and what is wrong with it."""
         image = mask = None
         fault = ""
         try:

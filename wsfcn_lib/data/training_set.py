@@ -1,7 +1,7 @@
-"""From a manifest's pictures to training batches, with the published augmentation (paper, section IV; method: training).
+"""From a manifest's pictures to training batches, with the published augmentation (paper, section IV).
 
-Every random draw of a sample comes from (seed, epoch, index) alone, so the number of workers or processes, and being
-resumed, change nothing.
+Every random draw of a sample comes from (seed, epoch, index) alone, so the number of workers or processes,
+and being resumed, change nothing.
 """
 
 from pathlib import Path
@@ -23,9 +23,9 @@ def _generator_seed(*numbers: int) -> int:
 class TrainSet(Dataset):
     """Images and tags of one split; there is no mask here, and no mask file is ever opened.
 
-    An item is asked for as (epoch, index), or index alone for epoch 0: image (3, crop, crop) float32 normalised, tags
-    (K-1,) float32 of the whole image, index. With `augment` the published chain runs: resized crop, flip, colour
-    jitter; without, the shorter side is resized to `crop` and the middle cut out.
+    An item is asked for as (epoch, index), or index alone for epoch 0: image (3, crop, crop) float32
+    normalised, tags (K-1,) float32 of the whole image, index. With `augment` the published chain runs:
+    resized crop, flip, colour jitter; without, the shorter side is resized to `crop` and the middle cut out.
     """
 
     def __init__(self, manifest: Manifest, split: str, crop: int, seed: int, augment: bool = True):
@@ -54,13 +54,13 @@ class TrainSet(Dataset):
         epoch, index = item if isinstance(item, tuple) else (0, item)
         image = open_image(self.paths[index])
         with torch.random.fork_rng(devices=[]):
-            # The CPU's generator alone: torch.manual_seed would also visit every device, at ten times the price.
+            # The CPU's generator alone: torch.manual_seed would also visit every device, ten times as slow.
             torch.default_generator.manual_seed(_generator_seed(self.seed, epoch, index))
             image = self.chain(image)
         return normalise(np.asarray(image)), self.tags[index], index
 
 
 def epoch_batches(length: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:
-    """The shuffled indices of one epoch in batches, the last partial batch dropped; a function of (seed, epoch) alone."""
+    """The shuffled indices of one epoch in batches, without a partial one; from (seed, epoch) alone."""
     order = np.random.default_rng([seed, epoch]).permutation(length).tolist()
     return [order[start : start + batch_size] for start in range(0, length - batch_size + 1, batch_size)]

@@ -4,7 +4,6 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -116,7 +115,7 @@ def samples_of(images: str, manifest: Manifest) -> list[Sample]:
             f"images={images!r} needs a data set, and none is known: "
             "name one as `data`, or a folder of pictures"
         )
-    return _split(images, manifest) if images in SPLITS else _listed(path, manifest)
+    return manifest.masked_samples(images) if images in SPLITS else _listed(path, manifest)
 
 
 def images_path(images: str) -> Path:
@@ -170,18 +169,10 @@ def none_opens(images: str, left_out: list[str]) -> DataError:
     )
 
 
-def _split(split: str, manifest: Manifest) -> list[Sample]:
-    samples = manifest.samples(split)
-    if split == "train":
-        masks = manifest.train_masks()
-        samples = [replace(sample, mask=masks.get(sample.name)) for sample in samples]
-    return samples
-
-
 def _listed(path: Path, manifest: Manifest) -> list[Sample]:
     known = defaultdict(list)
     for split in manifest.splits:
-        for sample in _split(split, manifest):
+        for sample in manifest.masked_samples(split):
             known[sample.name].append(sample)
     names = read_list(path)
     if unknown := [name for name in names if name not in known]:
