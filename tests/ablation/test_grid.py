@@ -123,7 +123,7 @@ def test_a_configuration_is_trained_and_measured(measured):
 def test_a_finished_configuration_is_reused(config, measured, folder, monkeypatch):
     monkeypatch.setattr(grid, "evaluate", lambda *_: pytest.fail("nothing is measured again"))
     assert str(run_configuration(config, folder)) == str(measured[1])  # text: nan is not equal to itself
-    with pytest.raises(RunError, match="fusion: 'sf2' → 'gci'"):
+    with pytest.raises(RunError, match="fusion 'sf2' → 'gci'"):
         run_configuration(config.model_copy(update={"fusion": "gci"}), folder)
 
 
@@ -150,7 +150,7 @@ def test_corrected_masks_are_measured_again(config, measured, folder, monkeypatc
 def test_a_training_of_before_a_setting_existed_is_taken(config, folder):
     change_record(folder, lambda stages: stages["02_train"]["settings"].pop("align") and stages.pop(STAGE))
     assert run_configuration(config.model_copy(update={"workers": 2, "snapshot_every": 1}), folder)
-    with pytest.raises(RunError, match="align: True → False"):
+    with pytest.raises(RunError, match="align True → False"):
         run_configuration(config.model_copy(update={"align": False}), folder)
 
 
