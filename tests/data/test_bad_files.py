@@ -87,8 +87,8 @@ def other_pictures(folder):
     """Six good ones, with masks for two."""
     for name, tag in zip("abcdef", ("cat", "dog") * 3):
         place(folder / tag, f"good-{name}.png", PNG)
-    for name in "cd":
-        place(folder / "masks", f"good-{name}.png", encoded(Image.new("L", (30, 20), 1)))
+    for name, mask_id in (("c", 1), ("d", 2)):
+        place(folder / "masks", f"good-{name}.png", encoded(Image.new("L", (30, 20), mask_id)))
     return folder
 
 

@@ -249,12 +249,12 @@ def test_voc_tests_and_boxes(plain, tmp_path):
     (base / "Annotations").mkdir()
     for name in "abd":
         cow = "<object><name>cow</name><difficult>1</difficult></object>"
-        text = f"<annotation>{cow}<object><name>bus</name></object></annotation>"
+        text = f"<annotation>{cow}<object><name>dog</name></object></annotation>"
         (base / f"Annotations/{name}.xml").write_text(text)
     boxes = changed(plain, tags="boxes")
-    assert tags_of(prepare(boxes, tmp_path / "out").manifest, "train") == {"b": ["bus"], "a": ["bus"]}
+    assert tags_of(prepare(boxes, tmp_path / "out").manifest, "train") == {"b": ["dog"], "a": ["dog"]}
     assert tags_of(prepare(changed(boxes, difficult=True), tmp_path / "out").manifest, "val") == {
-        "d": ["bus", "cow"]
+        "d": ["cow", "dog"]
     }
     folder = changed(plain, lists={"train": "val", "val": "train"}, masks="Other")
     shutil.copytree(base / "SegmentationClass", base / "Other")
@@ -552,13 +552,13 @@ def test_tags_of_boxes_survive_their_mask(plain, tmp_path):
     (base / "Annotations").mkdir()
     for name in "abd":
         (base / f"Annotations/{name}.xml").write_text(
-            "<annotation><object><name>bus</name></object></annotation>"
+            "<annotation><object><name>dog</name></object></annotation>"
         )
     Image.new("L", (7, 7)).save(base / "SegmentationClass/a.png")
     boxes = changed(plain, tags="boxes")
     manifest = prepare(boxes, tmp_path / "out").manifest
     left = leave_out(manifest, validate(manifest), boxes)
-    assert tags_of(left, "train") == {"b": ["bus"], "a": ["bus"]} and list(left.train_masks()) == ["b"]
+    assert tags_of(left, "train") == {"b": ["dog"], "a": ["dog"]} and list(left.train_masks()) == ["b"]
 
 
 def test_leave_out_refuses_what_it_cannot_mend(plain, tmp_path):

@@ -174,12 +174,12 @@ def test_an_entity_bomb_is_a_line_not_a_full_memory(base, boxes):
 def test_an_unreadable_mask_is_a_line_and_the_run_goes_on(base):
     mask = base / "SegmentationClass/a.png"
     mask.write_bytes(mask.read_bytes()[:40])
-    Image.new("RGB", (6, 5)).save(base / "SegmentationClass/c.png")
+    Image.new("RGB", (6, 5), (1, 2, 3)).save(base / "SegmentationClass/c.png")
     found = find_voc(base)
     assert list(shown(found, "train")) == ["b"] and found.untagged == []
     assert found.missing[0].startswith(f"train: a: {mask}: not a readable picture, perhaps truncated")
     assert found.missing[1].startswith(
-        f"train: c: {mask.with_name('c.png')}: a mask must be a palette or grey picture"
+        f"train: c: {mask.with_name('c.png')}: a mask in colours, of which 1 are no class's"
     )
     mask.with_name("b.png").write_bytes(b"")
     with pytest.raises(

@@ -13,6 +13,7 @@ from random import Random
 from pydantic import ValidationError
 
 from wsfcn_lib.data.files import DataError, in_utf8, read_table, table_text
+from wsfcn_lib.data.images import PICTURES
 from wsfcn_lib.data.listing import MASKLESS, DatasetListing
 from wsfcn_lib.data.manifest import CLASSES_FILE, SPLITS, ClassInfo, Manifest, Sample, read_classes
 from wsfcn_lib.data.remarks import remarks
@@ -20,7 +21,6 @@ from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.storage import atomic_write
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 TABLE = "tags.csv"
 COLUMNS = ("image", "tags", "mask", "split")  # of tags.csv; the first two are needed
 

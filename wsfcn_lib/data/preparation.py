@@ -21,6 +21,7 @@ from wsfcn_lib.data.manifest import (
     write_lists,
     write_manifest,
 )
+from wsfcn_lib.data.mask_checks import check_masks
 from wsfcn_lib.data.sbd import (
     convert_sbd,
     download_sbd,
@@ -85,14 +86,17 @@ def prepare(settings: SourceSettings, folder: Path | str) -> Report:
     listing = find(settings)
     offered = listing.classes
     listing = select_images(listing, {split: resolve_path(path) for split, path in settings.ids.items()})
+    contradictions = []
+    if settings.dataset in ("voc", "folder"):  # other masks are painted here
+        tags_are_known = settings.dataset == "folder" or settings.tags == "boxes"
+        contradictions = check_masks(listing, folder, tags_are_known)
     if settings.classes:
         listing = select_classes(listing, settings.classes)
     _check_target(folder, settings, listing)
-    foreign = {info.mask_id for info in offered} - {info.mask_id for info in listing.classes}
     samples = [sample for split in listing.splits.values() for sample in split]
     renamed = any(sample.name != sample.image.stem for sample in samples)
-    if settings.max_side or foreign or renamed:
-        listing = copy_pictures(listing, folder, settings.max_side, sorted(foreign))
+    if settings.max_side or len(listing.classes) < len(offered) or renamed:
+        listing = copy_pictures(listing, folder, settings.max_side, offered)
     if listing.missing and settings.strict:
         raise DataError(
             f"{len(listing.missing)} listed images lack a file or cannot be read, "
@@ -100,7 +104,7 @@ def prepare(settings: SourceSettings, folder: Path | str) -> Report:
         )
     _check_splits(settings.dataset, listing)
     kept = write_lists(Manifest(folder, listing.classes), listing.splits)
-    notes = list(dict.fromkeys(listing.notes + kept))
+    notes = list(dict.fromkeys(listing.notes + contradictions + kept))
     return Report(Manifest.load(folder), listing.missing, listing.untagged, notes)
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsfcn_lib.data.classes import voc_palette
 from wsfcn_lib.data.files import DataError, read_list
-from wsfcn_lib.data.images import encode, encode_mask, open_image, open_mask
+from wsfcn_lib.data.images import encode, encode_mask, open_image, palette_of_ids, read_ids
 from wsfcn_lib.data.listing import MASKLESS, DatasetListing
-from wsfcn_lib.data.manifest import Sample
+from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.storage import atomic_write
 
@@ -74,15 +73,17 @@ def select_classes(listing: DatasetListing, classes: Sequence[str]) -> DatasetLi
 
 
 def copy_pictures(
-    listing: DatasetListing, folder: Path, max_side: int, foreign: Sequence[int]
+    listing: DatasetListing, folder: Path, max_side: int, offered: Sequence[ClassInfo]
 ) -> DatasetListing:
     """Copies of the pictures below `folder`, at most `max_side` pixels wide or high.
 
     With `max_side` 0 only pictures whose name is not their file's, and masks with foreign ids, are copied. A
     picture that is small enough is copied byte for byte; others are shrunk (Lanczos, masks by nearest
-    neighbour). Mask ids in `foreign`, those of classes that were not chosen, become background. A copy that
-    would not change is not written again. DataError where pictures of the source lie where copies go.
+    neighbour). Classes that the source `offered` and that were not chosen become background in masks. A copy
+    that would not change is not written again. DataError where pictures of the source lie where copies go.
     """
+    source = Manifest(folder, tuple(offered))
+    foreign = sorted({info.mask_id for info in offered} - {info.mask_id for info in listing.classes})
     samples = [sample for split in listing.splits.values() for sample in split]
     occupied = {path.parent.resolve() for sample in samples for path in (sample.image, sample.mask) if path}
     for target in (folder / "images", folder / "masks"):
@@ -98,7 +99,7 @@ def copy_pictures(
         try:
             image = _copy_image(sample, folder / "images", max_side)
             if sample.mask:
-                mask = _copy_mask(sample, folder / "masks", max_side, foreign)
+                mask = _copy_mask(sample, folder / "masks", max_side, source, foreign)
         except DataError as error:
             fault = str(error)
         return replace(sample, image=image, mask=mask), fault
@@ -128,15 +129,15 @@ def _copy_image(sample: Sample, folder: Path, max_side: int) -> Path:
     return _write(folder / f"{sample.name}.jpg", encode(small, "JPEG", quality=95, subsampling=0))
 
 
-def _copy_mask(sample: Sample, folder: Path, max_side: int, foreign: Sequence[int]) -> Path:
-    mask = open_mask(sample.mask)
-    if not max_side and not np.isin(foreign, np.asarray(mask)).any():
+def _copy_mask(sample: Sample, folder: Path, max_side: int, source: Manifest, foreign: Sequence[int]) -> Path:
+    ids = read_ids(sample.mask, source)
+    if not max_side and not np.isin(foreign, ids).any():
         return sample.mask
     new_id = np.arange(256, dtype=np.uint8)
     new_id[list(foreign)] = 0
+    mask = Image.fromarray(new_id[ids])
     small = mask.resize(_shrunk(mask.size, max_side), Image.Resampling.NEAREST)
-    data = encode_mask(new_id[np.asarray(small)], mask.getpalette() or voc_palette())
-    return _write(folder / f"{sample.name}.png", data)
+    return _write(folder / f"{sample.name}.png", encode_mask(np.asarray(small), palette_of_ids(source)))
 
 
 def _shrunk(size: tuple[int, int], max_side: int) -> tuple[int, int]:

@@ -10,12 +10,13 @@ import numpy as np
 
 from wsfcn_lib.data.classes import IGNORE, VOC_CLASSES, voc_colour
 from wsfcn_lib.data.files import DataError, read_text
-from wsfcn_lib.data.images import open_mask, read_mask
+from wsfcn_lib.data.images import PICTURES, read_ids, read_mask
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample
 from wsfcn_lib.runs.progress import progress
 
 AUGMENTED = "SegmentationClassAug"
+LABELMAP = "labelmap.txt"
 FULL = {
     "train": 1464,
     "val": 1449,
@@ -27,6 +28,27 @@ FULL = {
 def voc_classes(names: Sequence[str] = VOC_CLASSES) -> tuple[ClassInfo, ...]:
     """Classes numbered as VOC does it: mask id = position in `names` + 1, colour from VOC's colour map."""
     return tuple(ClassInfo(name=name, mask_id=i, colour=voc_colour(i)) for i, name in enumerate(names, 1))
+
+
+def labelmap_classes(path: Path) -> tuple[ClassInfo, ...]:
+    """The classes of a labelmap.txt, as CVAT writes it beside its VOC folders: name:r,g,b:parts:actions.
+
+    Ids are the positions in the list, where background is 0. DataError for a line that says something else.
+    """
+    classes = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        name, *rest = line.strip().split(":")
+        if not name or name.startswith("#") or name in ("background", "ignored"):
+            continue
+        try:
+            colour = [int(value) for value in rest[0].split(",")] if rest and rest[0] else None
+            colour = colour or voc_colour(len(classes) + 1)
+            classes.append(ClassInfo(name=name, mask_id=len(classes) + 1, colour=colour))
+        except ValueError as error:
+            raise DataError(
+                f"{path}, line {number}: not name:red,green,blue: but {line!r} ({error})"
+            ) from error
+    return tuple(classes)
 
 
 def voc_base(root: Path | str) -> Path:
@@ -84,7 +106,7 @@ def find_voc(
 
     Args:
         root: the folder, as `voc_base` takes it.
-        classes: by default VOC's twenty.
+        classes: by default those of labelmap.txt, if the folder has one, else VOC's twenty.
         lists: split -> name of its list; by default train and val.
         train_masks: folder of the training masks; by default SegmentationClass, for the list trainaug after
             SegmentationClassAug.
@@ -106,7 +128,11 @@ def find_voc(
     images = [base / "JPEGImages"]
     if more_images:
         images.append(Path(more_images))
-    listing = DatasetListing(tuple(classes or voc_classes()), {})
+    notes = []
+    if classes is None and (base / LABELMAP).is_file():
+        classes = labelmap_classes(base / LABELMAP)
+        notes.append(f"the classes are those of {LABELMAP}: {', '.join(info.name for info in classes)}")
+    listing = DatasetListing(tuple(classes or voc_classes()), {}, notes=notes)
     draft = Manifest(base, listing.classes)  # knows the classes; it is not written
     for split, split_list in (lists or {"train": "train", "val": "val"}).items():
         names = voc_names(base, split_list, augmented)
@@ -168,8 +194,8 @@ class _SplitReader:
 
     def sample(self, name: str) -> Sample | str:
         """One image with its tags; or its files that are missing, or the one that cannot be read."""
-        image = _first(self.images, f"{name}.jpg")
-        mask = _first(self.masks, f"{name}.png")
+        image = _first(self.images, name, PICTURES)
+        mask = _first(self.masks, name, (".png",))
         needed = [image]
         if self.split == "val" or (self.split == "train" and not self.boxes):
             needed.append(mask)
@@ -193,14 +219,13 @@ class _SplitReader:
 
     def _shown_in_mask(self, path: Path) -> set[str]:
         try:
-            ids = np.flatnonzero(np.bincount(np.asarray(open_mask(path)).ravel()))
+            ids = np.flatnonzero(np.bincount(read_ids(path, self.draft).ravel()))
         except DataError as error:
             raise _Unreadable(error) from error
         shown = {info.name for info in self.draft.classes if info.mask_id in ids}
         if len(shown) < len(set(ids.tolist()) - {0, IGNORE}):
-            read_mask(
-                path, self.draft
-            )  # raises: its ids are foreign, so the classes are wrong, not this file
+            # raises: its ids are foreign, so the classes are wrong, not this file
+            read_mask(path, self.draft)
         return shown
 
     def _shown_in_boxes(self, path: Path) -> set[str]:
@@ -229,9 +254,11 @@ class _Unreadable(Exception):
     """One file of an image is damaged, which concerns this image alone."""
 
 
-def _first(folders: list[Path], file: str) -> Path:
-    """The first of the folders' files of this name that is there, else that of the first folder."""
-    for folder in folders:
-        if (folder / file).is_file():
-            return folder / file
-    return folders[0] / file
+def _first(folders: list[Path], name: str, endings: Sequence[str]) -> Path:
+    """The first file of this name in the folders with one of the endings, else where it should lie."""
+    for ending in endings:
+        for folder in folders:
+            for path in (folder / f"{name}{ending}", folder / f"{name}{ending.upper()}"):
+                if path.is_file():
+                    return path
+    return folders[0] / f"{name}{endings[0]}"

@@ -13,8 +13,7 @@ from torch import nn
 from wsfcn_lib.checkpoints import find_snapshot
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError, read_list
-from wsfcn_lib.data.folder import PICTURES
-from wsfcn_lib.data.images import read_image
+from wsfcn_lib.data.images import PICTURES, read_image
 from wsfcn_lib.data.manifest import SPLITS, ClassInfo, Manifest, Sample
 from wsfcn_lib.data.model_zoo import initial_weights
 from wsfcn_lib.infer import protocol_of
