@@ -41,6 +41,18 @@ def test_a_table_is_read_as_people_write_it(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_spreadsheets_of_all_languages_write_tables(tmp_path, delimiter, coding):
+    path = tmp_path / "t.csv"
+    lines = ["image,tags", 'a.jpg,"cat;dog"', "Kühe.jpg,cow"]
+    path.write_text("\r\n".join(lines).replace(",", delimiter), coding, newline="")
+    assert [row for _, row in read_table(path, ("image", "tags"))[1]] == [
+        {"image": "a.jpg", "tags": "cat;dog"},
+        {"image": "Kühe.jpg", "tags": "cow"},
+    ]
+
+
 def test_what_is_written_is_read_again(tmp_path):
     path, names = tmp_path / "t.csv", ['my "best", 2', "two\nlines", "ä;b"]
     path.write_text(table_text(("name",), [{"name": name, "other": 1} for name in names]))
@@ -51,7 +63,9 @@ def test_what_is_written_is_read_again(tmp_path):
     "content, message",
     [
         ("", r"line 1 must name the columns image,tags with a comma between them, found \[\]"),
-        ("image;tags\n", r"must name the columns image,tags .*, found \['image;tags'\]"),
+        ("image:tags\n", r"must name the columns image,tags .*, found \['image:tags'\]"),
+        ("image,tags,Image\n", r"line 1 names the columns \['image'\] more than once; keep one of each"),
+        ("image;tags\na;b;c\n", r"line 2: more cells than columns; put ',' between tags, not ';'"),
         ('image,tags\na,"b\n', r"not a whole CSV file, perhaps a quote is not closed"),
         ("image,tags\na,b,c\n", r"line 2: more cells than columns; put ';' between tags, not ','"),
     ],

@@ -89,7 +89,7 @@ def test_sub_folders_give_classes_and_nothing_below_them_is_lost(tmp_path):
         "Äpfel001": ["Äpfel"],
     }
     assert noted(found, "^1 pictures lie in no class's sub-folder")
-    assert "no pictures, passed over: 2 .mov, 1 .aae, 1 .txt" in found.notes
+    assert "no pictures, passed over: 2 .mov, 1 folder .thumbs, 1 .aae, 1 .txt" in found.notes
 
 
 def test_equal_stems_get_names_of_their_own(tmp_path):
@@ -369,9 +369,9 @@ def test_a_folder_that_says_nothing_is_told_how_to(tmp_path, names):
     "lines, header, message",
     [
         (
-            ["a.jpg;cat"],
-            "image;tags",
-            r"tags.csv: line 1 must name the columns image,tags with a comma .* found \['image;tags'\]",
+            ["a.jpg:cat"],
+            "image:tags",
+            r"tags.csv: line 1 must name the columns image,tags with a comma .* found \['image:tags'\]",
         ),
         (
             ["a.jpg,cat", "a.jpg,dog"],

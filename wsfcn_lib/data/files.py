@@ -1,9 +1,13 @@
 """Text files of a data set: lists of names and tables; and the error that every fault of the data is."""
 
+import codecs
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
+
+DELIMITERS = (",", ";", "\t")
 
 
 class DataError(ValueError):
@@ -16,9 +20,12 @@ def in_utf8(path: PurePath | str) -> str:
 
 
 def read_text(path: Path | str) -> str:
-    """A text in UTF-8, with or without its mark; DataError if it is in another coding."""
+    """A text in UTF-8, with or without its mark, or in UTF-16 with it; DataError for another coding."""
+    content = Path(path).read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return Path(path).read_text("utf-8-sig")
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path} is not UTF-8 at position {error.start}; save it so (spreadsheets call it CSV UTF-8)"
@@ -47,11 +54,16 @@ def read_list(path: Path | str) -> list[str]:
 def read_table(path: Path | str, needed: Sequence[str]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     """The columns of a CSV file in small letters, and for each row "file, line n" and its cells by column.
 
+    Cells are separated by what line 1 has most of: comma, semicolon (spreadsheets of some languages) or tab.
     Blank rows are passed over.
 
-    DataError if it is no whole CSV file, lacks a column of `needed`, or has a row longer than line 1.
+    DataError if it is no whole CSV file, lacks a column of `needed`, names one twice, or has a row longer than
+    line 1.
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = read_text(path)
+    heading = text.split("\n", 1)[0]
+    delimiter = max(DELIMITERS, key=heading.count)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     lines = []
     try:
         for cells in reader:
@@ -66,10 +78,17 @@ def read_table(path: Path | str, needed: Sequence[str]) -> tuple[list[str], list
             f"{path}: line 1 must name the columns {','.join(needed)} with a comma between them, "
             f"found {columns}"
         )
+    twice = sorted(name for name, count in Counter(columns).items() if name and count > 1)
+    if twice:
+        raise DataError(f"{path}: line 1 names the columns {twice} more than once; keep one of each")
     rows = []
     for where, cells in lines[1:]:
         if any(cells[len(columns) :]):
-            raise DataError(f"{where}: more cells than columns; put ';' between tags, not ','")
+            other = "','" if delimiter == ";" else "';'"
+            raise DataError(
+                f"{where}: more cells than columns; put {other} between tags, not {delimiter!r}, "
+                "or the whole cell into quotes"
+            )
         if any(cells):
             rows.append((where, dict.fromkeys(columns, "") | dict(zip(columns, cells))))
     return columns, rows

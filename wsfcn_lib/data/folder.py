@@ -6,35 +6,40 @@ samples of them.
 
 import os
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from random import Random
 
+import numpy as np
 from pydantic import ValidationError
 
-from wsfcn_lib.data.files import DataError, in_utf8, read_table, table_text
-from wsfcn_lib.data.images import PICTURES
+from wsfcn_lib.data.classes import voc_colour
+from wsfcn_lib.data.files import DataError, table_text
+from wsfcn_lib.data.images import PICTURES, read_ids
 from wsfcn_lib.data.listing import MASKLESS, DatasetListing
-from wsfcn_lib.data.manifest import CLASSES_FILE, SPLITS, ClassInfo, Manifest, Sample, read_classes
+from wsfcn_lib.data.manifest import CLASSES_FILE, ClassInfo, Manifest, Sample, read_classes
 from wsfcn_lib.data.remarks import remarks
+from wsfcn_lib.data.scan import Spellings, scan
+from wsfcn_lib.data.tag_table import MASK_ENDINGS, TABLE, Entry, read_tags
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.storage import atomic_write
 
-TABLE = "tags.csv"
-COLUMNS = ("image", "tags", "mask", "split")  # of tags.csv; the first two are needed
-
-
-@dataclass
-class Entry:
-    """A picture: its path below the root, its tags, where they are written, and what else is known of it."""
-
-    path: PurePosixPath
-    tags: tuple[str, ...]
-    where: str
-    mask: Path | None = None
-    split: str = ""
-    name: str = ""
+MASKS = "masks"  # the folder of masks below the root
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+# folders of data sets that hold parts of them, not classes
+PARTS = (
+    "images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "annotations", "annotation", "anns",
+    "labels", "label", "masks", "mask", "ground_truth", "groundtruth", "gt", "trimaps", "segmentation",
+    "segmentationclass", "segmentationobject", "imagesets",
+)  # fmt: skip
 
 
 def find_folder(
@@ -43,32 +48,35 @@ def find_folder(
     """The pictures below `root` with their tags; nothing is written there.
 
     Tags: root/tags.csv has the columns image,tags, and mask and split if wanted; paths below root, ';'
-    between tags. Without it, every sub-folder with pictures is a class, and its name the tag.
-    Classes: in alphabetical order, mask id = position; root/classes.json, a list of {name, mask_id, colour},
-    overrules that.
+    between tags. A picture with a mask and no tags has those that its mask shows. Without the table, every
+    sub-folder with pictures is a class, and its name the tag; train/, val/ and test/ may stand above them.
+    Classes: in alphabetical order, mask id = position; numbers (1 to 254) as names are the ids;
+    root/classes.json, a list of {name, mask_id, colour}, overrules that.
     Masks: the column, else root/masks/<path or name of the picture>.png. They only measure: a training image
     whose mask lacks stays.
-    Splits: the column; an empty cell is train. Without it, or where it is all empty, pictures with masks go
-    to val, as only they can measure; where more than half have one, or none has, the fractions are drawn from
-    them or from all, by a hash of seed and path, so that new pictures move no others. One at least goes to
-    val, unless its fraction is 0.
+    Splits: the column, or the folders; an empty cell is train. Without them, or where the column is all
+    empty, pictures with masks go to val, as only they can measure; where more than half have one, or none
+    has, the fractions are drawn from them or from all, by a hash of seed and path, so that new pictures move
+    no others. One at least goes to val, unless its fraction is 0.
     Names: the file's stem; of pictures that share it, the path with "__" for "/" and "_" for ".".
 
-    DataError where the folder does not say enough.
+    What is not used is counted in the notes. DataError where the folder does not say enough.
     """
     root = resolve_path(root)
-    pictures, others = scan(root)
+    files = scan(root, (MASKS, TABLE, CLASSES_FILE))
+    classes = read_classes(root / CLASSES_FILE) if (root / CLASSES_FILE).is_file() else ()
     if (root / TABLE).is_file():
-        entries, notes = read_tags(root, pictures)
+        entries, notes = read_tags(root, files.pictures, tuple(info.name for info in classes))
+        origin = TABLE
     else:
-        entries, notes = tag_by_folder(root, pictures)
+        entries, notes = tag_by_folder(root, files.pictures)
+        origin = "the folders"
+    notes.extend(files.notes())
     give_names(entries)
-    find_masks(root, entries)
-    notes.append(give_splits(entries, seed, val_fraction, test_fraction))
-    classes = classes_of(root, entries)
-    if others:
-        counts = ", ".join(f"{count} {kind}" for kind, count in others.most_common())
-        notes.append(f"no pictures, passed over: {counts}")
+    notes.extend(find_masks(root, entries))
+    classes = classes_of(root, entries, classes)
+    notes.extend(tags_of_masks(root, entries, classes))
+    notes.append(give_splits(entries, seed, val_fraction, test_fraction, origin))
     listing = list_samples(root, entries, classes)
     listing.notes.extend(notes + remarks(listing))
     return listing
@@ -81,7 +89,7 @@ def write_template(root: Path | str) -> Path:
     """
     root = resolve_path(root)
     path = root / TABLE
-    pictures, _ = scan(root)
+    pictures = scan(root, (MASKS, TABLE, CLASSES_FILE)).pictures
     if path.exists():
         raise DataError(f"{path} is there and is never overwritten; move it away for a fresh one")
     if not pictures:
@@ -91,79 +99,42 @@ def write_template(root: Path | str) -> Path:
     return path
 
 
-def scan(root: Path) -> tuple[list[PurePosixPath], Counter]:
-    """Pictures below `root`, relative and sorted, and counts of other files by ending.
-
-    What is hidden or in masks/ is passed over.
-    """
-    if not root.is_dir():
-        raise DataError(f"{root} is no folder; name the one that holds your pictures")
-    pictures, others = [], Counter()
-    for path in sorted(PurePosixPath(file.relative_to(root)) for file in root.rglob("*") if file.is_file()):
-        hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-        if hidden or path.parts[0] == "masks" or str(path) in (TABLE, CLASSES_FILE):
-            continue
-        if in_utf8(path) != str(path):
-            others["named not in UTF-8"] += 1  # no list can hold the name
-        elif path.suffix.lower() in PICTURES:
-            pictures.append(path)
-        else:
-            others[path.suffix.lower() or "without ending"] += 1
-    return pictures, others
-
-
-def read_tags(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry], list[str]]:
-    """An entry for each line of tags.csv, and notes on what is left out."""
-    columns, rows = read_table(root / TABLE, COLUMNS[:2])
-    entries = {}
-    for where, row in rows:
-        entry = _read_row(root, where, row)
-        if entry.path in entries:
-            raise DataError(
-                f"{where}: {entry.path} is listed before ({entries[entry.path].where}); make it one line"
-            )
-        entries[entry.path] = entry
-    notes = []
-    known = {root / path for path in entries} | {entry.mask for entry in entries.values()}
-    unlisted = [path for path in pictures if root / path not in known]
-    if unlisted:
-        notes.append(f"{len(unlisted)} pictures are not in tags.csv and are left out, first {unlisted[0]}")
-    unused = [name for name in columns if name and name not in COLUMNS]
-    if unused:
-        notes.append(f"tags.csv: the columns {unused} are not used; known are {', '.join(COLUMNS)}")
-    return list(entries.values()), notes
-
-
-def _read_row(root: Path, where: str, row: dict[str, str]) -> Entry:
-    """The entry that one line of tags.csv describes."""
-    path = PurePosixPath(row["image"].replace("\\", "/"))
-    if path.suffix.lower() not in PICTURES:
-        raise DataError(
-            f"{where}: {str(path)!r} is no picture of a kind known here ({', '.join(PICTURES)}); convert it"
-        )
-    split = row.get("split", "").lower()
-    if split and split not in SPLITS:
-        raise DataError(
-            f"{where}: split is {split!r}; write one of {', '.join(SPLITS)}, or nothing for train"
-        )
-    tags = tuple(tag.strip() for tag in row["tags"].split(";") if tag.strip())
-    mask = row.get("mask", "").replace("\\", "/")
-    return Entry(path, tags, where, root / mask if mask else None, split)
-
-
 def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry], list[str]]:
     """An entry for each picture in a sub-folder, which is its tag, and notes on what is left out."""
     inside = [path for path in pictures if len(path.parts) > 1]
-    folders = sorted({path.parts[0] for path in inside})
-    if len(folders) < 2 or {folder.lower() for folder in folders} <= {*SPLITS, "valid", "validation"}:
+    tops = {path.parts[0] for path in inside}
+    split_folders = {name for name in tops if name.lower() in SPLIT_FOLDERS}
+    class_folders = {name for name in tops - split_folders if name.lower() not in PARTS}
+    if split_folders and class_folders:
+        raise DataError(
+            f"{root}: {sorted(split_folders)} lie beside {sorted(class_folders)}: are they classes, or parts of the "
+            f"data? Rename them, or list the pictures in tags.csv; write_template({str(root)!r}) begins one"
+        )
+    level = 1 if split_folders else 0  # at which the folder is the class
+    entries, left_out = [], Counter()
+    for path in pictures:
+        folders = path.parts[:-1]
+        part = folders[0] if folders else ""
+        if len(folders) <= level or (split_folders and part not in split_folders):
+            left_out[f"{part}/" if part else "no folder"] += 1
+        elif folders[level].lower() in PARTS:
+            left_out["/".join(folders[: level + 1]) + "/"] += 1
+        else:
+            split = SPLIT_FOLDERS[part.lower()] if split_folders else ""
+            where = str(root.joinpath(*folders[: level + 1]))
+            entries.append(Entry(path, (folders[level],), where, split=split))
+    classes = sorted({entry.tags[0] for entry in entries})
+    if len(classes) < 2:
         raise DataError(
             f"{root} has {len(pictures)} pictures, no tags.csv, and no two sub-folders named after classes "
-            f"(found {folders}); sort the pictures so, or call write_template({str(root)!r}) "
+            f"(found {classes or sorted(tops)}); sort the pictures so, or call write_template({str(root)!r}) "
             "and fill the column tags, with ';' between tags"
         )
-    entries = [Entry(path, path.parts[:1], str(root / path.parts[0])) for path in inside]
-    alone = len(pictures) - len(inside)
-    return entries, [f"{alone} pictures lie in no class's sub-folder and are left out"] if alone else []
+    notes = []
+    if left_out:
+        counts = ", ".join(f"{count} in {place}" for place, count in sorted(left_out.items()))
+        notes.append(f"{left_out.total()} pictures lie in no class's sub-folder and are left out: {counts}")
+    return entries, notes
 
 
 def give_names(entries: list[Entry]) -> None:
@@ -182,22 +153,55 @@ def give_names(entries: list[Entry]) -> None:
             )
 
 
-def find_masks(root: Path, entries: list[Entry]) -> None:
-    """Give entries without a mask the one in root/masks that is called like their path or their name."""
+def find_masks(root: Path, entries: list[Entry]) -> list[str]:
+    """Give entries without a mask the one in root/masks that is called like their path or their name.
+
+    Returns a note on masks there that belong to no picture.
+    """
+    folder = root / MASKS
+    spellings = Spellings()
     for entry in entries:
-        for name in (entry.path.with_suffix(".png"), f"{entry.name}.png"):
-            # os.path, as Path.is_file fails where a name is too long
-            if not entry.mask and os.path.isfile(root / "masks" / name):
-                entry.mask = root / "masks" / name
+        names = [f"{entry.name}.png"]
+        if not entry.path.is_absolute():
+            names.insert(0, entry.path.with_suffix(".png"))
+        for name in names:
+            meant = [] if entry.mask else spellings.find(folder / name, MASK_ENDINGS)
+            meant = [path for path in meant if path != root / entry.path]
+            if len(meant) > 1:
+                raise DataError(f"{meant[0]} and {meant[1]} may both be the mask of {entry.path}; keep one")
+            if meant:
+                entry.mask = meant[0]
+    if not folder.is_dir():
+        return []
+    files = scan(folder)
+    used = {entry.mask for entry in entries}
+    unused = [path for path in files.pictures + files.sibling_masks if folder / path not in used]
+    notes = []
+    if unused:
+        notes.append(f"{len(unused)} files in {MASKS}/ belong to no picture, first {unused[0]}")
+    if files.others:
+        counts = ", ".join(f"{count} {kind}" for kind, count in files.others.most_common())
+        notes.append(f"no masks, passed over in {MASKS}/: {counts}")
+    return notes
 
 
-def give_splits(entries: list[Entry], seed: int, val_fraction: float, test_fraction: float) -> str:
-    """Give entries their splits, and say how; see `find_folder`."""
-    given = any(entry.split for entry in entries)
+def give_splits(
+    entries: list[Entry], seed: int, val_fraction: float, test_fraction: float, origin: str
+) -> str:
+    """Give entries their splits, and say how; see `find_folder`. `origin`: where splits stand, if they do."""
+    given = {entry.split for entry in entries} - {""}
     for entry in entries:
         entry.split = entry.split or "train"
+    if given and (origin == TABLE or "val" in given):
+        return f"the splits are those of {origin}"
     if given:
-        return "the splits are those of tags.csv"
+        training = [entry for entry in entries if entry.split == "train"]
+        return give_splits_by_lot(training, seed, val_fraction, 0)
+    return give_splits_by_lot(entries, seed, val_fraction, test_fraction)
+
+
+def give_splits_by_lot(entries: list[Entry], seed: int, val_fraction: float, test_fraction: float) -> str:
+    """Move entries from train to val and test by lot, and say how; see `find_folder`."""
     masked = [entry for entry in entries if entry.mask]
     pool = masked or [entry for entry in entries if entry.tags]
     fraction = test_fraction + val_fraction
@@ -221,32 +225,61 @@ def give_splits(entries: list[Entry], seed: int, val_fraction: float, test_fract
     return f"val is drawn by name (seed {seed}) from the {len(pool)} pictures with {kind}"
 
 
-def classes_of(root: Path, entries: list[Entry]) -> tuple[ClassInfo, ...]:
-    """The classes of root/classes.json, else the tags in alphabetical order; DataError for another tag."""
-    path = root / CLASSES_FILE
+def classes_of(root: Path, entries: list[Entry], given: tuple[ClassInfo, ...] = ()) -> tuple[ClassInfo, ...]:
+    """The classes that are given by classes.json, else the tags; DataError for a tag of no class."""
     used = {}  # tag -> where it is written first
     for entry in entries:
         for tag in entry.tags:
             used.setdefault(tag, entry.where)
-    if not 0 < len(used) < 255:
+    if not 0 < len(used) + len(given) < 255:
         raise DataError(
             f"{root}: {len(entries)} pictures have {len(used)} different tags, 1 to 254 are possible; "
             "fill the column tags of tags.csv, or join classes"
         )
-    if path.is_file():
-        classes = read_classes(path)
-    else:
-        names = sorted(used, key=lambda name: (name.casefold(), name))
-        try:
-            classes = voc_classes(names)
-        except ValidationError as error:
-            raise DataError(f"{root}: a class cannot be used, correct it: {error}") from error
+    try:
+        classes = given or _classes_by_name(root, list(used), any(entry.mask for entry in entries))
+    except ValidationError as error:
+        raise DataError(f"{root}: a class cannot be used, correct it: {error}") from error
     unknown = sorted(used.keys() - {info.name for info in classes})
     if unknown:
         raise DataError(
-            f"{used[unknown[0]]}: no class is called {unknown[0]!r}; correct it, or add it to {path}"
+            f"{used[unknown[0]]}: no class is called {unknown[0]!r}; "
+            f"correct it, or add it to {root / CLASSES_FILE}"
         )
     return Manifest(root, classes).classes  # which refuses names and ids that occur twice
+
+
+def _classes_by_name(root: Path, names: list[str], have_masks: bool) -> tuple[ClassInfo, ...]:
+    """Classes in alphabetical order; those called by numbers in theirs, and with these as mask ids."""
+    if not all(name.isdecimal() for name in names):
+        return voc_classes(sorted(names, key=lambda name: (name.casefold(), name)))
+    numbered = sorted(names, key=int)
+    classes = voc_classes(numbered)
+    usable = {int(name) for name in names} <= set(range(1, 255))
+    if usable:
+        return tuple(
+            ClassInfo(name=name, mask_id=int(name), colour=voc_colour(int(name))) for name in numbered
+        )
+    if have_masks:
+        raise DataError(
+            f"{root}: classes are called by numbers, {numbered[0]} to {numbered[-1]}, and mask ids lie in 1..254 "
+            "(0 is background): say in classes.json which id each class has"
+        )
+    return classes
+
+
+def tags_of_masks(root: Path, entries: list[Entry], classes: tuple[ClassInfo, ...]) -> list[str]:
+    """Give entries with a mask and no tags the tags of the classes in their mask, and say so."""
+    draft, count = Manifest(root, classes), 0
+    for entry in entries:
+        if entry.mask and not entry.tags and os.path.isfile(entry.mask):
+            try:
+                ids = np.flatnonzero(np.bincount(read_ids(entry.mask, draft).ravel()))
+            except DataError:
+                continue  # `validate` will name it
+            entry.tags = tuple(info.name for info in classes if info.mask_id in ids)
+            count += bool(entry.tags)
+    return [f"{count} pictures without tags have those that their masks show"] if count else []
 
 
 def list_samples(root: Path, entries: list[Entry], classes: tuple[ClassInfo, ...]) -> DatasetListing:

@@ -1,7 +1,9 @@
 """What is probably a slip in a folder of pictures: names written two ways, rare classes, equal pictures."""
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 from wsfcn_lib.data.listing import DatasetListing
@@ -20,10 +22,53 @@ def remarks(listing: DatasetListing) -> list[str]:
     rare = [f"{name} ({count})" for name, count in counts.items() if count < RARE]
     if rare:
         notes.append(f"fewer than {RARE} training images, little to learn from: {', '.join(rare)}")
+    notes += untaught(listing) + joined(counts)
     if any(sample.mask for sample in samples):
         ids = ", ".join(f"{info.mask_id} {info.name}" for info in listing.classes)
         notes.append(f"masks are read with the ids {ids}")
     return notes + twins([sample.image for sample in samples])
+
+
+def untaught(listing: DatasetListing) -> list[str]:
+    """Lines on classes that tags cannot teach, or that validation cannot measure."""
+    notes = []
+    training = listing.splits.get("train", [])
+    for k, info in enumerate(listing.classes):
+        if training and all(sample.tags[k] for sample in training):
+            without = (
+                f", {len(listing.untagged)} pictures without a tag are left out" if listing.untagged else ""
+            )
+            notes.append(
+                f"every one of the {len(training)} training pictures shows {info.name}{without}: tags teach a class "
+                f"only by pictures without it; give such pictures a tag of their own, such as 'no {info.name}'"
+            )
+    for split in ("val", "test"):
+        samples = listing.splits.get(split, [])
+        lacking = [
+            info.name
+            for k, info in enumerate(listing.classes)
+            if not any(sample.tags[k] for sample in samples)
+        ]
+        if samples and lacking:
+            notes.append(
+                f"{split} has no picture of {', '.join(lacking)}, so nothing can be measured of that: "
+                f"raise {split}_fraction, or name some in the column split"
+            )
+    return notes
+
+
+def joined(names: Iterable[str]) -> list[str]:
+    """Lines on class names that are made of other class names: perhaps several tags in one."""
+    names = list(names)
+    lines = []
+    for name in names:
+        parts = [part for part in re.split(r"\s+and\s+|[\s+/&_-]+", name) if part]
+        if len(parts) > 1 and all(part in names for part in parts):
+            lines.append(
+                f"{name!r} is read as one class, {' and '.join(map(repr, parts))} are others; "
+                "if it means both, put ';' between them"
+            )
+    return lines
 
 
 def alike(counts: dict[str, int]) -> list[str]:

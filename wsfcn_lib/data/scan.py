@@ -1,0 +1,152 @@
+"""What lies below a folder: pictures, and all else, which is counted by kind, so that nothing vanishes."""
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from PIL import Image
+
+from wsfcn_lib.data.files import DataError, in_utf8
+from wsfcn_lib.data.images import FORMATS, PICTURES
+
+SYSTEM_FOLDERS = ("@eadir", "#recycle", "$recycle.bin", "__macosx", "system volume information", "lost+found")
+MASK_ENDING = re.compile(
+    r"[ _.-]+(mask|masks|seg|segmentation|gt|groundtruth|ground_truth|label|labels|trimap)([ _-]?\d+)?$", re.I
+)
+
+
+@dataclass
+class Scan:
+    """The files below a folder, relative to it and sorted: pictures, masks beside them, and counts of others."""
+
+    pictures: list[PurePosixPath] = field(default_factory=list)
+    sibling_masks: list[PurePosixPath] = field(default_factory=list)
+    others: Counter = field(default_factory=Counter)
+
+    def notes(self) -> list[str]:
+        """A line for each kind of what is not used."""
+        notes = []
+        if self.sibling_masks:
+            notes.append(
+                f"{len(self.sibling_masks)} files such as {self.sibling_masks[0]} are masks beside their pictures "
+                "and are not used: put them into masks/, each with its picture's name, to measure with them"
+            )
+        if self.others:
+            counts = ", ".join(f"{count} {kind}" for kind, count in self.others.most_common())
+            notes.append(f"no pictures, passed over: {counts}")
+        return notes
+
+
+def scan(root: Path, beside: tuple[str, ...] = ()) -> Scan:
+    """The files below `root`; links are followed. `beside`: files and folders of the top that others read."""
+    if not root.is_dir():
+        raise DataError(f"{root} is no folder; name the one that holds your pictures")
+    found = Scan()
+    for path in sorted(_files(root, found.others, beside)):
+        if path.name.startswith("."):
+            found.others["hidden"] += 1
+        elif in_utf8(path) != str(path):
+            found.others["named not in UTF-8"] += 1  # no list can hold the name
+        elif path.suffix.lower() in PICTURES:
+            found.pictures.append(path)
+        else:
+            found.others[path.suffix.lower() or "without ending"] += 1
+    found.sibling_masks = _sibling_masks(root, found.pictures)
+    masks = set(found.sibling_masks)
+    found.pictures = [path for path in found.pictures if path not in masks]
+    return found
+
+
+def _files(root: Path, others: Counter, beside: tuple[str, ...]) -> Iterator[PurePosixPath]:
+    """Every file below `root`, relative; folders of the system, hidden ones and circles are only counted."""
+    entered = set()
+
+    def cannot_be_read(error: OSError) -> None:
+        others["folder that cannot be read"] += 1
+
+    for folder, inner, files in os.walk(root, onerror=cannot_be_read, followlinks=True):
+        here = PurePosixPath(Path(folder).relative_to(root))
+        real = os.path.realpath(folder)
+        if real in entered:
+            others["link to a folder that was entered before"] += 1
+            inner.clear()
+            continue
+        entered.add(real)
+        for name in list(inner):
+            at_top = here == PurePosixPath(".")
+            if at_top and name in beside:
+                inner.remove(name)
+            elif name.lower() in SYSTEM_FOLDERS or name.startswith("."):
+                others[f"folder {name}"] += 1
+                inner.remove(name)
+        for name in files:
+            if here == PurePosixPath(".") and name in beside:
+                continue
+            if os.path.isfile(Path(folder) / name):
+                yield here / name
+            else:
+                others["broken link"] += 1
+
+
+def _sibling_masks(root: Path, pictures: list[PurePosixPath]) -> list[PurePosixPath]:
+    """Those called like another picture and "mask", or like it alone where they have one channel and it has three."""
+    by_stem = defaultdict(list)
+    for path in pictures:
+        by_stem[path.with_suffix("")].append(path)
+    masks = []
+    for path in pictures:
+        named = MASK_ENDING.sub("", path.stem)
+        if named != path.stem and named and path.with_name(named) in by_stem:
+            masks.append(path)
+            continue
+        twins = by_stem[path.with_suffix("")]
+        if len(twins) > 1 and path.suffix.lower() == ".png" and _channels(root / path) == 1:
+            if any(_channels(root / twin) == 3 for twin in twins):
+                masks.append(path)
+    return masks
+
+
+def _channels(path: Path) -> int:
+    """1 for palettes and greys, 3 for colours; 0 where the file says neither. Nothing is decoded."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return {"1": 1, "L": 1, "P": 1, "I;16": 1, "RGB": 3}.get(image.mode, 0)
+    except Exception:  # as in images.py: Pillow raises many types
+        return 0
+
+
+def same_name(name: str) -> str:
+    """A name as people mean it: without upper and lower case and the Unicode form that a disk chose."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+class Spellings:
+    """Files by the names that tables give them: spelt alike but for case, Unicode form or ending."""
+
+    def __init__(self):
+        self._folders: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(self, path: Path, endings: tuple[str, ...] = PICTURES) -> list[Path]:
+        """The file itself, else those beside it that may be meant."""
+        if os.path.isfile(path):
+            return [path]
+        if path.parent not in self._folders:
+            self._folders[path.parent] = self._read(path.parent)
+        known = self._folders[path.parent]
+        exact = known.get(same_name(path.name), [])
+        if exact:
+            return exact
+        stem = path.stem if path.suffix.lower() in endings else path.name
+        return [file for ending in endings for file in known.get(same_name(stem + ending), [])]
+
+    @staticmethod
+    def _read(folder: Path) -> dict[str, list[Path]]:
+        files = defaultdict(list)
+        if folder.is_dir():
+            for name in sorted(os.listdir(folder)):
+                files[same_name(name)].append(folder / name)
+        return files
