@@ -194,7 +194,7 @@ MANIFESTS = {
     "zeros": (b"image,tags\na.png,c\0t\n", "train.csv"),
     "an open quote": (b'image,tags\na.png,"cat\nb.png,dog\n', "train.csv: not a whole CSV file"),
     "a cell too large": (b"image,tags\na.png," + b"x" * 200_000, "train.csv: not a whole CSV file"),
-    "UTF-16": ("image,tags\na.png,cat\n".encode("utf-16"), "train.csv is not UTF-8"),
+    "UTF-16": ("image,tags\na.png,cat\n".encode("utf-16"), None),
     "too long a name": (b"image,tags\n" + b"z" * 5000 + b".png,cat\n", None),
     "a name that is a folder": (b"image,tags\n.,cat\n", "the image cell is empty"),
     "the folder above": (b"image,tags\n..,cat\n", None),

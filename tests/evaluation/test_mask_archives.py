@@ -98,9 +98,7 @@ def test_one_of_several_folders(case, tmp_path):
         DataError, match=r"val/p4\.png and val/crf/p4\.png are masks of one image; say by `inside`"
     ):
         score_archive(source, *case[:2])
-    with pytest.raises(
-        DataError, match=r"vis/p4\.png: a mask must be a palette or grey picture of mask ids, this one is RGB"
-    ):
+    with pytest.raises(DataError, match=r"vis/p4\.png: a mask in colours, of which 3 are no class.s"):
         score_archive(source, *case[:2], inside="vis")
     with pytest.raises(
         DataError, match="not one mask of the 5 images whose truth is known is there; .* such as p4.png"
@@ -124,7 +122,7 @@ def test_the_top_folder_can_be_named(case, tmp_path):
     [
         (
             png(np.zeros((20, 24), int)),
-            r": the mask is \(24, 20\), its image \(26, 20\) \(width, height\); they must be equal",
+            r": the mask is \(24, 20\), its image \(26, 20\) \(width, height\); make them equal",
         ),
         (
             png(np.full(SIZE, 9), ids={9: 4}),
