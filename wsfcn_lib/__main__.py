@@ -1,4 +1,4 @@
-"""Segment one image from the command line: which classes it holds, and a picture of where they are."""
+"""Segment pictures from the command line: which classes they hold, and pictures of where they are."""
 
 import argparse
 import sys
@@ -6,31 +6,85 @@ from pathlib import Path
 
 from PIL import Image
 
+from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import encode, to_array
+from wsfcn_lib.data.scan import scan, unique_names
 from wsfcn_lib.infer import SCORE_CUT, segment
 from wsfcn_lib.plots.overlays import overlay
 from wsfcn_lib.runs.storage import atomic_write
 
 
 def main() -> None:
-    """Print the score of each class and write the image with the classes' colours laid over it."""
+    """Print the score of each class and write the image with the classes' colours laid over it.
+
+    Of a folder all pictures are taken, those of its sub-folders too, and one line is printed of each.
+    """
     parser = argparse.ArgumentParser(prog="python -m wsfcn_lib", description=main.__doc__)
-    parser.add_argument("image")
-    parser.add_argument("-o", "--output", help="the PNG to write; default: <name>_mask.png in this folder")
+    parser.add_argument("image", help="a picture, or a folder of pictures")
+    parser.add_argument(
+        "-o",
+        "--output",
+        help="the PNG to write, of a folder the folder to write into; default: <name>_mask.png or <name>_masks "
+        "where you are",
+    )
     parser.add_argument("--checkpoint", help="run folder or file of weights; default: the network of the kit")
     parser.add_argument("--crf", action="store_true", help="refine the mask by the dense CRF")
     args = parser.parse_args()
+    if Path(args.image).is_dir():
+        segment_folder(args)
+        return
     output = Path(args.output or f"{Path(args.image).stem}_mask.png").absolute()
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output.name} is written as PNG; name it .png")
-    image = to_array(args.image)
-    result = segment(image, args.checkpoint, use_crf=args.crf)
+    result = segment_file(args.image, output, args)
     for name, score, present in zip(result.names[1:], result.scores, result.tags):
         mark = "present" if present else ""
         print(f"{score:.3f}  {name:20}  {mark}".rstrip())
-    picture = Image.fromarray(overlay(image, result.labels, result.colours))
-    atomic_write(output, encode(picture, "PNG"))
     print(f"Present are classes with a score above {SCORE_CUT}. The image with their masks: {output}")
+
+
+def segment_file(image: Path | str, output: Path, args: argparse.Namespace):
+    """The segmentation of one picture, which is drawn over it into `output`."""
+    pixels = to_array(image)
+    result = segment(pixels, args.checkpoint, use_crf=args.crf)
+    picture = Image.fromarray(overlay(pixels, result.labels, result.colours))
+    atomic_write(output, encode(picture, "PNG"))
+    return result
+
+
+def segment_folder(args: argparse.Namespace) -> None:
+    """Segment the pictures below a folder; what is no picture, or cannot be opened, is said and counted."""
+    folder = Path(args.image)
+    output = Path(args.output or f"{folder.resolve().name}_masks").absolute()
+    if output.is_file() or folder.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ValueError(f"{output} is a file or lies in {folder}; name another folder for the results as -o")
+    files = scan(folder)
+    if not files.pictures:
+        raise DataError(f"{folder}: there is no picture in this folder; " + "; ".join(files.notes()))
+    bad = empty = 0
+    for path, name in zip(files.pictures, unique_names(files.pictures)):
+        try:
+            result = segment_file(folder / path, output / f"{name}.png", args)
+        except DataError as error:
+            bad += 1
+            print(error)
+            continue
+        present = [
+            f"{name} {score:.2f}"
+            for name, score, tag in zip(result.names[1:], result.scores, result.tags)
+            if tag
+        ]
+        empty += not present
+        print(f"{path}: {', '.join(present) or 'no class'}")
+    done = len(files.pictures) - bad
+    if not done:
+        raise DataError(f"{folder}: none of its {bad} pictures can be opened")
+    print(
+        f"{done} pictures with their masks lie in {output}; {bad} cannot be opened; {empty} show no known class"
+    )
+    print(f"Classes with a score above {SCORE_CUT} are present; known are {', '.join(result.names[1:])}.")
+    for line in files.notes():
+        print(line)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def test_folders_of_the_system_are_no_classes(tmp_path, system, place):
     root = many(tmp_path, "cat", "dog", f"{place}{system}")
     listing = find_folder(root, val_fraction=0)
     assert names_of(listing) == ["cat", "dog"] and len(listing.splits["train"]) == 6
-    assert any(f"1 folder {system}" in note for note in listing.notes)
+    assert any(f"1 system or hidden folder ({place}{system})" in note for note in listing.notes)
 
 
 @pytest.mark.parametrize("part", ["images", "annotations", "ground_truth", "Masks", "labels"])

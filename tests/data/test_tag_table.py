@@ -156,7 +156,7 @@ def test_masks_that_belong_to_no_picture_are_named(tmp_path):
     (root / "masks" / "notes.npy").write_bytes(b"x")
     notes = find_folder(root, val_fraction=0).notes
     assert "1 files in masks/ belong to no picture, first bb.png" in notes
-    assert "no masks, passed over in masks/: 1 .npy" in notes
+    assert "no masks in masks/, passed over: 1 .npy (notes.npy)" in notes
 
 
 @pytest.mark.parametrize("column", ["a.PNG", "a"])

@@ -12,7 +12,14 @@ from wsfcn_lib.config import NetConfig, TrainConfig
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.manifest import ClassInfo, Sample, write_manifest
 from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError
-from wsfcn_lib.evaluation.inputs import file_suffix, images_label, load_trained, manifest_of, samples_of
+from wsfcn_lib.evaluation.inputs import (
+    file_suffix,
+    images_label,
+    load_trained,
+    manifest_of,
+    passed_over,
+    samples_of,
+)
 from wsfcn_lib.evaluation.scoring import EvalSettings
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs.folder import RunFolder
@@ -89,12 +96,15 @@ def test_a_folder_is_its_pictures_in_order(manifest, tmp_path):
         (holiday / name).write_bytes(b"not opened here")
     nothing = (False, False), None
     pictures = [("b.c", "b.c.webp", *nothing), ("cat", "cat.tif", *nothing), ("dog", "dog.JPG", *nothing)]
+    pictures.append(("x", "x.jpg", *nothing))
     assert found(samples_of("holiday.2020", manifest)) == pictures
     assert found(samples_of(f"{holiday}/", manifest)) == pictures
-    assert found(samples_of("holiday.2020/dog.JPG", manifest)) == pictures[2:]
+    assert found(samples_of("holiday.2020/dog.JPG", manifest)) == pictures[2:3]
+    assert passed_over("holiday.2020") == [
+        "no pictures, passed over: 1 hidden (._cat.jpg), 1 .txt (notes.txt)"
+    ]
     (holiday / "dog.png").touch()
-    with pytest.raises(DataError, match=r"dog\.JPG and dog\.png would share one mask file; rename one"):
-        samples_of(str(holiday), manifest)
+    assert [sample.name for sample in samples_of(str(holiday), manifest)][2:4] == ["dog_JPG", "dog_png"]
 
 
 def test_paths_may_be_paths(manifest, tmp_path):

@@ -53,3 +53,28 @@ def test_another_ending_than_png_is_refused_before_any_work(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["wsfcn_lib", "absent.jpg", "-o", "out.jpg"])
     with pytest.raises(ValueError, match="out.jpg is written as PNG; name it .png"):
         main()
+
+
+def test_a_folder_is_segmented_with_its_sub_folders_and_the_rest_is_counted(
+    snapshot, tmp_path, monkeypatch, capsys
+):
+    own = tmp_path / "own"
+    for name in ("a.jpg", "deep/a.jpg", "deep/B.PNG"):
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.effect_mandelbrot((40, 30), (-2, -1, 1, 1), 20).convert("RGB").save(own / name)
+    (own / "notes.txt").write_text("x")
+    (own / "torn.jpg").write_bytes(b"x")
+    (own / "@eaDir").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wsfcn_lib", "own", "--checkpoint", str(snapshot)])
+    main()
+    text = capsys.readouterr().out
+    files = {path.name for path in (tmp_path / "own_masks").iterdir()}
+    assert files == {"a_jpg.png", "deep__a_jpg.png", "B.png"}
+    assert "3 pictures with their masks lie in" in text and "1 cannot be opened" in text
+    assert "torn.jpg: not a readable picture" in text
+    assert "no pictures, passed over: 1 system or hidden folder (@eaDir), 1 .txt (notes.txt)" in text
+    for output in ("own", "own/results"):
+        monkeypatch.setattr(sys, "argv", ["wsfcn_lib", "own", "-o", output])
+        with pytest.raises(ValueError, match="name another folder for the results"):
+            main()

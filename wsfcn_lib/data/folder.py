@@ -18,7 +18,7 @@ from wsfcn_lib.data.images import PICTURES, read_ids
 from wsfcn_lib.data.listing import MASKLESS, DatasetListing
 from wsfcn_lib.data.manifest import CLASSES_FILE, ClassInfo, Manifest, Sample, read_classes
 from wsfcn_lib.data.remarks import remarks
-from wsfcn_lib.data.scan import Spellings, scan
+from wsfcn_lib.data.scan import Spellings, scan, unique_names
 from wsfcn_lib.data.tag_table import MASK_ENDINGS, TABLE, Entry, read_tags
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.runs.paths import resolve_path
@@ -72,7 +72,12 @@ def find_folder(
         entries, notes = tag_by_folder(root, files.pictures)
         origin = "the folders"
     notes.extend(files.notes())
-    give_names(entries)
+    if files.sibling_masks:
+        notes.append(
+            f"to measure with masks beside pictures, put them into {MASKS}/ under the pictures' names"
+        )
+    for entry, name in zip(entries, unique_names([entry.path for entry in entries])):
+        entry.name = name
     notes.extend(find_masks(root, entries))
     classes = classes_of(root, entries, classes)
     notes.extend(tags_of_masks(root, entries, classes))
@@ -137,22 +142,6 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
     return entries, notes
 
 
-def give_names(entries: list[Entry]) -> None:
-    """Give each entry a name that no other has, upper and lower case taken as one: some disks do."""
-    stems = Counter(entry.path.stem.casefold() for entry in entries)
-    first = {}
-    for entry in entries:
-        entry.name = entry.path.stem
-        if stems[entry.path.stem.casefold()] > 1:
-            entry.name = str(entry.path).replace("/", "__").replace(".", "_")
-        other = first.setdefault(entry.name.casefold(), entry)
-        if other is not entry:
-            raise DataError(
-                f"{other.path} and {entry.path} would both be called {entry.name!r}; "
-                "rename one of them, or join their folders"
-            )
-
-
 def find_masks(root: Path, entries: list[Entry]) -> list[str]:
     """Give entries without a mask the one in root/masks that is called like their path or their name.
 
@@ -179,9 +168,7 @@ def find_masks(root: Path, entries: list[Entry]) -> list[str]:
     notes = []
     if unused:
         notes.append(f"{len(unused)} files in {MASKS}/ belong to no picture, first {unused[0]}")
-    if files.others:
-        counts = ", ".join(f"{count} {kind}" for kind, count in files.others.most_common())
-        notes.append(f"no masks, passed over in {MASKS}/: {counts}")
+    notes.extend(files.notes(f"masks in {MASKS}/"))
     return notes
 
 

@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -21,23 +21,24 @@ MASK_ENDING = re.compile(
 
 @dataclass
 class Scan:
-    """The files below a folder, relative to it and sorted: pictures, masks beside them, and counts of others."""
+    """What lies below a folder, relative to it and sorted: pictures, masks beside them, and all else by kind."""
 
     pictures: list[PurePosixPath] = field(default_factory=list)
     sibling_masks: list[PurePosixPath] = field(default_factory=list)
-    others: Counter = field(default_factory=Counter)
+    others: dict[str, list[PurePosixPath]] = field(default_factory=lambda: defaultdict(list))
 
-    def notes(self) -> list[str]:
-        """A line for each kind of what is not used."""
+    def notes(self, wanted: str = "pictures") -> list[str]:
+        """A line for each kind of what is not used; `wanted`: what was looked for."""
         notes = []
         if self.sibling_masks:
             notes.append(
-                f"{len(self.sibling_masks)} files such as {self.sibling_masks[0]} are masks beside their pictures "
-                "and are not used: put them into masks/, each with its picture's name, to measure with them"
+                f"{len(self.sibling_masks)} files such as {self.sibling_masks[0]} are masks beside their pictures, "
+                "no pictures, and are not used"
             )
         if self.others:
-            counts = ", ".join(f"{count} {kind}" for kind, count in self.others.most_common())
-            notes.append(f"no pictures, passed over: {counts}")
+            kinds = sorted(self.others.items(), key=lambda item: -len(item[1]))
+            counts = ", ".join(f"{len(paths)} {kind} ({in_utf8(paths[0])})" for kind, paths in kinds)
+            notes.append(f"no {wanted}, passed over: {counts}")
         return notes
 
 
@@ -45,51 +46,53 @@ def scan(root: Path, beside: tuple[str, ...] = ()) -> Scan:
     """The files below `root`; links are followed. `beside`: files and folders of the top that others read."""
     if not root.is_dir():
         raise DataError(f"{root} is no folder; name the one that holds your pictures")
-    found = Scan()
-    for path in sorted(_files(root, found.others, beside)):
+    result = Scan()
+    for path in sorted(_files(root, result.others, beside)):
         if path.name.startswith("."):
-            found.others["hidden"] += 1
+            result.others["hidden"].append(path)
         elif in_utf8(path) != str(path):
-            found.others["named not in UTF-8"] += 1  # no list can hold the name
+            result.others["named not in UTF-8"].append(path)  # no list can hold the name
         elif path.suffix.lower() in PICTURES:
-            found.pictures.append(path)
+            result.pictures.append(path)
         else:
-            found.others[path.suffix.lower() or "without ending"] += 1
-    found.sibling_masks = _sibling_masks(root, found.pictures)
-    masks = set(found.sibling_masks)
-    found.pictures = [path for path in found.pictures if path not in masks]
-    return found
+            result.others[path.suffix.lower() or "without ending"].append(path)
+    result.sibling_masks = _sibling_masks(root, result.pictures)
+    masks = set(result.sibling_masks)
+    result.pictures = [path for path in result.pictures if path not in masks]
+    return result
 
 
-def _files(root: Path, others: Counter, beside: tuple[str, ...]) -> Iterator[PurePosixPath]:
-    """Every file below `root`, relative; folders of the system, hidden ones and circles are only counted."""
+def _files(
+    root: Path, others: dict[str, list[PurePosixPath]], beside: tuple[str, ...]
+) -> Iterator[PurePosixPath]:
+    """Every file below `root`, relative; folders of the system, hidden ones and circles go to `others`."""
     entered = set()
 
     def cannot_be_read(error: OSError) -> None:
-        others["folder that cannot be read"] += 1
+        others["folder that cannot be read"].append(PurePosixPath(error.filename))
 
     for folder, inner, files in os.walk(root, onerror=cannot_be_read, followlinks=True):
         here = PurePosixPath(Path(folder).relative_to(root))
         real = os.path.realpath(folder)
         if real in entered:
-            others["link to a folder that was entered before"] += 1
+            others["link to a folder that was entered before"].append(here)
             inner.clear()
             continue
         entered.add(real)
+        skipped = beside if here == PurePosixPath(".") else ()
         for name in list(inner):
-            at_top = here == PurePosixPath(".")
-            if at_top and name in beside:
+            if name in skipped:
                 inner.remove(name)
             elif name.lower() in SYSTEM_FOLDERS or name.startswith("."):
-                others[f"folder {name}"] += 1
+                others["system or hidden folder"].append(here / name)
                 inner.remove(name)
         for name in files:
-            if here == PurePosixPath(".") and name in beside:
+            if name in skipped:
                 continue
             if os.path.isfile(Path(folder) / name):
                 yield here / name
             else:
-                others["broken link"] += 1
+                others["broken link"].append(here / name)
 
 
 def _sibling_masks(root: Path, pictures: list[PurePosixPath]) -> list[PurePosixPath]:
@@ -117,6 +120,26 @@ def _channels(path: Path) -> int:
             return {"1": 1, "L": 1, "P": 1, "I;16": 1, "RGB": 3}.get(image.mode, 0)
     except Exception:  # as in images.py: Pillow raises many types
         return 0
+
+
+def unique_names(paths: Sequence[PurePosixPath]) -> list[str]:
+    """A name for each path: its stem, or of those that share it the path with "__" for "/" and "_" for ".".
+
+    Upper and lower case are taken as one: some disks do. DataError where that names two alike.
+    """
+    stems = Counter(path.stem.casefold() for path in paths)
+    names, first = [], {}
+    for path in paths:
+        name = path.stem
+        if stems[path.stem.casefold()] > 1:
+            name = str(path).replace("/", "__").replace(".", "_")
+        other = first.setdefault(name.casefold(), path)
+        if other is not path:
+            raise DataError(
+                f"{other} and {path} would both be called {name!r}; rename one of them, or join their folders"
+            )
+        names.append(name)
+    return names
 
 
 def same_name(name: str) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import save_mask
 from wsfcn_lib.data.manifest import Manifest
-from wsfcn_lib.evaluation.inputs import none_opens, read_images, samples_of
+from wsfcn_lib.evaluation.inputs import none_opens, passed_over, read_images, samples_of
 from wsfcn_lib.evaluation.results import PostProcessing
 from wsfcn_lib.evaluation.scoring import EvalSettings, Prediction, add_labels, predict_image
 from wsfcn_lib.infer import at_size
@@ -48,7 +48,7 @@ def export(
     ones in 1..K-1, and `cams` (n, H, W) float16 in [0, 1], their masks fused over the views, before any
     background rule. All have the size of their picture, also where the network saw it shrunk to
     settings.long_side. run.json holds the settings, and in `left_out` the pictures of a folder that cannot be
-    opened.
+    opened, in `passed_over` its files that are no pictures.
 
     Args:
         net: a network in evaluation mode.
@@ -93,7 +93,7 @@ def export(
             save_mask(masks_folder / f"{result.sample.name}.png", result.labels[chosen], manifest)
         if left_out and len(left_out) == len(samples):
             raise none_opens(settings.images, left_out)
-        run.record(STAGE, finished=True, left_out=left_out)
+        run.record(STAGE, finished=True, left_out=left_out, passed_over=passed_over(settings.images))
     return len(todo) - len(left_out)
 
 

@@ -3,8 +3,8 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from wsfcn_lib.data.files import DataError, read_list
 from wsfcn_lib.data.images import PICTURES, read_image
 from wsfcn_lib.data.manifest import SPLITS, ClassInfo, Manifest, Sample
 from wsfcn_lib.data.model_zoo import initial_weights
+from wsfcn_lib.data.scan import scan, unique_names
 from wsfcn_lib.infer import protocol_of
 from wsfcn_lib.runs.folder import read_run
 from wsfcn_lib.runs.paths import ROOT
@@ -94,21 +95,21 @@ def samples_of(images: str, manifest: Manifest) -> list[Sample]:
     """The pictures that `images` names, with their masks where the manifest knows them (for evaluation only).
 
     `images` is a split; or a path, from the repository: a list file with one image name a line, of any split,
-    in its order; or a folder, whose pictures come sorted, without tags and masks (sub-folders are left
-    alone), or one picture. Raises DataError for what is none of these, and for names that are unknown or
+    in its order; or a folder, whose pictures come sorted, without tags and masks, those of its sub-folders
+    too (what is no picture is told by `passed_over`), or one picture. Raises DataError for what is none of these, and for names that are unknown or
     stand for two pictures.
     """
     path = images_path(images)
     if images not in SPLITS:
         if path.is_dir():
-            return _pictures(path, sorted(path.iterdir()), manifest)
+            return _pictures(path, scan(path).pictures, manifest)
         if not path.is_file():
             raise DataError(
                 f"images={images!r} is no split ({', '.join(SPLITS)}), and no list or folder lies at {path}; "
                 "correct it"
             )
         if path.suffix.lower() in PICTURES:
-            return _pictures(path, [path], manifest)
+            return _pictures(path.parent, [PurePosixPath(path.name)], manifest)
     if not manifest.splits:
         raise DataError(
             f"images={images!r} needs a data set, and none is known: "
@@ -191,17 +192,17 @@ def _listed(path: Path, manifest: Manifest) -> list[Sample]:
     return samples
 
 
-def _pictures(path: Path, files: list[Path], manifest: Manifest) -> list[Sample]:
-    samples = {}
-    for file in files:
-        if file.suffix.lower() not in PICTURES or file.name.startswith(".") or not file.is_file():
-            continue
-        if file.stem in samples:
-            other = samples[file.stem].image.name
-            raise DataError(f"{path}: {other} and {file.name} would share one mask file; rename one of them")
-        samples[file.stem] = Sample(file.stem, file, (False,) * len(manifest.classes))
-    if not samples:
+def _pictures(folder: Path, paths: Sequence[PurePosixPath], manifest: Manifest) -> list[Sample]:
+    """Samples of pictures below a folder, without tags and masks, with names that differ."""
+    if not paths:
         raise DataError(
-            f"{path}: there is no picture in this folder; known endings are {', '.join(PICTURES)}"
+            f"{folder}: there is no picture in this folder; known endings are {', '.join(PICTURES)}"
         )
-    return list(samples.values())
+    untagged = (False,) * len(manifest.classes)
+    return [Sample(name, folder / path, untagged) for path, name in zip(paths, unique_names(paths))]
+
+
+def passed_over(images: str) -> list[str]:
+    """A line for each kind of file in the folder `images` that is no picture; none for splits and lists."""
+    path = images_path(images)
+    return [] if images in SPLITS or not path.is_dir() else scan(path).notes()

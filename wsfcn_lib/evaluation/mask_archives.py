@@ -3,6 +3,7 @@
 import gzip
 import io
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,7 @@ from wsfcn_lib.data.classes import IGNORE, VOC_CLASSES, voc_colour
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import open_mask, read_mask
 from wsfcn_lib.data.manifest import Manifest, Sample
+from wsfcn_lib.data.scan import same_name
 from wsfcn_lib.metrics import ConfusionMatrix, summary
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.progress import progress
@@ -30,10 +32,12 @@ class ArchiveScore:
     names: tuple[str, ...]  # of the classes, background first
     rows: list[dict]  # image, iou
     missing: list[str]  # images that have no mask there
+    unused: list[str]  # files there that are no mask of one of the images, as counts by kind
 
     def metrics(self) -> dict:
-        """As metrics.json has it: images, missing (count), and `summary`."""
-        return {"images": len(self.rows), "missing": len(self.missing), **summary(self.matrix, self.names)}
+        """As metrics.json has it: images, missing (count), unused, and `summary`."""
+        counts = {"images": len(self.rows), "missing": len(self.missing), "unused": self.unused}
+        return counts | summary(self.matrix, self.names)
 
 
 def score_archive(
@@ -43,8 +47,8 @@ def score_archive(
 
     Args:
         source: a folder, or a tar archive (compressed or not), which is read in memory and never unpacked.
-            Masks lie at any depth as <image name>.png: palette or grey pictures of the manifest's mask ids,
-            as large as the truth.
+            Masks lie at any depth as <image name>.png: of the manifest's mask ids or colours, as large as
+            the truth. Other files are counted.
         manifest: knows the classes.
         samples: the images that should be there.
         inside: take only masks whose folder ends so, where several hold the same images (the ancestor's
@@ -55,15 +59,24 @@ def score_archive(
     """
     truths = {sample.name: sample.mask for sample in samples if sample.mask is not None}
     source = ROOT / source
+    name_of = {same_name(name): name for name in truths}
+    unused = Counter()
 
     def wanted(path: PurePosixPath) -> bool:
-        in_folder = not inside or f"/{path.parent}".endswith(f"/{inside}")
-        return path.suffix == ".png" and path.stem in truths and in_folder
+        if inside and not f"/{path.parent}".endswith(f"/{inside}"):
+            unused["in other folders"] += 1
+        elif path.name.startswith(".") or path.suffix.lower() != ".png":
+            unused[path.suffix.lower() or path.name] += 1
+        elif same_name(path.stem) not in name_of:
+            unused["masks of other images"] += 1
+        else:
+            return True
+        return False
 
     total = ConfusionMatrix(manifest.num_classes)
     paths, ious = {}, {}
     for path, content in progress(_contents(source, wanted), "archive", len(truths)):
-        name = path.stem
+        name = name_of[same_name(path.stem)]
         if name in paths:
             raise DataError(
                 f"{source}: {paths[name]} and {path} are masks of one image; "
@@ -84,7 +97,8 @@ def score_archive(
             f"they should be called <image name>.png, such as {next(iter(truths), 'none')}.png"
         )
     rows = [{"image": name, "iou": ious[name]} for name in truths if name in ious]
-    return ArchiveScore(total, manifest.names, rows, [name for name in truths if name not in ious])
+    counts = [f"{count} {kind}" for kind, count in unused.most_common()]
+    return ArchiveScore(total, manifest.names, rows, [name for name in truths if name not in ious], counts)
 
 
 def _contents(source: Path, wanted: Callable) -> Iterator[tuple[PurePosixPath, bytes]]:
@@ -107,7 +121,7 @@ def _contents(source: Path, wanted: Callable) -> Iterator[tuple[PurePosixPath, b
 def _files(source: Path) -> Iterator[tuple[PurePosixPath, int, Callable[[], bytes]]]:
     """(path inside, size in bytes, function that reads it) of each file of a folder or tar."""
     if source.is_dir():
-        for file in sorted(source.rglob("*.png")):
+        for file in sorted(source.rglob("*")):
             if file.is_file():
                 yield PurePosixPath(file.relative_to(source)), file.stat().st_size, file.read_bytes
     elif source.is_file():

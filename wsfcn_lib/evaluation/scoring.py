@@ -22,6 +22,7 @@ from wsfcn_lib.evaluation.inputs import (
     images_label,
     images_path,
     none_opens,
+    passed_over,
     read_images,
     samples_of,
 )
@@ -160,7 +161,8 @@ def evaluate(
     nothing has a mask; per_image.csv; and scores.csv, the probability of each class in each picture. These
     three belong to splits; those of a list or folder end in _<name> (metrics_holiday.json). DataError where
     these are of another folder with the same name. A picture of a folder that cannot be opened is left out,
-    named at the end and in `left_out` of the metrics. Each function in `also` is called with each
+    named at the end and in `left_out` of the metrics; files there that are no pictures are counted in
+    `passed_over`. Each function in `also` is called with each
     `ImageResult`, such as `DiagnosticsRecorder.add`. Several processes take a share of the list each; all
     return the results of the whole, the first one writes the tables; `also` sees the share of its process.
     """
@@ -194,6 +196,9 @@ def evaluate(
             print(f"left out: {line}")
         if left_out:
             facts["left_out"] = plain(left_out)
+        for line in passed_over(images):
+            print(line)
+            facts.setdefault("passed_over", []).append(line)
         atomic_write(metrics, json.dumps(results.metrics() | facts, indent=1) + "\n")
         atomic_write(run / f"per_image{ending}.csv", pd.DataFrame(results.rows).to_csv(index=False))
         atomic_write(run / f"scores{ending}.csv", results.scores().to_csv(index=False))
