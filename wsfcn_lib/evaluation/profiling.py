@@ -11,7 +11,9 @@ from torch.utils.data import default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.remarks import untaught
 from wsfcn_lib.data.training_set import TrainSet
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs.paths import ROOT
@@ -77,15 +79,21 @@ def cost(config: TrainConfig, num_classes: int, steps: int = 3) -> dict[str, flo
     }
 
 
+FEW_STEPS = 300
+SHIPPED_STEPS = 1200  # of voc_animals_mobilenet, data/results
+VOC_STEPS = 20 * (10582 // 16)  # of the published schedule
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a training, and of a step without and with mask loss; MB of memory and disk."""
+    """Seconds of a training, and of a step without and with mask loss; MB of memory and disk; and warnings."""
 
     seconds: float
     warmup_step: float
     full_step: float
     memory_mb: float
     disk_mb: float
+    notes: list[str]  # what may keep this training from learning, a line each
 
 
 def preflight(config: TrainConfig, run: Path | str) -> Estimate:
@@ -118,7 +126,30 @@ def preflight(config: TrainConfig, run: Path | str) -> Estimate:
     seconds *= len(data) // config.batch_size
     val_batches = len(manifest.samples("val")) / config.batch_size
     seconds += validations(config) * val_batches * (loading + full_step / 3)
-    return Estimate(seconds, warmup_step, full_step, memory_mb, disk / 1e6)
+    notes = doubts(config, manifest)
+    return Estimate(seconds, warmup_step, full_step, memory_mb, disk / 1e6, notes)
+
+
+def doubts(config: TrainConfig, manifest: Manifest) -> list[str]:
+    """Lines on a training that is likely to learn little: too short, or of classes that the data do not teach."""
+    samples = {split: manifest.samples(split) for split in manifest.splits}
+    images = len(samples["train"])
+    epoch_steps = images // config.batch_size
+    steps = config.epochs * epoch_steps
+    lines = untaught(DatasetListing(manifest.classes, samples))
+    if steps < FEW_STEPS:
+        enough = -(-SHIPPED_STEPS // max(1, epoch_steps))
+        lines.append(
+            f"only {steps} steps ({images} images, batch_size {config.batch_size}, {config.epochs} epochs), and with "
+            f"fewer than {FEW_STEPS} masks may stay empty: epochs={enough} make the {SHIPPED_STEPS:,} of the network "
+            f"that ships, a smaller batch_size makes more; VOC's schedule has {VOC_STEPS:,}"
+        )
+    if config.epochs <= config.warmup_epochs:
+        lines.append(
+            f"epochs={config.epochs} are all warm-up (warmup_epochs={config.warmup_epochs}): the mask loss never "
+            "trains; lower warmup_epochs or raise epochs"
+        )
+    return lines
 
 
 def measure(
