@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -40,6 +40,8 @@ STAGE = "02_train"
 # Settings that change no result or, as device and threads do, its last digits: a run may go on with others.
 WITHOUT_EFFECT = ("device", "workers", "threads", "snapshot_every")
 DEFAULT_THREADS = torch.get_num_threads()  # as PyTorch or its environment chose
+LAUNCHERS_TRAINING = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "FP8_")
+LAUNCHERS_PLACEMENT = ("ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE", "ACCELERATE_CPU_AFFINITY")
 FLOW_RATE = 0.01  # learning rate of SF2's flow under AdamW, over that of other new weights
 
 
@@ -201,8 +203,11 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     torch.set_num_threads(config.threads or usual_threads)
     # unused parameters: FCA keeps norms that the published checkpoints hold and no forward pass calls
     parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
-    # bf16 is ours to switch, by `precision`: a launcher's must not change what run.json records
-    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[parallel])
+    # precision and parts of a batch are the settings' alone, as run.json records them
+    with without_launchers_training():
+        accelerator = Accelerator(
+            cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[parallel]
+        )
     device = accelerator.device.type
     if config.device not in ("auto", device):
         raise TrainingError(
@@ -210,6 +215,22 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
             "restart it (or its kernel)"
         )
     return accelerator
+
+
+@contextmanager
+def without_launchers_training() -> Iterator[None]:
+    """Hide variables by which a launcher or a shell would change how accelerate trains.
+
+    ACCELERATE_GRADIENT_ACCUMULATION_STEPS would divide every loss. Those for devices and processes stay.
+    """
+    hidden = {}
+    for name in list(os.environ):
+        if name.startswith(LAUNCHERS_TRAINING) and name not in LAUNCHERS_PLACEMENT:
+            hidden[name] = os.environ.pop(name)
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 def check_sizes(config: TrainConfig, train_images: int, val_images: int, processes: int) -> None:

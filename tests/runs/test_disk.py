@@ -30,7 +30,8 @@ from wsfcn_lib.runs.folder import RunFolder
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.storage import atomic_write, make_folder
 
-ADVICE = "make room on its disk, or get the right to write there, and start again"
+FULL = r"make room on its disk \(or in your quota\), and start again"
+CLOSED = "get the right to write there, or choose a folder where you have it, and start again"
 TINY = NetConfig(backbone="tiny", width=16, dilations=(1, 2, 3, 4), num_classes=2)
 CLASSES = [ClassInfo(name="cat", mask_id=1, colour=(1, 2, 3)).model_dump()]
 
@@ -52,7 +53,7 @@ def content(folder):
 
 def test_a_file_is_whole_or_as_before(tmp_path):
     atomic_write(tmp_path / "a.txt", "old")
-    with room(1000), pytest.raises(OSError, match=rf"{ADVICE}; what was written before is whole: '.*a\.txt'"):
+    with room(1000), pytest.raises(OSError, match=rf"{FULL}; what was written before is whole: '.*a\.txt'"):
         atomic_write(tmp_path / "a.txt", bytes(5000))
     assert content(tmp_path) == {tmp_path / "a.txt": b"old"}
 
@@ -94,7 +95,7 @@ def test_a_training_that_meets_a_full_disk_goes_on_when_there_is_room(data, fini
     ):
         done = train_with(run, data, size)
         assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-        assert where in done.stderr and ADVICE in done.stderr
+        assert where in done.stderr and FULL in done.stderr
         assert json.loads((run / "run.json").read_text()) and not list(run.rglob("*.part"))
     done = train_with(run, data)
     assert done.returncode == 0, done.stderr
@@ -110,7 +111,7 @@ def test_a_snapshot_is_whole_or_as_before(tmp_path):
     with (
         room(20_000),
         pytest.raises(
-            CheckpointError, match=rf"net\.safetensors\.part cannot be written \(.*{ADVICE}: it goes on"
+            CheckpointError, match=rf"net\.safetensors\.part cannot be written \(.*{FULL}: it goes on"
         ),
     ):
         save_snapshot(net, path, CLASSES, epoch=2)
@@ -136,7 +137,7 @@ def test_preparation_and_evaluation_meet_a_full_disk(tmp_path, full):
     chosen = SourceSettings(dataset="folder", root=str(root), max_side=60)
     before = prepare(chosen, tmp_path / "data").manifest.checksums()
     full()
-    with pytest.raises(OSError, match=ADVICE):
+    with pytest.raises(OSError, match=FULL):
         prepare(
             SourceSettings(**chosen.model_dump() | {"root": str(root), "max_side": 70}), tmp_path / "data"
         )
@@ -154,7 +155,7 @@ def test_an_evaluation_meets_a_full_disk(tmp_path, full):
     before = content(tmp_path / "run")
     assert len(before) == 4
     full()
-    with pytest.raises(OSError, match=ADVICE):
+    with pytest.raises(OSError, match=FULL):
         evaluate(net, manifest_of(CLASSES), evaluation, tmp_path / "run")
     assert content(tmp_path / "run") == before
 
@@ -200,18 +201,18 @@ def test_a_read_only_run_is_told_and_stays_as_it_was(public):
     (public / "run/.lock").chmod(0o444)
     for place, file in (("closed/new", "closed/new"), ("run", "run/.lock")):
         told = without_rights(lambda place=place: RunFolder.open(public / place, {}, "03_explore"))
-        assert told.startswith(f"PermissionError: [Errno 13] Permission denied: {ADVICE}") and told.endswith(
+        assert told.startswith(f"PermissionError: [Errno 13] Permission denied: {CLOSED}") and told.endswith(
             f"{file}'"
         )
     told = without_rights(lambda: atomic_write(public / "run/run.json", "x"))
-    assert told.startswith(f"PermissionError: [Errno 13] Permission denied: {ADVICE}") and told.endswith(
+    assert told.startswith(f"PermissionError: [Errno 13] Permission denied: {CLOSED}") and told.endswith(
         "run.json'"
     )
     told = without_rights(lambda: save_snapshot(build_network(TINY), public / "run/net.safetensors", CLASSES))
     assert (
         told.startswith("CheckpointError: ")
         and "net.safetensors.part cannot be written (" in told
-        and ADVICE in told
+        and FULL in told
     )
     assert content(public) == before
 
@@ -232,7 +233,7 @@ def test_whatever_is_written_meets_a_full_disk_with_advice(data, finished, tmp_p
         "counts": lambda: counter.save(place),
         "a borrowed training": lambda: reuse_training(finished[0], {place: settings(data)}),
     }
-    with room(1500), pytest.raises(OSError, match=ADVICE) as caught:
+    with room(1500), pytest.raises(OSError, match=FULL) as caught:
         works[what]()
     assert caught.value.filename and str(tmp_path) in caught.value.filename
     works[what]()  # with room it goes on
@@ -251,6 +252,6 @@ def test_folders_that_cannot_be_made_are_told(public):
     ):
         told = without_rights(work)
         assert (
-            told.startswith(f"PermissionError: [Errno 13] Permission denied: {ADVICE}") and str(place) in told
+            told.startswith(f"PermissionError: [Errno 13] Permission denied: {CLOSED}") and str(place) in told
         ), told
     assert not list((public / "closed").iterdir())

@@ -53,6 +53,12 @@ def _syntax(source: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+LIBRARIES = (
+    "ACCELERATE_", "ATEN_", "CUBLAS_", "CUDA_LAUNCH", "CUDNN_", "DNNL_", "FSDP_", "MKL_", "NCCL_ALGO", "NVIDIA_TF32",
+    "OMP_", "ONEDNN_", "PYTORCH_", "TORCH_",
+)  # fmt: skip
+
+
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", ROOT, *arguments]
     try:
@@ -77,13 +83,26 @@ def provenance(device: str = "cpu") -> dict:
     for name in PACKAGES:
         with suppress(PackageNotFoundError):  # pydensecrf2 may be missing
             versions[name] = version(name)
-    return code_state() | {
-        "python": platform.python_version(),
-        "versions": versions,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpus": os.cpu_count(),
-        "device": device,
-    }
+    return (
+        code_state()
+        | {
+            "python": platform.python_version(),
+            "versions": versions,
+            "platform": f"{platform.system()} {platform.machine()}",
+            "cpus": os.cpu_count(),
+            "device": device,
+        }
+        | environment()
+    )
+
+
+def environment() -> dict:
+    """Return {"environment": ...}, the variables that are set and by which libraries may compute otherwise; {} without any."""
+    values = {name: value for name, value in sorted(os.environ.items()) if name.startswith(LIBRARIES)}
+    values = {
+        name: value for name, value in values.items() if os.sep not in value
+    }  # no folders of this machine
+    return {"environment": values} if values else {}
 
 
 def peak_memory_mb() -> float:

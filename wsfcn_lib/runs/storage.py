@@ -32,8 +32,12 @@ def writing(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "make room on its disk, or get the right to write there, and start again"
-        if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        advice = "see what holds its disk, and start again"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            advice = "make room on its disk (or in your quota), and start again"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            advice = "get the right to write there, or choose a folder where you have it, and start again"
+        elif error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
             advice = "a file is where a folder must be, or a folder where a file must be; move it away and start again"
         elif error.errno == errno.ENOENT:
             advice = "it is gone; see whether its folder and disk are still there, and start again"
