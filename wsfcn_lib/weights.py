@@ -10,6 +10,7 @@ from pickle import UnpicklingError
 from zipfile import ZipFile, is_zipfile
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsfcn_lib.backbones import VGG16, MobileNetV2, ResNet, ResNet38
@@ -205,7 +206,11 @@ def _read_file(path: Path) -> object:
         raise WeightsError(
             f"no weights file at {path}; data/README.md says where each file comes from and belongs"
         )
+    if foreign := _foreign_format(path):
+        raise WeightsError(f"{path} is {foreign}")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         if is_zipfile(path):
             with ZipFile(path) as archive:
                 size = sum(part.file_size for part in archive.infolist())
@@ -213,19 +218,54 @@ def _read_file(path: Path) -> object:
                 raise UnpicklingError("its content is compressed, and might fill the memory")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds here
-        reason = str(error).splitlines()[0] if isinstance(error, UnpicklingError) else type(error).__name__
-        raise WeightsError(
-            f"{path} is not a readable .pth of tensors ({reason}); {_advice(path, error)}"
-        ) from error
+        raise WeightsError(f"{path} is not a readable file of tensors: {_cause(path, error)}") from error
 
 
-def _advice(path: Path, error: Exception) -> str:
-    """What helps with a file that cannot be read: only one that may be torn is worth another download."""
+# the first bytes of files that are taken for weights of PyTorch: what they are, and the next step
+_FOREIGN = {
+    b"\x12\x01\0\0\0\0\0\0": "of MXNet (.params); name its converted .pth, see data/README.md",
+    b"\x89HDF": "of Keras or HDF5; have its tensors converted and saved by torch.save",
+    b"version https://git-lfs": "a pointer of Git LFS, not the weights; fetch them with `git lfs pull`",
+    b"\x1f\x8b": "compressed by gzip; unpack it",
+    b"<": "a web page, not the weights: open its address in a browser and save the file that it offers",
+}
+
+
+def _foreign_format(path: Path) -> str:
+    """What a file of another kind is, by its first bytes or its ending, and what to do; empty for others."""
+    with path.open("rb") as file:
+        head = file.read(64).lstrip(b"\r\n\t ")
+    for beginning, kind in _FOREIGN.items():
+        if head.startswith(beginning):
+            return kind
+    if path.suffix.lower() in (".onnx", ".pb", ".tflite", ".ckpt", ".npz", ".mat") and not is_zipfile(path):
+        return f"of another program ({path.suffix}); have its tensors saved by torch.save"
+    return ""
+
+
+def _cause(path: Path, error: Exception) -> str:
+    """Why a file cannot be read, and what helps: only one that may be torn is worth another download."""
     if isinstance(error, PermissionError | MemoryError):
-        return "the file may be sound: check the right to read it and the free memory"
-    if isinstance(error, UnpicklingError) and (is_zipfile(path) or path.open("rb").read(1) == b"\x80"):
-        return "another download gives the same: have its state dict alone saved by torch.save"
-    return "it is torn or no weights file at all: compare its size with its source's, and download it again"
+        return (
+            f"{type(error).__name__}: the file may be sound; check the right to read it and the free memory"
+        )
+    is_pickle = is_zipfile(path) or path.open("rb").read(1) == b"\x80"
+    if isinstance(error, UnpicklingError) and is_pickle:
+        unknown = re.search(r"GLOBAL ([\w.]+)", str(error))
+        more = "it holds more than tensors"
+        if unknown:
+            more += f" ({unknown[1]})"
+        elif "compressed" in str(error):
+            more = str(error)
+        return (
+            f"{more}, and reading that may run code; another download gives the same. If you trust its source, "
+            'take its tensors out in Python: torch.save(torch.load(path, weights_only=False)["state_dict"], new), '
+            "with the key under which they lie"
+        )
+    return (
+        f"{type(error).__name__}: it is torn or no weights file at all: compare its size with its source's, "
+        "and download it again"
+    )
 
 
 _RESNET38 = {

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from argparse import Namespace
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from safetensors.torch import save_file
 
 from factories import BIRD, SOURCES, released_file
 from published import BACKBONES, drawn, published_state
@@ -150,7 +152,7 @@ def test_what_is_no_state_dict_is_refused(tmp_path):
         with pytest.raises(WeightsError, match=f"{name} is not a state dict"):
             load_published(refusing(), tmp_path / name)
     (tmp_path / "text.pth").write_text("<html>quota exceeded</html>")
-    with pytest.raises(WeightsError, match="text.pth is not a readable"):
+    with pytest.raises(WeightsError, match="text.pth is a web page, not the weights"):
         load_published(refusing(), tmp_path / "text.pth")
     with pytest.raises(WeightsError, match="no weights file at .*absent.pth"):
         load_published(refusing(), tmp_path / "absent.pth")
@@ -172,15 +174,48 @@ def test_only_what_may_be_torn_is_worth_another_download(tmp_path):
     whole = tmp_path / "whole.pth"
     torch.save({"conv1.weight": torch.zeros(400, 4)}, whole)
     (tmp_path / "torn.pth").write_bytes(whole.read_bytes()[:-100])
-    with pytest.raises(WeightsError, match="torn.pth is not a readable .*; it is torn .* download it again"):
+    with pytest.raises(WeightsError, match="torn.pth is not a readable .*: it is torn .* download it again"):
         load_published(refusing(), tmp_path / "torn.pth")
     torch.save({"conv1.weight": Code(tmp_path / "trace")}, tmp_path / "code.pth")
     with ZipFile(whole) as source, ZipFile(tmp_path / "squeezed.pth", "w", ZIP_DEFLATED) as target:
         for part in source.infolist():
             target.writestr(part.filename, source.read(part))
     for name in ("code.pth", "squeezed.pth"):
-        with pytest.raises(WeightsError, match=f"{name} .*another download gives the same: .*torch.save"):
+        with pytest.raises(WeightsError, match=f"{name} .*another download gives the same. .*torch.save"):
             load_published(refusing(), tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name, content, kind",
+    [
+        ("a.params", (0x112).to_bytes(8, "little") + bytes(99), "of MXNet"),
+        ("a.h5", b"\x89HDF\r\n\x1a\n" + bytes(99), "of Keras or HDF5"),
+        ("a.pth", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        ("a.pth.gz", b"\x1f\x8b" + bytes(99), "compressed by gzip; unpack it"),
+        ("a.pth", b"\n<!DOCTYPE html>", "a web page"),
+        ("a.onnx", b"\x08\x07" + bytes(99), r"of another program \(.onnx\)"),
+    ],
+)
+def test_other_programs_files_are_called_what_they_are(tmp_path, name, content, kind):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=f"{name} is {kind}") as error:
+        load_published(refusing(), tmp_path / name)
+    assert "download it again" not in str(error.value)
+
+
+@pytest.mark.parametrize("more", [Namespace(lr=0.1), np.float64(0.7)])
+def test_what_stands_beside_the_tensors_is_named_and_the_way_named_works(tmp_path, more):
+    path, state = tmp_path / "more.pth", {"a": torch.zeros(3)}
+    torch.save({"state_dict": state, "more": more}, path)
+    with pytest.raises(WeightsError, match=r"more than tensors \((argparse.Namespace|numpy.*scalar)\)"):
+        read_state(path)
+    torch.save(torch.load(path, weights_only=False)["state_dict"], tmp_path / "new.pth")
+    assert read_state(tmp_path / "new.pth").keys() == {"a"}
+
+
+def test_safetensors_of_others_are_read(tmp_path):
+    save_file({"module.a": torch.ones(2)}, tmp_path / "a.safetensors")
+    assert read_state(tmp_path / "a.safetensors")["a"].tolist() == [1, 1]
 
 
 def test_tiny_has_no_published_file():

@@ -31,6 +31,7 @@ from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.storage import atomic_write, make_folder
 
 FULL = r"make room on its disk \(or in your quota\), and start again"
+WEIGHTS = "make room on its disk, or get the right to write there, and start again"
 CLOSED = "get the right to write there, or choose a folder where you have it, and start again"
 TINY = NetConfig(backbone="tiny", width=16, dilations=(1, 2, 3, 4), num_classes=2)
 CLASSES = [ClassInfo(name="cat", mask_id=1, colour=(1, 2, 3)).model_dump()]
@@ -111,7 +112,7 @@ def test_a_snapshot_is_whole_or_as_before(tmp_path):
     with (
         room(20_000),
         pytest.raises(
-            CheckpointError, match=rf"net\.safetensors\.part cannot be written \(.*{FULL}: it goes on"
+            CheckpointError, match=rf"net\.safetensors\.part cannot be written \(.*{WEIGHTS}: it goes on"
         ),
     ):
         save_snapshot(net, path, CLASSES, epoch=2)
@@ -212,7 +213,7 @@ def test_a_read_only_run_is_told_and_stays_as_it_was(public):
     assert (
         told.startswith("CheckpointError: ")
         and "net.safetensors.part cannot be written (" in told
-        and FULL in told
+        and WEIGHTS in told
     )
     assert content(public) == before
 
