@@ -5,8 +5,10 @@ WS-FCN's recipe is "wsfcn", its ancestor's "1stage". Everywhere masks (K, H, W) 
 class c. A class without a tag never appears in a result.
 """
 
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Future
 
 import numpy as np
 
@@ -141,7 +143,8 @@ def crf_many(jobs: Iterable[tuple], processes: int = 2) -> Iterator[tuple[str, n
 
     Streams: jobs are drawn one by one in the caller's thread, at most 2·processes are under way, so memory
         stays flat.
-    One process works in place, without a pool. Raises RuntimeError that names the image a failure belongs to.
+    One process works in place, without a pool; so does the caller, which says so, once the system has ended a
+        process of the pool. Raises RuntimeError that names the image a failure belongs to.
     """
     _densecrf()  # say at once, not in a worker, that the package is missing
     if processes == 1:
@@ -159,8 +162,8 @@ def crf_many(jobs: Iterable[tuple], processes: int = 2) -> Iterator[tuple[str, n
             # absent classes are dropped here already: a worker then receives a fifth of the bytes
             present = _named(name, present_classes, tags)
             probabilities = _named(name, crf_masks, masks, tags, recipe)[present]
-            future = pool.submit(dense_crf, image, probabilities, BILATERAL_SXY[recipe])
-            waiting.append((name, present, future))
+            job = image, probabilities, BILATERAL_SXY[recipe]
+            waiting.append((name, present, job, _submit(pool, job)))
             if len(waiting) == 2 * processes:
                 yield _result(*waiting.popleft())
         while waiting:
@@ -169,13 +172,34 @@ def crf_many(jobs: Iterable[tuple], processes: int = 2) -> Iterator[tuple[str, n
         pool.shutdown(kill_workers=True)  # what is under way by now, nobody waits for
 
 
-def _result(name: str, present: np.ndarray, future) -> tuple[str, np.ndarray]:
-    return name, present[_named(name, future.result)]
+def _submit(pool, job: tuple) -> Future | None:
+    """The job's future; None where the pool is broken."""
+    try:
+        return pool.submit(dense_crf, *job)
+    except BrokenExecutor:
+        return None
+
+
+def _result(name: str, present: np.ndarray, job: tuple, future: Future | None) -> tuple[str, np.ndarray]:
+    """The labels of an image; computed in this process where the one that had it was ended."""
+    try:
+        if future is not None:
+            return name, present[_named(name, future.result)]
+    except BrokenExecutor:
+        warnings.warn(
+            "the system ended a process of the dense CRF, perhaps for want of memory: the remaining images are "
+            "computed in this process; fewer `processes` need less memory",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return name, present[_named(name, dense_crf, *job)]
 
 
 def _named(name: str, function, *arguments):
     """Call, and let an error say which image it belongs to."""
     try:
         return function(*arguments)
+    except BrokenExecutor:
+        raise
     except Exception as error:
         raise RuntimeError(f"dense CRF of image {name!r} failed: {error}") from error

@@ -328,13 +328,27 @@ def step_loader(data: TrainSet, config: TrainConfig, accelerator: Accelerator, s
 
 
 def next_batch(batches: Iterator) -> list[Tensor]:
-    """The next batch; DataError, in a line, where a picture has gone bad since preparation."""
+    """The next batch; DataError, in a line, where a picture has gone bad since preparation.
+
+    TrainingError, in a line, where the system ended a process that loads, or gave it no shared memory.
+    """
     try:
         return next(batches)
     except DataError as error:
         # a worker's traceback comes before the message
         message = str(error).rpartition("DataError: ")[2].strip()
         raise DataError(f"{message}; then give the same command again, it goes on") from None
+    except RuntimeError as error:
+        text = str(error)
+        if "DataLoader worker" not in text and "shared memory" not in text:
+            raise
+        cause, step = "was ended by the system, perhaps for want of memory", "lower `workers`, or set it to 0"
+        if any(word in text for word in ("shared memory", "shm", "Bus error", "No space left")):
+            cause = "found no room in shared memory (/dev/shm, 64 MB in Docker)"
+            step = "set workers: 0, or give more: docker run --shm-size=2g"
+        raise TrainingError(
+            f"a process that loads pictures {cause}; {step}, and give the same command again, it goes on"
+        ) from None
 
 
 def lr_factor(step: int, steps: int, schedule: str) -> float:

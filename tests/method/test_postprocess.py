@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+import psutil
 import pytest
 from joblib import Parallel, delayed
 
@@ -187,6 +188,26 @@ def test_many_names_the_image_that_fails(processes):
         next(results)
     with pytest.raises(RuntimeError, match="'no tags'.*leave the background out"):
         list(crf_many([("no tags", image, masks, tags[1:], "wsfcn")], processes))
+
+
+@needs_crf
+@pytest.mark.filterwarnings("always:the system ended a process of the dense CRF")
+def test_a_killed_process_costs_no_image():
+    """As the system does it for want of memory."""
+    image, masks, tags, _ = scene(0, size=(90, 90))
+
+    def jobs():
+        for k in range(10):
+            if k == 5:
+                loky = [c for c in psutil.Process().children(True) if "popen_loky" in " ".join(c.cmdline())]
+                loky[0].kill()
+            yield str(k), image, masks, tags, "wsfcn"
+
+    with pytest.warns(RuntimeWarning, match="the remaining images are computed in this process"):
+        results = list(crf_many(jobs(), 2))
+    assert [name for name, _ in results] == [str(k) for k in range(10)]
+    expected = crf(image, masks, tags)
+    assert all(np.array_equal(labels, expected) for _, labels in results)
 
 
 @needs_crf
