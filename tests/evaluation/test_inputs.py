@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
 from factories import released_file
 from wsfcn_lib.checkpoints import save_snapshot
@@ -23,6 +22,7 @@ from wsfcn_lib.evaluation.inputs import (
 from wsfcn_lib.evaluation.scoring import EvalSettings
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs.folder import RunFolder
+from wsfcn_lib.runs.settings import SettingsError
 from wsfcn_lib.runs.storage import RunError
 
 CLASSES = tuple(ClassInfo(name=n, mask_id=i, colour=(i, 0, 9)) for n, i in (("cat", 8), ("dog", 12)))
@@ -113,7 +113,7 @@ def test_paths_may_be_paths(manifest, tmp_path):
     assert [s.image for s in samples_of(tmp_path / "IMG_1.JPG", manifest)] == [tmp_path / "IMG_1.JPG"]
     settings = EvalSettings(images=tmp_path / "IMG_1.JPG")
     assert settings.images == str(tmp_path / "IMG_1.JPG") and images_label(tmp_path / "IMG_1.JPG") == "IMG_1"
-    with pytest.raises(ValidationError, match="images"):
+    with pytest.raises(SettingsError, match="images"):
         EvalSettings(images=3)
 
 
