@@ -34,7 +34,7 @@ def manifest(tmp_path, monkeypatch):
 
     In test a stands once more, as in the train list, without its mask.
     """
-    monkeypatch.setattr("wsfcn_lib.evaluation.inputs.ROOT", tmp_path)
+    monkeypatch.setattr("wsfcn_lib.runs.paths.ROOT", tmp_path)
     for name in "abc":
         Image.new("RGB", (6, 5)).save(tmp_path / f"{name}.jpg")
         Image.new("L", (6, 5)).save(tmp_path / f"{name}.png")
@@ -137,10 +137,11 @@ def test_nothing_to_look_at(manifest, tmp_path):
             samples_of(images, manifest_of([info.model_dump() for info in CLASSES], tmp_path))
 
 
-def test_labels_are_clean_and_never_those_of_another_split(monkeypatch):
+def test_labels_are_clean_and_never_those_of_another_split(tmp_path, monkeypatch):
     images = ("val", "data/splits/dev.txt", "/srv/pictures/holiday/", "lists/val.txt", "~/pictures/../cats")
     assert [images_label(name) for name in images] == ["val", "dev", "holiday", "lists_val", "cats"]
-    monkeypatch.setattr("wsfcn_lib.evaluation.inputs.ROOT", Path("/some/where"))
+    (tmp_path / "where").mkdir()
+    monkeypatch.setattr("wsfcn_lib.runs.paths.ROOT", tmp_path / "where")
     assert images_label(".") == "where"
     assert [images_label(name) for name in ("a/test_crf", "a/masks", "a/masks.txt")] == [
         "test-crf",

@@ -15,7 +15,8 @@ def resolve_path(path: Path | str) -> Path:
     is there from the working folder (a notebook's, a script's): then it is that. So what is yet to be made goes
     into the repository.
 
-    ValueError where ~ is followed by the name of no user, or the locale has no letters for the path.
+    ValueError where ~ is followed by the name of no user, and for letters beyond ASCII where the locale's coding
+    for names of files is not UTF-8.
     """
     given = expanded(path)
     place = ROOT / given
@@ -45,15 +46,14 @@ def shell_run(name: str) -> Path:
 
 def expanded(path: Path | str) -> Path:
     """A path with the home folder for ~; ValueError as `resolve_path`."""
-    try:
-        os.fsencode(path)
-        return Path(path).expanduser()
-    except UnicodeEncodeError:
-        coding = sys.getfilesystemencoding()
+    coding = sys.getfilesystemencoding()
+    if coding != "utf-8" and not str(path).isascii():
         raise ValueError(
-            f"{ascii(str(path))} has letters that the locale's coding {coding} lacks: "
+            f"{ascii(str(path))} has letters beyond ASCII, and the locale's coding {coding} would change them: "
             "set PYTHONUTF8=1 in the environment, and start Python or Jupyter again"
-        ) from None
+        )
+    try:
+        return Path(path).expanduser()
     except RuntimeError:
         raise ValueError(
             f"{path}: no user of this machine has that name; write ~/ for your own home folder, or the whole path"
