@@ -9,6 +9,7 @@ copied to the second, without the CRF package where this machine cannot compile 
 
 from __future__ import print_function
 
+import io
 import os
 import shutil
 import sys
@@ -115,10 +116,10 @@ def problems():
 
 def copy_lock(source, target, with_crf):
     """Copy requirements, leaving out what cannot be compiled."""
-    with open(source) as file:
+    with io.open(source, encoding="utf-8") as file:
         lines = [line for line in file if with_crf or not line.startswith(CRF)]
     os.makedirs(os.path.dirname(os.path.abspath(target)), exist_ok=True)
-    with open(target, "w") as file:
+    with io.open(target, "w", encoding="utf-8") as file:
         file.writelines(lines)
 
 

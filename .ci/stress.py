@@ -47,7 +47,7 @@ def commands(stage: str, home: Path) -> dict[str, list[str]]:
 def once(command: list[str], limit: int) -> str:
     """What went wrong in a pass, in words; empty where nothing did."""
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=limit)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=limit)
     except subprocess.TimeoutExpired:
         return f"STALLED, ended after {limit} s"
     return "" if done.returncode == 0 else f"FAILED\n{(done.stdout + done.stderr)[-1500:]}"

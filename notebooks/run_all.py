@@ -12,6 +12,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import sys
 from contextlib import ExitStack
 from glob import iglob
@@ -19,9 +20,10 @@ from pathlib import Path
 
 import yaml
 
+from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.runs.folder import read_run, take_lock
 from wsfcn_lib.runs.notebook import NOTEBOOKS, ParameterError, check_values, declared
-from wsfcn_lib.runs.paths import ROOT, RUNS, resolve_path
+from wsfcn_lib.runs.paths import ROOT, RUNS, resolve_path, shell_path, shell_run, use_utf8
 from wsfcn_lib.runs.provenance import notebook_hash
 from wsfcn_lib.runs.run_diff import diff_settings
 from wsfcn_lib.runs.storage import RunError, atomic_write, checksum, make_folder
@@ -247,21 +249,31 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[tuple[P
     runs = []
     for path in options.params or [None]:
         try:
-            given = read_parameters(path) if path else {}
-        except (OSError, yaml.YAMLError, ParameterError) as error:
+            given = read_parameters(shell_path(path)) if path else {}
+            if "02_train".startswith(tuple(options.only)):
+                check_training(given)
+            folder = resolve_path(given.pop("run", RUNS / (path.stem if path else "demo")))
+        except (OSError, ValueError) as error:
             parser.error(f"{path}: {error}")
-        folder = given.pop("run", RUNS / (path.stem if path else "demo"))
         if name:
-            folder = Path(name).resolve() if "/" in name else RUNS / name
-        runs.append((resolve_path(folder), given))
+            try:
+                folder = shell_run(name)
+            except ValueError as error:
+                parser.error(f"--run-name {error}")
+        runs.append((folder, given))
     return options, runs
 
 
 def read_parameters(path: Path) -> dict:
     """The parameters in a YAML file; ParameterError unless each is one of some notebook's, with a value of its type."""
-    given = yaml.safe_load(path.read_text("utf-8")) or {}
+    try:
+        given = yaml.load(path.read_bytes(), ParameterLoader) or {}
+    except yaml.YAMLError as error:
+        raise ParameterError(yaml_fault(error)) from None
     if not isinstance(given, dict):
-        raise ParameterError(f"it holds a {type(given).__name__}; write lines such as `epochs: 20`")
+        raise ParameterError(
+            f"it holds a {type(given).__name__}; write lines such as `epochs: 20`, with a blank after the colon"
+        )
     known = {}
     for notebook in NOTEBOOKS.values():
         known |= declared(notebook)
@@ -269,5 +281,81 @@ def read_parameters(path: Path) -> dict:
     return given
 
 
+def check_training(given: dict) -> None:
+    """Raise SettingsError where 02_train would, after the data are prepared."""
+    own = parameters_of("02_train", given)
+    fields = {name: value for name, value in own.items() if name in TrainConfig.model_fields}
+    TrainConfig(**fields | own["more"])
+
+
+class ParameterLoader(yaml.SafeLoader):
+    """YAML as people mean it: a name twice is an error, and only true, false, null and numbers are no text.
+
+    A name without a value is an error too. YAML 1.1 reads no and on as bool, 010 as octal, 12:30 as sexagesimal, 2007_000032 as an integer and
+    2024-01-01 as a date, which are text here; and 1e-3 as text, which is a number here. 1e3 is an integer.
+    """
+
+    yaml_implicit_resolvers = {}
+
+    def construct_mapping(self, node, deep=False):
+        lines = {}
+        for key, value in node.value:
+            fault = None
+            if not isinstance(key, yaml.ScalarNode):
+                fault = "a name must be plain text, such as epochs"
+            elif key.value in lines and key.tag != "tag:yaml.org,2002:merge":
+                fault = f"{key.value!r} stands here and in line {lines[key.value]}; keep one of them"
+            elif isinstance(value, yaml.ScalarNode) and not value.value and not value.style:
+                fault = (
+                    f"{key.value!r} has no value; give one (text may be '', a setting null), or leave it out"
+                )
+            if fault:
+                raise yaml.MarkedYAMLError(problem=fault, problem_mark=key.start_mark)
+            lines[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_float(self, node):
+        number = super().construct_yaml_float(node)
+        is_whole = "e" in node.value.lower() and "." not in node.value and number.is_integer()
+        return int(number) if is_whole else number
+
+
+for tag, pattern, first in (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", "[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+",
+        "-+.0123456789",
+    ),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
+    ("merge", "<<", "<"),
+):
+    ParameterLoader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{tag}", re.compile(f"^({pattern})$"), list(first)
+    )
+ParameterLoader.add_constructor("tag:yaml.org,2002:float", ParameterLoader.construct_yaml_float)
+
+
+def yaml_fault(error: yaml.YAMLError) -> str:
+    """What is wrong in a file of parameters, in one line, and what to do."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"it is not UTF-8 at position {error.position} ({error.reason}); save it as UTF-8"
+    if not isinstance(error, yaml.MarkedYAMLError) or not error.problem_mark:
+        return " ".join(str(error).split())
+    advice = {
+        r"'\t'": "; indent with blanks, not tabs",
+        "cannot start any token": "; put the value in quotes: '...'",
+        "escape": "; put it in single quotes: '...'",
+        "mapping values are not allowed": "; write one `name: value` a line, and text that has a colon in quotes: '...'",
+        "could not find expected ':'": "; write lines such as `epochs: 20`, with a blank after the colon",
+        "another document": "; leave out the line ---",
+    }
+    words = next((told for part, told in advice.items() if part in error.problem), "")
+    return f"line {error.problem_mark.line + 1}: {error.problem}{words}"
+
+
 if __name__ == "__main__":
+    use_utf8()
     sys.exit(main())

@@ -11,6 +11,7 @@ from wsfcn_lib.data.images import encode, to_array
 from wsfcn_lib.data.scan import scan, unique_names
 from wsfcn_lib.infer import SCORE_CUT, segment
 from wsfcn_lib.plots.overlays import overlay
+from wsfcn_lib.runs.paths import expanded, shell_path, use_utf8
 from wsfcn_lib.runs.storage import atomic_write
 
 
@@ -30,10 +31,13 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="run folder or file of weights; default: the network of the kit")
     parser.add_argument("--crf", action="store_true", help="refine the mask by the dense CRF")
     args = parser.parse_args()
-    if Path(args.image).is_dir():
+    args.image = shell_path(args.image)
+    if args.checkpoint and expanded(args.checkpoint).exists():  # else a name, or from the repository
+        args.checkpoint = shell_path(args.checkpoint)
+    if args.image.is_dir():
         segment_folder(args)
         return
-    output = Path(args.output or f"{Path(args.image).stem}_mask.png").absolute()
+    output = expanded(args.output or f"{args.image.stem}_mask.png").absolute()
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output.name} is written as PNG; name it .png")
     result = segment_file(args.image, output, args)
@@ -54,8 +58,8 @@ def segment_file(image: Path | str, output: Path, args: argparse.Namespace):
 
 def segment_folder(args: argparse.Namespace) -> None:
     """Segment the pictures below a folder; what is no picture, or cannot be opened, is said and counted."""
-    folder = Path(args.image)
-    output = Path(args.output or f"{folder.resolve().name}_masks").absolute()
+    folder = args.image
+    output = expanded(args.output or f"{folder.resolve().name}_masks").absolute()
     if output.is_file() or folder.resolve() in (output.resolve(), *output.resolve().parents):
         raise ValueError(f"{output} is a file or lies in {folder}; name another folder for the results as -o")
     files = scan(folder)
@@ -88,6 +92,7 @@ def segment_folder(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     try:
         main()
     except (ValueError, OSError, ImportError) as error:

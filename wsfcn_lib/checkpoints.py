@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from wsfcn_lib.config import NetConfig
 from wsfcn_lib.data.manifest import ClassInfo
 from wsfcn_lib.network import build_network
+from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.storage import checksum
 
 
@@ -81,7 +82,7 @@ def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
 
     Raises CheckpointError where there is no file, or none that `save_snapshot` wrote.
     """
-    path = Path(path)
+    path = resolve_path(path)
     if not path.is_file():
         raise CheckpointError(
             f"no snapshot at {path}; 02_train writes them into data/runs/<name>/checkpoints"
@@ -116,12 +117,12 @@ def snapshots(folder: Path) -> list[Path]:
     return sorted(folder.glob("e[0-9]*Xs*.safetensors"))
 
 
-def find_snapshot(run: Path, which: str = "best") -> Path:
+def find_snapshot(run: Path | str, which: str = "best") -> Path:
     """Resolve `best` (highest 1 - validation loss), `last` or a file's path to a snapshot of a run."""
-    folder = Path(run) / "checkpoints"
+    folder = resolve_path(run) / "checkpoints"
     if which == "best" and snapshots(folder):
         return max(snapshots(folder), key=lambda path: (float(path.stem.split("Xs")[1]), path.stem))
-    path = folder / "last.safetensors" if which in ("best", "last") else Path(which)
+    path = folder / "last.safetensors" if which in ("best", "last") else resolve_path(which)
     if not path.is_file():
         raise CheckpointError(
             f"no snapshot {which!r} in {folder}: train the run with 02_train first, or name a file"

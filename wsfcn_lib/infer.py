@@ -20,7 +20,7 @@ from wsfcn_lib.data.images import resize_image, resize_labels, to_array
 from wsfcn_lib.data.normalisation import normalise
 from wsfcn_lib.modules import resize
 from wsfcn_lib.postprocess import crf, label_map
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import ROOT, resolve_path
 from wsfcn_lib.runs.settings import Settings
 from wsfcn_lib.weights import load_network
 
@@ -98,8 +98,8 @@ def _open(checkpoint: Path | str | None) -> tuple[nn.Module, list[dict], dict]:
                 "or name a run folder (data/runs/<name>) or a file of weights as checkpoint"
             )
         checkpoint = SHIPPED
-    if Path(checkpoint).is_dir():
-        checkpoint = find_snapshot(Path(checkpoint))
+    if resolve_path(checkpoint).is_dir():
+        checkpoint = find_snapshot(checkpoint)
     return load_network(checkpoint)
 
 

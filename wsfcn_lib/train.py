@@ -5,6 +5,7 @@
 
 import argparse
 import importlib
+import json
 import math
 import os
 import sys
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from wsfcn_lib.checkpoints import Progress, random_states, save_snapshot, snapshots
 from wsfcn_lib.config import TrainConfig
-from wsfcn_lib.data.files import DataError
+from wsfcn_lib.data.files import DataError, read_text
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.model_zoo import initial_weights
 from wsfcn_lib.data.training_set import TrainSet, epoch_batches
@@ -30,7 +31,7 @@ from wsfcn_lib.modules import Align
 from wsfcn_lib.network import build_network, unreachable_taps
 from wsfcn_lib.runs.folder import RunFolder, other_run, read_run, stop_requested
 from wsfcn_lib.runs.log import RATES, RunLog, show_progress
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import resolve_path, shell_path, use_utf8
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb
 from wsfcn_lib.runs.storage import RunError, make_folder
 from wsfcn_lib.supervision import TrainingError, autocast, require_finite, training_losses
@@ -68,12 +69,12 @@ def train(
         RunError: the run folder has other settings, or another process works in it.
         DataError: an image cannot be read.
     """
-    run, began = ROOT / run, time.perf_counter()
+    run, began = resolve_path(run), time.perf_counter()
     accelerator = build_accelerator(config)
     device, leads = accelerator.device, accelerator.is_main_process  # the leading process alone writes
 
     # data
-    manifest = Manifest.load(ROOT / config.data)
+    manifest = Manifest.load(config.data)
     data = TrainSet(manifest, "train", config.crop, config.seed)
     val_data = TrainSet(manifest, "val", config.crop, config.seed, augment=False)
     val_batches = DataLoader(val_data, config.batch_size)
@@ -454,16 +455,15 @@ def all_stop(accelerator: Accelerator, run: Path) -> bool:
 def main() -> None:
     """Run or continue the training of a run folder, as accelerate starts it."""
     parser = argparse.ArgumentParser(prog="accelerate launch -m wsfcn_lib.train", description=main.__doc__)
-    parser.add_argument("run", type=Path, help="run folder, such as data/runs/demo")
-    parser.add_argument(
-        "--settings", type=Path, help="JSON file of TrainConfig settings, for a folder without run.json"
-    )
+    parser.add_argument("run", help="run folder, such as data/runs/demo")
+    parser.add_argument("--settings", help="JSON file of TrainConfig settings, for a folder without run.json")
     arguments = parser.parse_args()
     # by name: the method draws nothing itself, so no file of it imports the room that does
     panels = importlib.import_module("wsfcn_lib.plots.training_panels")
     try:
-        config = settings_of(arguments.run, arguments.settings)
-        rows = train(config, arguments.run, panels.panel_writer(config, arguments.run))
+        run = shell_path(arguments.run)
+        config = settings_of(run, arguments.settings)
+        rows = train(config, run, panels.panel_writer(config, run))
         if os.environ.get("RANK", "0") == "0":
             rows = show_progress(rows, config.epochs)
         for _ in rows:
@@ -473,10 +473,15 @@ def main() -> None:
     PartialState().destroy_process_group()  # else PyTorch aborts every second process as Python ends
 
 
-def settings_of(run: Path, file: Path | None) -> TrainConfig:
+def settings_of(run: Path, file: str | None) -> TrainConfig:
     """The settings in a JSON file, or else those that notebook 02 recorded in the run's run.json."""
     if file:
-        return TrainConfig.model_validate_json(file.read_text())
+        given = json.loads(read_text(shell_path(file)))
+        if not isinstance(given, dict):
+            raise ValueError(
+                f'{file} holds a {type(given).__name__}; write an object such as {{"epochs": 20}}'
+            )
+        return TrainConfig(**given)
     stage = read_run(run)["stages"].get(STAGE)
     if not stage:
         raise RunError(
@@ -486,4 +491,5 @@ def settings_of(run: Path, file: Path | None) -> TrainConfig:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

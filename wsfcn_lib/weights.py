@@ -19,6 +19,7 @@ from wsfcn_lib.config import NetConfig
 from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError, initial_weights
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.network import BaselineCAM, build_network
+from wsfcn_lib.runs.paths import resolve_path
 
 # mIoU in percent on VOC 2012, by split; val_true_tags is the upper bound that papers call clean
 PUBLISHED = {
@@ -191,7 +192,7 @@ def read_state(source) -> dict[str, Tensor]:
     state = source
     if not isinstance(source, dict):
         where = str(source)
-        state = _read_file(Path(source))
+        state = _read_file(resolve_path(source))
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -5,12 +5,12 @@ from functools import cache
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
 from wsfcn_lib.data.classes import voc_palette
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs, scene, stencils
 from wsfcn_lib.data.manifest import SPLITS
+from wsfcn_lib.runs.settings import SettingsError
 
 K = 1 + len(GLYPH_CLASSES)
 UNUSUAL = {"size": 49, "seed": 3, "class_hue": 0.2, "repeat": 0.9, "tilt": 180, "contrast": 0.7}
@@ -182,7 +182,7 @@ def test_a_set_of_other_settings_is_left_alone(tmp_path):
 
 def test_unknown_and_impossible_settings_are_refused():
     for wrong in ({"sise": 96}, {"size": 8}, {"class_hue": 1.2}, {"visible": 0.1}, {"train": -1}):
-        with pytest.raises(ValidationError, match=next(iter(wrong))):
+        with pytest.raises(SettingsError, match=next(iter(wrong))):
             GlyphSettings(**wrong)
 
 

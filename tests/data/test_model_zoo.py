@@ -12,6 +12,7 @@ from wsfcn_lib import WSFCN, NetConfig
 from wsfcn_lib.config import Backbone
 from wsfcn_lib.data import model_zoo
 from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError, initial_weights
+from wsfcn_lib.runs import paths
 from wsfcn_lib.weights import load_published
 
 REAL = os.environ.get("WSFCN_WEIGHTS")
@@ -22,7 +23,8 @@ FP16 = "mobilenet_v2_imagenet_fp16.pth"
 def root(tmp_path, monkeypatch):
     """An empty repository; its data/weights does not exist yet."""
     monkeypatch.delenv("WSFCN_WEIGHTS", raising=False)
-    monkeypatch.setattr(model_zoo, "ROOT", tmp_path)
+    for module in (model_zoo, paths):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     return tmp_path
 
 

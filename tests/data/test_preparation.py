@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
 from factories import PERSON, SIGN, annotate, box, make_sbd, make_voc, picture, table
 from factories import mask as drawn
@@ -17,6 +16,7 @@ from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings
 from wsfcn_lib.data.images import read_mask
 from wsfcn_lib.data.manifest import Manifest, validate
 from wsfcn_lib.data.preparation import SourceSettings, leave_out, prepare
+from wsfcn_lib.runs.settings import SettingsError
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +79,7 @@ def test_settings_are_checked_and_keep_no_path_of_the_machine():
         {"ids": {"dev": "x.txt"}},
         {"datset": "voc"},
     ):
-        with pytest.raises(ValidationError, match=next(iter(wrong))):
+        with pytest.raises(SettingsError, match=next(iter(wrong))):
             SourceSettings(**wrong)
 
 

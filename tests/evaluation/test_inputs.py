@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
 from factories import released_file
 from wsfcn_lib.checkpoints import save_snapshot
@@ -23,6 +22,7 @@ from wsfcn_lib.evaluation.inputs import (
 from wsfcn_lib.evaluation.scoring import EvalSettings
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs.folder import RunFolder
+from wsfcn_lib.runs.settings import SettingsError
 from wsfcn_lib.runs.storage import RunError
 
 CLASSES = tuple(ClassInfo(name=n, mask_id=i, colour=(i, 0, 9)) for n, i in (("cat", 8), ("dog", 12)))
@@ -34,7 +34,7 @@ def manifest(tmp_path, monkeypatch):
 
     In test a stands once more, as in the train list, without its mask.
     """
-    monkeypatch.setattr("wsfcn_lib.evaluation.inputs.ROOT", tmp_path)
+    monkeypatch.setattr("wsfcn_lib.runs.paths.ROOT", tmp_path)
     for name in "abc":
         Image.new("RGB", (6, 5)).save(tmp_path / f"{name}.jpg")
         Image.new("L", (6, 5)).save(tmp_path / f"{name}.png")
@@ -113,7 +113,7 @@ def test_paths_may_be_paths(manifest, tmp_path):
     assert [s.image for s in samples_of(tmp_path / "IMG_1.JPG", manifest)] == [tmp_path / "IMG_1.JPG"]
     settings = EvalSettings(images=tmp_path / "IMG_1.JPG")
     assert settings.images == str(tmp_path / "IMG_1.JPG") and images_label(tmp_path / "IMG_1.JPG") == "IMG_1"
-    with pytest.raises(ValidationError, match="images"):
+    with pytest.raises(SettingsError, match="images"):
         EvalSettings(images=3)
 
 
@@ -137,10 +137,11 @@ def test_nothing_to_look_at(manifest, tmp_path):
             samples_of(images, manifest_of([info.model_dump() for info in CLASSES], tmp_path))
 
 
-def test_labels_are_clean_and_never_those_of_another_split(monkeypatch):
+def test_labels_are_clean_and_never_those_of_another_split(tmp_path, monkeypatch):
     images = ("val", "data/splits/dev.txt", "/srv/pictures/holiday/", "lists/val.txt", "~/pictures/../cats")
     assert [images_label(name) for name in images] == ["val", "dev", "holiday", "lists_val", "cats"]
-    monkeypatch.setattr("wsfcn_lib.evaluation.inputs.ROOT", Path("/some/where"))
+    (tmp_path / "where").mkdir()
+    monkeypatch.setattr("wsfcn_lib.runs.paths.ROOT", tmp_path / "where")
     assert images_label(".") == "where"
     assert [images_label(name) for name in ("a/test_crf", "a/masks", "a/masks.txt")] == [
         "test-crf",

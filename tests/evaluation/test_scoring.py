@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from pydantic import ValidationError
 
 from factories import CLASSES, NAMES, QUICK, SIZE, Painter, folder_of, mean, needs_crf, slow_iou, slow_labels
 from wsfcn_lib.checkpoints import load_snapshot, save_snapshot
@@ -22,6 +21,7 @@ from wsfcn_lib.evaluation.scoring import EvalSettings, add_metrics, evaluate, po
 from wsfcn_lib.infer import predict_masks, probabilities, segment
 from wsfcn_lib.network import build_network
 from wsfcn_lib.postprocess import crf, crf_many, label_map
+from wsfcn_lib.runs.settings import SettingsError
 
 
 def rows_of(path):
@@ -202,7 +202,7 @@ def test_segment_refines_a_file(tmp_path):
     [{"recipe": "voc"}, {"scales": ()}, {"canvas": -1}, {"score_cut": 1.5}, {"processes": 0}, {"crf": 1}],
 )
 def test_settings_out_of_range_are_refused(wrong):
-    with pytest.raises(ValidationError, match=next(iter(wrong))):
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
         EvalSettings(**wrong)
 
 

@@ -1,10 +1,10 @@
 """Settings: what is misspelt or out of range is refused by name."""
 
 import pytest
-from pydantic import ValidationError
 
 from wsfcn_lib import NetConfig, TrainConfig
 from wsfcn_lib.evaluation.scoring import EvalSettings
+from wsfcn_lib.runs.settings import SettingsError
 
 
 @pytest.mark.parametrize(
@@ -28,13 +28,13 @@ from wsfcn_lib.evaluation.scoring import EvalSettings
     ],
 )
 def test_bad_settings_are_named(settings, named):
-    with pytest.raises(ValidationError, match=named):
+    with pytest.raises(SettingsError, match=named):
         TrainConfig(**settings)
 
 
 def test_settings_are_immutable_and_survive_json():
     config = TrainConfig(backbone="tiny", dilations=[1, 2, 4, 6])
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValueError, match="frozen"):
         config.epochs = 3
     assert TrainConfig.model_validate_json(config.model_dump_json()) == config
     assert config.network(7) == NetConfig(backbone="tiny", dilations=(1, 2, 4, 6), num_classes=7)
@@ -58,5 +58,5 @@ def test_defaults_are_the_papers():
 
 @pytest.mark.parametrize("scale", [0, -1, float("nan"), float("inf"), 1e6])
 def test_scales_of_the_evaluation_are_bounded(scale):
-    with pytest.raises(ValidationError, match="scales"):
+    with pytest.raises(SettingsError, match="scales"):
         EvalSettings(scales=(1.0, scale))

@@ -185,7 +185,10 @@ def test_a_cluster_trains_the_ablation_task_by_task(smoke, tmp_path):
     "given, message",
     [
         ({"epohcs": 3}, "no notebook has a parameter 'epohcs': did you mean 'epochs'?"),
-        ({"epochs": 0, "more": {"flor": 0.1}}, "epochs\n  Input should be greater than or equal to 1"),
+        (
+            {"epochs": 0, "more": {"mask_weight": -1}},
+            "epochs=0: should be greater than or equal to 1; mask_weight=-1: ",
+        ),
         ({"data": "data/prepared/absent"}, "run notebooks/01_prepare_data"),
     ],
     ids=lambda value: str(value)[:20] if isinstance(value, dict) else "",

@@ -44,11 +44,107 @@ def params(tmp_path):
         ("epochs: many", "epochs='many' must be of type int, such as"),
         ("[1, 2]", "it holds a list; write lines such as `epochs: 20`"),
         ("epochs: [", "mine.yaml: "),
-        ("01_prepare_data: {image_size: 64}", "no notebook has a parameter '01_prepare_data'"),
+        (
+            "01_prepare_data: {image_size: 64}",
+            "no notebook has a parameter '01_prepare_data': write the lines in it without it",
+        ),
+        ("epochs: 3\nlr: 0.1\nepochs: 4", "line 3: 'epochs' stands here and in line 1; keep one of them"),
+        ("more: {floor: 0.1,\n floor: 0.2}", "line 2: 'floor' stands here and in line 1"),
+        ("ids:\n  train: a\n  train: b", "line 3: 'train' stands here and in line 2"),
+        ("lr: 0.1\nroot:", "line 2: 'root' has no value; give one (text may be '', a setting null)"),
+        ("more: {size_power: }", "line 1: 'size_power' has no value"),
+        ("root: ~", "root=None must be of type str, such as ''; nothing stands after its colon"),
+        ("flip: yes", "flip='yes' must be of type bool, such as True; write true or false"),
+        ("seed: 010", "seed='010' must be of type int, such as 0; write 10"),
+        ("seed: 12:30", "seed='12:30' must be of type int"),
+        ("train_images: 10_582", "train_images='10_582' must be of type int, such as 1200; write 10582"),
+        (
+            "chosen: [12]",
+            "chosen=[12] must be of type list[str], such as []; YAML reads more than text as text only",
+        ),
+        ("lr: 1,5", "lr='1,5' must be of type float, such as 0.001"),
+        (
+            "more:\n\tfloor: 0.1",
+            "line 2: found character '\\t' that cannot start any token; indent with blanks",
+        ),
+        ("epochs:3\nlr:4", "it holds a str; write lines such as `epochs: 20`, with a blank after the colon"),
+        ("root: a: b", "line 1: mapping values are not allowed here; write one `name: value` a line"),
+        ('root: "C:\\x"', "put it in single quotes: '...'"),
+        ("root: @x", "line 1: found character '@' that cannot start any token; put the value in quotes"),
+        ("epochs: 3\n---\nepochs: 4", "line 2: but found another document; leave out the line ---"),
+        ("1: 2", "no notebook has a parameter 1: choose from run, "),
+        ("? [a]\n: 2", "line 1: a name must be plain text"),
+        ("foreground_cut: 0.5", "it belongs into `more`, as in more: {foreground_cut: 0.5}"),
+        ("size: 64", "no notebook has a parameter 'size': the side of the built-in scenes is image_size"),
+        ("glyphs: {size: 64}", "the built-in scenes have image_size, train_images, "),
+        ("timeout: 60", "it is an option of run_all.py: --timeout"),
+        ("more: {lr: 0.1}", "'lr' is a parameter of its own: write it beside `more`, not in it"),
+        ("more: {image_size: 64}", "'image_size' is a parameter of its own"),
+        (
+            "more: {size_offset: 0, flor: 1}",
+            "size_offset=0: should be greater than 0; TrainConfig has no setting 'flor'",
+        ),
+        ("epochs: 0", "epochs=0: should be greater than or equal to 1"),
+        ("run: ~nobody-here/x", "~nobody-here/x: no user of this machine has that name"),
     ],
 )
 def test_bad_params_files_are_usage_errors(capsys, params, text, message):
-    assert message in usage_error(capsys, "--params", params(text))
+    error = usage_error(capsys, "--params", params(text)).splitlines()[-1]
+    assert message in error and "pydantic" not in error
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("lr: 1e-3", {"lr": 0.001}),
+        ("lr: 1E-3", {"lr": 0.001}),
+        ("lr: 1.0e-3", {"lr": 0.001}),
+        ("lr: .5", {"lr": 0.5}),
+        ("lr: 1", {"lr": 1}),
+        ("train_images: 1e3", {"train_images": 1000}),
+        ("train_images: 1E5", {"train_images": 100000}),
+        ("more: {mask_weight: 1e-1, size_power: null}", {"more": {"mask_weight": 0.1, "size_power": None}}),
+        ("flip: true\nuse_crf: False", {"flip": True, "use_crf": False}),
+        ("classes: [no, on, y, null_, 'null']", {"classes": ["no", "on", "y", "null_", "null"]}),
+        ("val_list: no", {"val_list": "no"}),
+        ("chosen: [2007_000032, 00012, 12:30]", {"chosen": ["2007_000032", "00012", "12:30"]}),
+        ("val_list: 2024-01-01", {"val_list": "2024-01-01"}),
+        ("root: C:\\x", {"root": "C:\\x"}),
+        ("root: ''", {"root": ""}),
+        ("classes: [Hündin, 犬]", {"classes": ["Hündin", "犬"]}),
+        ("", {}),
+    ],
+)
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_values_are_read_as_meant(params, text, expected, coding):
+    path = params("")
+    path.write_text(text, coding)
+    (run,) = run_all.parse(["--params", str(path)])[1]
+    assert run == (RUNS / "mine", expected)
+    assert [type(value) for value in run[1].values()] == [type(value) for value in expected.values()]
+
+
+def test_a_file_in_another_coding_is_refused(capsys, params):
+    path = params("")
+    path.write_bytes("root: größe".encode("latin-1"))
+    error = usage_error(capsys, "--params", path)
+    assert "it is not UTF-8 at position 8 (invalid start byte); save it as UTF-8" in error
+
+
+def test_a_file_of_the_kit_is_found_from_everywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ((run, given),) = run_all.parse(["--params", "notebooks/params/smoke.yaml"])[1]
+    assert run == RUNS / "smoke" and given["epochs"] == 2
+    (tmp_path / "mine.yaml").write_text("run: ~/x\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run_all.parse(["--params=~/mine.yaml"])[1] == [(tmp_path / "x", {})]
+    assert run_all.parse(["--run-name=~/y"])[1] == [(tmp_path / "y", {})]
+    assert run_all.parse(["--run-name", "data/runs/z"])[1] == [(RUNS / "z", {})]
+    assert run_all.parse(["--run-name", "./z"])[1] == [(tmp_path / "z", {})]
+
+
+def test_settings_of_a_training_are_not_asked_where_none_is_made(params):
+    assert run_all.parse(["--params", str(params("epochs: 0")), "--only", "05"])[1][0][1] == {"epochs": 0}
 
 
 def test_other_usage_errors(capsys, params, tmp_path):

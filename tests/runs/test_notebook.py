@@ -15,7 +15,7 @@ from wsfcn_lib.runs import notebook
 from wsfcn_lib.runs.folder import RunFolder, read_run
 from wsfcn_lib.runs.notebook import ParameterError, check_parameters, declared, finish, header, parameters_of
 
-OWN = 'run: str = "data/runs/demo"  # where\nepochs: int = 15\nlr: float = 0.002\nscales: list[float] = [1.0]\nflip: bool = True'
+OWN = 'run: str = "data/runs/demo"  # where\nepochs: int = 15\nlr: float = 0.002\nscales: list[float] = [1.0]\nflip: bool = True\nmore: dict = {}'
 BEFORE = ["", "import this", OWN]
 
 
@@ -61,6 +61,22 @@ def test_good_parameters_pass(one_other_notebook, given):
         ("lr = '1e-3'", "lr='1e-3' must be of type float, such as 0.002"),
         ("scales = 1.0", "scales=1.0 must be of type list[float], such as [1.0]"),
         ("flip = 1", "flip=1 must be of type bool"),
+        ("flip = 'on'", "flip='on' must be of type bool, such as True; write true or false"),
+        (
+            "lr = '1e-3'",
+            "lr='1e-3' must be of type float, such as 0.002; write 0.001, as YAML may read 1e-3 as text",
+        ),
+        ("epochs = '1e2'", "such as 15; write 100, as YAML may read 1e2 as text"),
+        (
+            "run = None",
+            "run=None must be of type str, such as 'data/runs/demo'; nothing stands after its colon",
+        ),
+        ("run = False", "run=False must be of type str, such as 'data/runs/demo'; YAML reads more than text"),
+        ("foreground_cut = 0.5", "it belongs into `more`, as in more: {foreground_cut: 0.5}"),
+        ("size = 3", "the side of the built-in scenes is image_size"),
+        ("training = {'width': 3}", "write the lines in it without it"),
+        ("more = {'epochs': 3}", "'epochs' is a parameter of its own: write it beside `more`, not in it"),
+        ("more = {'width': 3}", "'width' is a parameter of its own"),
     ],
 )
 def test_bad_parameters_stop_the_run(one_other_notebook, given, message):

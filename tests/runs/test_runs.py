@@ -301,7 +301,7 @@ def test_runs_are_listed_and_compared(tmp_path, monkeypatch, capsys):
     assert not any("width" in key for key, _, _ in rows)
     assert diff_settings(a, a) == []
 
-    monkeypatch.setattr(command, "RUNS", tmp_path)
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["runs", "a", "b"])
     command.main()
     printed = capsys.readouterr().out.splitlines()

@@ -26,7 +26,7 @@ from wsfcn_lib.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics, Diag
 from wsfcn_lib.evaluation.scoring import EvalSettings, evaluate
 from wsfcn_lib.runs.folder import RunFolder, read_run
 from wsfcn_lib.runs.log import show_progress
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import ROOT, resolve_path
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb, provenance
 from wsfcn_lib.runs.run_diff import diff_settings, plain
 from wsfcn_lib.runs.storage import RunError, atomic_write, make_folder, writing
@@ -132,7 +132,7 @@ def run_configuration(config: TrainConfig, folder: Path | str, settings: EvalSet
     Raises RunError where the folder holds other settings, was trained on other lists, or training was
     stopped; DataError, before any training, where no image to measure on has a mask.
     """
-    folder, manifest = ROOT / folder, Manifest.load(ROOT / config.data)
+    folder, manifest = resolve_path(folder), Manifest.load(config.data)
     if not any(sample.mask for sample in manifest.samples(settings.images)):
         raise DataError(
             f"{config.data}: no image of {settings.images} has a mask, and variants are compared by masks; "
@@ -204,8 +204,8 @@ def run_configurations(
     if jobs > 1:
         todo = {}
         for folder, config in configs.items():
-            masks = masks_of(Manifest.load(ROOT / config.data), settings.images)
-            if not is_measured(ROOT / folder, settings, masks):
+            masks = masks_of(Manifest.load(config.data), settings.images)
+            if not is_measured(resolve_path(folder), settings, masks):
                 threads = config.threads or max(1, DEFAULT_THREADS // jobs)
                 todo[folder] = config.model_copy(update={"threads": threads})
         with ThreadPoolExecutor(jobs) as pool:
@@ -219,7 +219,7 @@ def run_configurations(
 
 def _run_process(folder: Path, config: TrainConfig, settings: EvalSettings, number: int) -> None:
     """One configuration in its own process, on a GPU by its number; RunError with the reason if it fails."""
-    environment = dict(os.environ)
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
     gpus = torch.cuda.device_count()
     if gpus > 1:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus)))
@@ -227,7 +227,8 @@ def _run_process(folder: Path, config: TrainConfig, settings: EvalSettings, numb
     process = subprocess.run(
         [sys.executable, "-m", "wsfcn_lib.ablation", str(folder)],
         input=json.dumps({"training": config.model_dump(), "evaluation": settings.model_dump()}),
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         capture_output=True,
         cwd=ROOT,
         env=environment,

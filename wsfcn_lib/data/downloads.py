@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError, initial_weights
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import ROOT, use_utf8
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.storage import checksum, make_folder, writing
 
@@ -142,4 +142,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

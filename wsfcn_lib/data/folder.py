@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 from random import Random
 
 import numpy as np
-from pydantic import ValidationError
 
 from wsfcn_lib.data.classes import voc_colour
 from wsfcn_lib.data.files import DataError, table_text
@@ -22,6 +21,7 @@ from wsfcn_lib.data.scan import Spellings, scan, unique_names
 from wsfcn_lib.data.tag_table import MASK_ENDINGS, TABLE, Entry, read_tags
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.runs.paths import resolve_path
+from wsfcn_lib.runs.settings import SettingsError
 from wsfcn_lib.runs.storage import atomic_write
 
 MASKS = "masks"  # the folder of masks below the root
@@ -225,7 +225,7 @@ def classes_of(root: Path, entries: list[Entry], given: tuple[ClassInfo, ...] = 
         )
     try:
         classes = given or _classes_by_name(root, list(used), any(entry.mask for entry in entries))
-    except ValidationError as error:
+    except SettingsError as error:
         raise DataError(f"{root}: a class cannot be used, correct it: {error}") from error
     unknown = sorted(used.keys() - {info.name for info in classes})
     if unknown:

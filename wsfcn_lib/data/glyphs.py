@@ -195,7 +195,7 @@ def make_glyphs(root: Path, settings: GlyphSettings | None = None) -> int:
     spans = [list(span) for span in SPANS.values()]
     wanted = settings.model_dump() | {"drawing": DRAWING, "classes": list(GLYPH_CLASSES), "spans": spans}
     if record.is_file():
-        there = json.loads(record.read_text())
+        there = json.loads(record.read_text("utf-8"))
         unequal = [
             f"{key} {there.get(key)} there, {value} asked"
             for key, value in wanted.items()
@@ -215,7 +215,7 @@ def make_glyphs(root: Path, settings: GlyphSettings | None = None) -> int:
     made = 0
     for split in SPLITS:
         names = [f"{split}_{index:05d}" for index in range(getattr(settings, split))]
-        (lists / f"{split}.txt").write_text("".join(name + "\n" for name in names))
+        (lists / f"{split}.txt").write_text("".join(name + "\n" for name in names), "utf-8")
         for index, name in enumerate(names):
             image_path = images / f"{name}.jpg"
             mask_path = masks / f"{name}.png"

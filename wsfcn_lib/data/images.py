@@ -10,6 +10,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.files import DataError, in_utf8
+from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.storage import atomic_write
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # endings of pictures
@@ -60,7 +61,7 @@ def read_image(path: Path | str) -> np.ndarray:
 def to_array(image: Path | str | Image.Image | np.ndarray) -> np.ndarray:
     """A path, a PIL image or an array (as it is) as (H, W, 3) uint8 RGB; DataError as `open_image`."""
     if isinstance(image, Path | str):
-        return read_image(image)
+        return read_image(resolve_path(image))
     return np.asarray(upright(image, "the picture") if isinstance(image, Image.Image) else image)
 
 

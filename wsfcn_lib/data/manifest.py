@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from wsfcn_lib.data.classes import BORDER_COLOUR, IGNORE
 from wsfcn_lib.data.files import DataError, read_table, read_text, table_text
 from wsfcn_lib.data.images import orientation, read_image, read_mask
-from wsfcn_lib.runs.paths import ROOT, resolve_path
+from wsfcn_lib.runs.paths import ROOT, expanded, resolve_path
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.settings import Settings
 from wsfcn_lib.runs.storage import atomic_write, checksum
@@ -297,6 +297,6 @@ def _texts(manifest: Manifest, splits: dict[str, list[Sample]]) -> dict[str, str
 
 def _portable(path: Path, folder: Path) -> str:
     """`path` relative to `folder`, so that both can move; absolute if only one is in the repository."""
-    path, folder = os.path.abspath(path), os.path.abspath(folder)
+    path, folder = os.path.abspath(expanded(path)), os.path.abspath(folder)
     together = Path(path).is_relative_to(ROOT) == Path(folder).is_relative_to(ROOT)
     return Path(os.path.relpath(path, folder) if together else path).as_posix()

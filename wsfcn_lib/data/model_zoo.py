@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import ROOT, resolve_path
 
 
 class WeightsError(ValueError):
@@ -46,12 +46,13 @@ class Artefact:
         """The file in the folder that WSFCN_WEIGHTS names, else in its own; None where it is in neither."""
         folders = [ROOT / self.folder]
         if named := os.environ.get("WSFCN_WEIGHTS"):
-            if not Path(named).is_dir():
+            folder = resolve_path(named)
+            if not folder.is_dir():
                 raise WeightsError(
                     f"WSFCN_WEIGHTS names {named}, which is no folder; "
                     f"correct it, or unset it to use {self.folder}"
                 )
-            folders.insert(0, Path(named))
+            folders.insert(0, folder)
         for folder in folders:
             for file in (self.file, *self.also):
                 if (folder / file).is_file():
@@ -76,7 +77,7 @@ def initial_weights(name: str | Path) -> Path:
 
     Args:
         name: in ARTEFACTS, such as a backbone's, whose ImageNet weights lie in the folder that WSFCN_WEIGHTS
-            names or in their own; or a path from the repository or from the working folder.
+            names or in their own; or a path, see `resolve_path`.
 
     Raises:
         WeightsError: it is not there, with the ways to get it; or an unknown name.
@@ -87,9 +88,9 @@ def initial_weights(name: str | Path) -> Path:
         )
     row = ARTEFACTS.get(str(name))
     if row is None:
-        for path in (ROOT / name, Path(name).absolute()):
-            if path.is_file():
-                return path
+        path = resolve_path(name)
+        if path.is_file():
+            return path
         raise WeightsError(
             f"{str(name)!r} is no file and no name of released weights; the names are {', '.join(ARTEFACTS)}"
         )

@@ -13,6 +13,7 @@ from wsfcn_lib.data.files import DataError, read_text
 from wsfcn_lib.data.images import PICTURES, read_ids, read_mask
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample
+from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.progress import progress
 
 AUGMENTED = "SegmentationClassAug"
@@ -108,7 +109,7 @@ def find_voc(
         root: the folder, as `voc_base` takes it.
         classes: by default those of labelmap.txt, if the folder has one, else VOC's twenty.
         lists: split -> name of its list; by default train and val.
-        train_masks: folder of the training masks; by default SegmentationClass, for the list trainaug after
+        train_masks: folder of the training masks, in the VOC folder or as `resolve_path` takes it; by default SegmentationClass, for the list trainaug after
             SegmentationClassAug.
         tags: "masks", the classes a mask shows (the published programs' way), or "boxes", the objects in
             Annotations/<name>.xml: training images then need no mask. Test images never need a mask or boxes.
@@ -143,7 +144,8 @@ def find_voc(
             )
         masks = [base / "SegmentationClass"]
         if split == "train" and train_masks:
-            masks = [base / train_masks]
+            own = base / train_masks
+            masks = [own if own.is_dir() else resolve_path(train_masks)]
         elif split_list == "trainaug":
             masks.insert(0, base / AUGMENTED)
             if augmented:

@@ -7,15 +7,15 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 
 from accelerate import PartialState
 
+from wsfcn_lib.data.files import read_text
 from wsfcn_lib.evaluation.inputs import load_trained
 from wsfcn_lib.evaluation.scoring import EvalSettings, evaluate, process
 from wsfcn_lib.runs.folder import RunFolder
 from wsfcn_lib.runs.notebook import finish
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import shell_path, use_utf8
 from wsfcn_lib.train import build_accelerator
 
 STAGE = "05_evaluate"
@@ -26,20 +26,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="accelerate launch -m wsfcn_lib.evaluation", description=__doc__)
     parser.add_argument("run", help="run folder, such as data/runs/demo")
     parser.add_argument(
-        "--settings", type=Path, help="JSON file of EvalSettings; what it leaves out is as in 05_evaluate"
+        "--settings", help="JSON file of EvalSettings; what it leaves out is as in 05_evaluate"
     )
     arguments = parser.parse_args()
     try:
-        given = json.loads(arguments.settings.read_text()) if arguments.settings else {}
-        trained = load_trained(arguments.run, given.get("snapshot", "best"))
+        run, given = shell_path(arguments.run), {}
+        if arguments.settings:
+            given = json.loads(read_text(shell_path(arguments.settings)))
+        trained = load_trained(run, given.get("snapshot", "best"))
         settings = EvalSettings(**{"images": "test", "long_side": 640} | trained.protocol | given)
         began = time.perf_counter()
         device = build_accelerator(trained.config).device
         first = process()[0] == 0
         used = {"settings": settings.model_dump(), "weights": trained.path.name}
         if first:
-            folder = RunFolder.open(arguments.run, used["settings"], STAGE, ignore=used["settings"])
-        results = evaluate(trained.net.to(device), trained.manifest, settings, ROOT / arguments.run)
+            folder = RunFolder.open(run, used["settings"], STAGE, ignore=used["settings"])
+        results = evaluate(trained.net.to(device), trained.manifest, settings, run)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         where = f" (settings: {arguments.settings})" if arguments.settings else ""
         sys.exit(f"{type(error).__name__}: {error}{where}")
@@ -51,4 +53,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     main()

@@ -19,7 +19,7 @@ from wsfcn_lib.data.model_zoo import initial_weights
 from wsfcn_lib.data.scan import scan, unique_names
 from wsfcn_lib.infer import protocol_of
 from wsfcn_lib.runs.folder import read_run
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import ROOT, resolve_path
 from wsfcn_lib.runs.storage import RunError
 from wsfcn_lib.weights import load_network
 
@@ -52,18 +52,18 @@ def load_trained(run: Path | str, snapshot: str = "best", data: str = "", device
     """
     of_training = snapshot in ("best", "last")
     stages = {}
-    if of_training or (ROOT / run / "run.json").exists():
+    if of_training or (resolve_path(run) / "run.json").exists():
         stages = read_run(run)["stages"]
     training = stages.get("02_train", {}).get("settings")
     if of_training and not training:
         raise RunError(
             f"{run} holds no training yet: run 02_train on it first, or name a file of weights as snapshot"
         )
-    path = find_snapshot(ROOT / run, snapshot) if of_training else initial_weights(snapshot)
+    path = find_snapshot(run, snapshot) if of_training else initial_weights(snapshot)
     if training:
         data = data or training["data"]
-        inside = path.resolve().is_relative_to((ROOT / run).resolve())
-        if not inside or (ROOT / data).resolve() != (ROOT / training["data"]).resolve():
+        inside = path.resolve().is_relative_to(resolve_path(run).resolve())
+        if not inside or resolve_path(data).resolve() != resolve_path(training["data"]).resolve():
             raise RunError(
                 f"{run} was trained on {training['data']}, and its numbers are of its own network and data: "
                 f"name another run for {path.name} on {data}"
@@ -71,7 +71,7 @@ def load_trained(run: Path | str, snapshot: str = "best", data: str = "", device
     else:
         data = data or stages.get("01_prepare_data", {}).get("settings", {}).get("data", "")
     net, classes, facts = load_network(path)
-    manifest = Manifest.load(ROOT / data) if data else manifest_of(classes)
+    manifest = Manifest.load(data) if data else manifest_of(classes)
     if [entry["name"] for entry in classes] != list(manifest.names[1:]):
         raise DataError(
             f"{path.name} knows other classes than {data}: "
@@ -120,7 +120,7 @@ def samples_of(images: str, manifest: Manifest) -> list[Sample]:
 
 def images_path(images: str) -> Path:
     """The list or folder that `images` names, as an absolute path."""
-    return Path(os.path.abspath(ROOT / Path(images).expanduser()))
+    return Path(os.path.abspath(resolve_path(images)))
 
 
 def images_label(images: str) -> str:

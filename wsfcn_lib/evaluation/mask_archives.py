@@ -16,7 +16,7 @@ from wsfcn_lib.data.images import open_mask, read_mask
 from wsfcn_lib.data.manifest import Manifest, Sample
 from wsfcn_lib.data.scan import same_name
 from wsfcn_lib.metrics import ConfusionMatrix, summary
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.storage import atomic_write
 
@@ -58,7 +58,7 @@ def score_archive(
     image, and a file too large to be a mask; and where not a single image is found.
     """
     truths = {sample.name: sample.mask for sample in samples if sample.mask is not None}
-    source = ROOT / source
+    source = resolve_path(source)
     name_of = {same_name(name): name for name in truths}
     unused = Counter()
 
@@ -142,7 +142,7 @@ def write_server_archive(masks: Path | str, names: Iterable[str], path: Path | s
     palette PNG, has ids beyond 0..20 or other colours than VOC's; and where `path` holds another archive
     already.
     """
-    masks, path = ROOT / masks, ROOT / path
+    masks, path = resolve_path(masks), resolve_path(path)
     files = [masks / f"{name}.png" for name in sorted(set(names))]
     missing = [file.stem for file in files if not file.is_file()]
     if missing or not files:

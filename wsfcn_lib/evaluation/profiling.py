@@ -16,7 +16,6 @@ from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.remarks import untaught
 from wsfcn_lib.data.training_set import TrainSet
 from wsfcn_lib.network import build_network
-from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.provenance import peak_memory_mb
 from wsfcn_lib.runs.storage import require_space
 from wsfcn_lib.supervision import TrainingError
@@ -104,7 +103,7 @@ def preflight(config: TrainConfig, run: Path | str) -> Estimate:
     run's disk has not enough room.
     """
     device = build_accelerator(config).device
-    manifest = Manifest.load(ROOT / config.data)
+    manifest = Manifest.load(config.data)
     data = TrainSet(manifest, "train", config.crop, config.seed)
     with torch.random.fork_rng():
         try:

@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from wsfcn_lib.plots.saving import light
+from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.run_diff import flat
 from wsfcn_lib.runs.storage import atomic_write
 
@@ -26,7 +27,7 @@ def write_report(run: Path | str) -> Path:
     panels/*.png, run.json and notebooks/*.ipynb; each may be missing, and the page then says so.
     Raises FileNotFoundError when there is no such folder.
     """
-    run = Path(run)
+    run = resolve_path(run)
     if not run.is_dir():
         raise FileNotFoundError(
             f"{run} is no run folder; notebooks/run_all.py --run-name {run.name} makes one"

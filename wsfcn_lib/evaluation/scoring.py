@@ -29,6 +29,7 @@ from wsfcn_lib.evaluation.inputs import (
 from wsfcn_lib.evaluation.results import EvaluationResults, ImageResult, PostProcessing
 from wsfcn_lib.infer import SCALES, SCORE_CUT, at_size, predict_masks, probabilities, shrink
 from wsfcn_lib.postprocess import RECIPES, crf_many, label_map
+from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.run_diff import plain
 from wsfcn_lib.runs.settings import Settings
@@ -152,7 +153,7 @@ def evaluate(
     net: nn.Module,
     manifest: Manifest,
     settings: EvalSettings,
-    run: Path,
+    run: Path | str,
     also: Sequence[Callable[[ImageResult], None]] = (),
 ) -> EvaluationResults:
     """Predict the pictures that `settings.images` names (see `samples_of`), and score those with a mask.
@@ -166,7 +167,7 @@ def evaluate(
     `ImageResult`, such as `DiagnosticsRecorder.add`. Several processes take a share of the list each; all
     return the results of the whole, the first one writes the tables; `also` sees the share of its process.
     """
-    images = settings.images
+    run, images = resolve_path(run), settings.images
     ending = file_suffix(images)
     metrics = run / f"metrics{ending}.json"
     facts = {"source": plain(images_path(images))} if ending else {}

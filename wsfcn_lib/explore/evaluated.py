@@ -12,7 +12,7 @@ from wsfcn_lib.evaluation.inputs import file_suffix, images_label, samples_of
 from wsfcn_lib.explore.draw import Missing
 from wsfcn_lib.explore.inspection import LONGEST
 from wsfcn_lib.infer import at_size, shrink
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import resolve_path
 
 PREDICTION, WITH_CRF, TRUTH = KINDS = ("prediction", "with CRF", "ground truth")
 MISSING = {
@@ -24,14 +24,14 @@ MISSING = {
 
 def read_metrics(run: str, images: str) -> dict:
     """The metrics of an evaluation; {} where 05_evaluate has measured none, or another split after these."""
-    path = ROOT / run / f"metrics{file_suffix(images)}.json"
+    path = resolve_path(run) / f"metrics{file_suffix(images)}.json"
     metrics = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     return metrics if metrics.get("split") == images_label(images) else {}
 
 
 def read_image_iou(run: str, images: str) -> dict[str, float]:
     """IoU of each evaluated image by name; {} where 05_evaluate has measured none, or another split since."""
-    path = ROOT / run / f"per_image{file_suffix(images)}.csv"
+    path = resolve_path(run) / f"per_image{file_suffix(images)}.csv"
     if not path.is_file() or images in SPLITS and not read_metrics(run, images):
         return {}
     with path.open(newline="", encoding="utf-8") as file:
@@ -62,7 +62,7 @@ class EvaluationFiles:
 
     def _read(self, name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """An image (H, W, 3) uint8, at most LONGEST pixels long, and {kind: labels (H, W) uint8}."""
-        sample, masks = self.samples[name], ROOT / self.run / "masks"
+        sample, masks = self.samples[name], resolve_path(self.run) / "masks"
         files = {
             PREDICTION: masks / self.images / f"{name}.png",
             WITH_CRF: masks / f"{self.images}_crf" / f"{name}.png",

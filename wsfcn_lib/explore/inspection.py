@@ -22,7 +22,6 @@ from wsfcn_lib.modules import resize
 from wsfcn_lib.pamr import pamr
 from wsfcn_lib.plots.style import PORTRAIT
 from wsfcn_lib.postprocess import crf, label_map
-from wsfcn_lib.runs.paths import ROOT
 
 SHIPS = "the network that ships"
 LONGEST = 500  # pixels, VOC's longest side
@@ -172,7 +171,7 @@ def snapshot_stamp(run: str, snapshot: str = "best") -> tuple[str, int]:
     if run == SHIPS:
         path = SHIPPED
     else:
-        path = find_snapshot(ROOT / run, snapshot if snapshot in ("best", "last") else str(ROOT / snapshot))
+        path = find_snapshot(run, snapshot)
     if not path.is_file():
         raise CheckpointError(
             f"{path.name}, the network that ships with the kit, is missing; bring it back with git"

@@ -12,7 +12,7 @@ from wsfcn_lib.plots.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 from wsfcn_lib.plots.training_panels import first_rows
 from wsfcn_lib.runs.folder import read_run, stop_requested
 from wsfcn_lib.runs.log import RATES, read_rows
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.train import STAGE
 
 BLACK, WIDTH = "#000000", 780  # pixels
@@ -40,7 +40,7 @@ class TrainingView(Explorer):
     """
 
     def __init__(self, run: Path | str):
-        self.run, self.folder = Path(run), ROOT / run
+        self.run, self.folder = Path(run), resolve_path(run)
         epoch = widgets.IntSlider(0, 0, 0, description="panel of epoch", **WIDE)
         self.stop_button = button("■ stop the training", self.stop, layout=WIDE["layout"])
         self.again = button("read the files again", self.renew, layout=WIDE["layout"])

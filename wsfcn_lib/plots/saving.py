@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from wsfcn_lib.plots.style import styled
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.storage import atomic_write
 
 
@@ -33,7 +33,7 @@ def save_figure(
 
     Returns it for display.
     """
-    folder = ROOT / run / "figures"
+    folder = resolve_path(run) / "figures"
     png = figure if isinstance(figure, bytes) else to_png(figure)
     atomic_write(folder / f"{name}.png", png)
     path = folder / "captions.json"

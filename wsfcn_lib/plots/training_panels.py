@@ -15,7 +15,7 @@ from wsfcn_lib.data.training_set import TrainSet
 from wsfcn_lib.plots.overlays import heat, overlay
 from wsfcn_lib.plots.saving import to_png
 from wsfcn_lib.plots.tiles import tile
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.storage import atomic_write
 from wsfcn_lib.supervision import supervision_steps
 
@@ -26,14 +26,15 @@ def panel_writer(config: TrainConfig, run: Path | str, count: int = 4) -> Callab
     """A callback for `train`, which draws `count` validation images into <run>/panels/epoch-<number>.png."""
 
     def write_panel(net: nn.Module, epoch: int) -> None:
-        atomic_write(ROOT / run / "panels" / f"epoch-{epoch:03d}.png", panel(net, config, count))
+        path = resolve_path(run) / "panels" / f"epoch-{epoch:03d}.png"
+        atomic_write(path, panel(net, config, count))
 
     return write_panel
 
 
 def panel(net: nn.Module, config: TrainConfig, count: int) -> bytes:
     """The first validation images of different classes, from the image to its pseudo label, as a PNG."""
-    manifest = Manifest.load(ROOT / config.data)
+    manifest = Manifest.load(config.data)
     data = TrainSet(manifest, "val", config.crop, config.seed, augment=False)
     images, tags, _ = zip(*(data[index] for index in _varied(manifest, count)))
     device = next(net.parameters()).device

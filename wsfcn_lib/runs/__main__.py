@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from wsfcn_lib.runs.folder import list_runs, read_run
-from wsfcn_lib.runs.paths import RUNS
+from wsfcn_lib.runs.paths import shell_run, use_utf8
 from wsfcn_lib.runs.run_diff import diff_runs
 from wsfcn_lib.runs.storage import RunError
 
@@ -12,12 +12,12 @@ from wsfcn_lib.runs.storage import RunError
 def main() -> None:
     """List the runs, or explain in what two of them differ: settings, data, code, versions, machine; then their results."""
     parser = argparse.ArgumentParser(prog="python -m wsfcn_lib.runs", description=main.__doc__)
-    parser.add_argument("run", nargs="*", help="two names of folders in data/runs")
+    parser.add_argument("run", nargs="*", help="two names of folders in data/runs, or paths")
     names = parser.parse_args().run
     if len(names) not in (0, 2):
         parser.error(f"give no run, or two to compare, not {len(names)}")
     if names:
-        first, second = (read_run(RUNS / name) for name in names)
+        first, second = (read_run(shell_run(name)) for name in names)
         rows = [("why", "what", *names), *diff_runs(first, second)]
     else:
         head = ("name", "started", "commit", "finished", "mean_iou")
@@ -27,7 +27,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    use_utf8()
     try:
         main()
-    except RunError as error:
+    except (RunError, ValueError) as error:
         sys.exit(str(error))

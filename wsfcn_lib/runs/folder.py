@@ -14,7 +14,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from wsfcn_lib.runs.paths import ROOT, RUNS
+from wsfcn_lib.runs.paths import RUNS, resolve_path
 from wsfcn_lib.runs.provenance import code_state, provenance
 from wsfcn_lib.runs.run_diff import diff_settings, flat, plain
 from wsfcn_lib.runs.storage import RunError, atomic_write, make_folder, writing
@@ -25,8 +25,8 @@ _locks: dict[Path, FileLock] = {}  # of the run folders that this process has op
 
 def read_run(path: Path | str) -> dict:
     """Return a run's `run.json`, with its `metrics.json` (if any) under the key `metrics`; takes no lock."""
-    record = ROOT / path / "run.json"
-    metrics = ROOT / path / "metrics.json"
+    record = resolve_path(path) / "run.json"
+    metrics = record.with_name("metrics.json")
     try:
         run = json.loads(record.read_text("utf-8"))
         if metrics.exists():
@@ -46,7 +46,7 @@ def read_run(path: Path | str) -> dict:
 def list_runs(folder: Path | str = RUNS) -> list[dict]:
     """Return one row per run folder, oldest first: name, started, commit, finished (stages), mean_iou (or None)."""
     rows = []
-    for path in (ROOT / folder).glob("*/run.json"):
+    for path in resolve_path(folder).glob("*/run.json"):
         try:
             run = read_run(path.parent)
         except RunError:
@@ -67,7 +67,7 @@ def list_runs(folder: Path | str = RUNS) -> list[dict]:
 
 def stop_requested(run: "RunFolder | Path | str") -> bool:
     """Tell whether somebody touched the file `stop` in the run's folder."""
-    return (ROOT / getattr(run, "path", run) / "stop").exists()
+    return (resolve_path(getattr(run, "path", run)) / "stop").exists()
 
 
 def take_lock(path: Path) -> FileLock:
@@ -81,7 +81,7 @@ def take_lock(path: Path) -> FileLock:
             lock.acquire(blocking=False)
         except Timeout:
             raise RunError(
-                f"run {path.parent.name} is in use by process {path.read_text()}: wait for it, touch the run's file "
+                f"run {path.parent.name} is in use by process {path.read_text('utf-8')}: wait for it, touch the run's file "
                 "`stop`, shut down the notebook kernel, or choose another run name"
             ) from None
         except (OSError, NotImplementedError) as error:
@@ -91,7 +91,7 @@ def take_lock(path: Path) -> FileLock:
                 f"the disk of {path.parent} knows no locks, which keep two processes out of one run: make data/runs "
                 "a link to a folder on a disk that does, or name one there: run_all.py --run-name /scratch/demo"
             ) from error
-        path.write_text(str(os.getpid()))
+        path.write_text(str(os.getpid()), "utf-8")
     return lock
 
 
@@ -126,7 +126,7 @@ class RunFolder:
         change no result (workers, device). A setting that did not exist yet when the stage began counts as its default, from
         `defaults`. Opening twice in one process is harmless; the first takes an old `stop` file away.
         """
-        run = cls((ROOT / path).resolve())
+        run = cls(resolve_path(path).resolve())
         make_folder(run.path)
         is_new_here = run._lock()
         try:

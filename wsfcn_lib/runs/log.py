@@ -45,7 +45,7 @@ class RunLog:
         if step > 0:
             kept = [row for row in read_rows(self.path) if _is_done(row, step)]
         part = self.path.with_suffix(".part")
-        with writing(self.path), open(part, "w", newline="") as file:
+        with writing(self.path), open(part, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(kept)
@@ -58,7 +58,7 @@ class RunLog:
         for name, value in row.items():
             rounded[name] = float(f"{value:.6g}") if isinstance(value, float) else value
         with writing(self.path):
-            with open(self.path, "a", newline="") as file:
+            with open(self.path, "a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, COLUMNS).writerow(rounded)
             for name in row.keys() - {"epoch", "step"}:
                 self.events.add_scalar(name, rounded[name], row["step"])
@@ -88,7 +88,7 @@ def read_rows(path: Path) -> list[dict]:
     """The rows of a log.csv as text; [] where there is none yet."""
     if not path.is_file():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

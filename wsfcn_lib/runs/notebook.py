@@ -1,9 +1,10 @@
 """What every notebook does at its edges: check its parameters, say what it runs on, record its stage."""
 
 import difflib
+import importlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,6 +13,19 @@ from wsfcn_lib.runs.folder import RunFolder
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb, provenance
 
+OTHER_NAMES = {  # what belongs elsewhere, or is called otherwise, in a file of parameters
+    "size": "the side of the built-in scenes is image_size",
+    "train": "the number of built-in scenes is train_images, a list of VOC's images train_list",
+    "val": "the number of built-in scenes is val_images, a list of VOC's images val_list",
+    "test": "the number of built-in scenes is test_images, a list of VOC's images test_list",
+    "glyphs": "the built-in scenes have image_size, train_images, val_images, test_images and data_seed",
+    "lists": "VOC's lists are train_list, val_list and test_list",
+    "run_name": "write run: data/runs/<name>, or give run_all.py --run-name",
+    "params": "it is an option of run_all.py: --params",
+    "timeout": "it is an option of run_all.py: --timeout",
+    "fresh": "it is an option of run_all.py: --fresh",
+    "commit": "it is an option of run_all.py: --commit",
+}
 STAGES = ("01_prepare_data", "02_train", "03_explore", "04_ablations", "05_evaluate")
 NOTEBOOKS = {stage: ROOT / "notebooks" / f"{stage}.ipynb" for stage in STAGES}  # and no copy beside them
 
@@ -38,7 +52,11 @@ def declared(notebook: Path | str) -> dict[str, tuple[object, object]]:
 
 
 def check_values(own: dict[str, tuple], given: dict[str, object], others: Iterable[str] = ()) -> None:
-    """Raise ParameterError for a given name that neither `own` nor `others` has, and for a value of another type than `own`'s."""
+    """Raise ParameterError for a given name that neither `own` nor `others` has, and for a value of another type than `own`'s.
+
+    So for a name in `more` that is a parameter of its own.
+    """
+    known = [*own, *others]
     for name, value in given.items():
         if name in own:
             kind, default = own[name]
@@ -46,13 +64,48 @@ def check_values(own: dict[str, tuple], given: dict[str, object], others: Iterab
                 TypeAdapter(kind).validate_python(value, strict=True)
             except ValidationError:
                 told = kind.__name__ if isinstance(kind, type) else kind
+                advice = _how_to_write(kind, value)
                 raise ParameterError(
-                    f"{name}={value!r} must be of type {told}, such as {default!r}"
+                    f"{name}={value!r} must be of type {told}, such as {default!r}{advice}"
                 ) from None
-        elif name not in others:
-            nearest = difflib.get_close_matches(name, [*own, *others], 1, 0.5)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(own)}"
+        elif name not in known:
+            hint = _place_of(name, value, known)
+            if not hint:
+                nearest = difflib.get_close_matches(str(name), known, 1, 0.5)
+                hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(own)}"
             raise ParameterError(f"no notebook has a parameter {name!r}: {hint}")
+    for name in given.get("more") or ():
+        if name in known:
+            raise ParameterError(f"{name!r} is a parameter of its own: write it beside `more`, not in it")
+
+
+def _how_to_write(kind: object, value: object) -> str:
+    """What to add where YAML reads a value otherwise than it was meant; "" where that is not the cause."""
+    if value is None:
+        return "; nothing stands after its colon, or what means nothing in YAML (~, null): give a value, or leave it out"
+    if not isinstance(value, str):
+        texts = kind in (str, list[str])
+        return "; YAML reads more than text as text only in quotes: '...'" if texts else ""
+    if kind is bool:
+        return "; write true or false"
+    if kind in (int, float):
+        try:
+            number = float(value)
+        except ValueError:
+            return ""
+        number = f"{number:.0f}" if number.is_integer() else repr(number)
+        return f"; write {number}, as YAML may read {value} as text"
+    return ""
+
+
+def _place_of(name: object, value: object, known: Collection[str]) -> str:
+    """Where a setting belongs that is no parameter itself; "" where the name is unknown."""
+    config = importlib.import_module("wsfcn_lib.config")  # by name: this room knows no other
+    if name in config.TrainConfig.model_fields:
+        return f"it belongs into `more`, as in more: {{{name}: {value}}}"
+    if isinstance(value, dict) and value and set(value) <= set(known):
+        return "write the lines in it without it, each from the left margin on"
+    return OTHER_NAMES.get(name, "")
 
 
 def check_parameters(cells: Sequence[str]) -> None:

@@ -62,7 +62,9 @@ LIBRARIES = (
 def _git(*arguments: str) -> str | None:
     command = ["git", "-C", ROOT, *arguments]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        return (
+            subprocess.run(command, capture_output=True, check=True).stdout.decode(errors="replace").strip()
+        )
     except (OSError, subprocess.CalledProcessError):
         return None  # no git, or the sources came without their history
 

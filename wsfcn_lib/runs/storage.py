@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.paths import resolve_path
 
 
 class RunError(RuntimeError):
@@ -16,8 +16,8 @@ class RunError(RuntimeError):
 
 
 def require_space(path: Path | str, bytes_needed: float) -> None:
-    """Raise RunError unless the disk that holds (or will hold) `path`, taken from ROOT, has that much room."""
-    place = (ROOT / path).resolve()
+    """Raise RunError unless the disk that holds (or will hold) `path`, has that much room."""
+    place = resolve_path(path).resolve()
     free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
     if free < bytes_needed:
         need = f"{path} needs {bytes_needed / 1e9:.1f} GB of disk, {free / 1e9:.1f} GB are free"
