@@ -244,7 +244,7 @@ def test_lists_of_voc_and_coco_write_nowhere_else(tmp_path):
     content["images"][0] |= {"height": 10**6, "width": 10**6}
     (base / "annotations/instances_train2014.json").write_text(json.dumps(content))
     with pytest.raises(
-        DataError, match="instances_train2014.json .*evil.jpg has no size that a picture can have"
+        DataError, match="instances_train2014.json: .*evil.jpg has no size that a picture can have"
     ):
         find_coco(base, tmp_path / "more")
 
