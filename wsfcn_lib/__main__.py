@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="run folder or file of weights; default: the network of the kit")
     parser.add_argument("--crf", action="store_true", help="refine the mask by the dense CRF")
     args = parser.parse_args()
-    args.image = shell_path(args.image)
+    named, args.image = args.image, shell_path(args.image)
     if args.checkpoint and expanded(args.checkpoint).exists():  # else a name, or from the repository
         args.checkpoint = shell_path(args.checkpoint)
     if args.image.is_dir():
@@ -40,6 +40,8 @@ def main() -> None:
     output = expanded(args.output or f"{args.image.stem}_mask.png").absolute()
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output.name} is written as PNG; name it .png")
+    if not args.image.exists():
+        raise DataError(f"{named}: no such picture or folder, neither where you are nor in the repository")
     result = segment_file(args.image, output, args)
     for name, score, present in zip(result.names[1:], result.scores, result.tags):
         mark = "present" if present else ""

@@ -46,7 +46,25 @@ def test_an_error_is_one_line_and_exit_code_1(tmp_path):
     command = [sys.executable, "-m", "wsfcn_lib", str(tmp_path / "absent.jpg")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr.count("\n") == 1 and "absent.jpg: the file is missing" in done.stderr
+    assert (
+        done.stderr.count("\n") == 1
+        and "absent.jpg: no such picture or folder, neither where you are" in done.stderr
+    )
+
+
+def test_home_and_repository_are_known(snapshot, tmp_path, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in (["~/moth.jpg", "-o", "~/out.png"], ["../moth.jpg", "-o", "../out.png"]):
+        monkeypatch.setattr(sys, "argv", ["wsfcn_lib", *given, "--checkpoint", "~/net.safetensors"])
+        main()
+        assert Image.open(tmp_path / "out.png").size == (60, 40)
+        (tmp_path / "out.png").unlink()
+    monkeypatch.setattr("wsfcn_lib.runs.paths.ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wsfcn_lib", "moth.jpg", "--checkpoint", "net.safetensors"])
+    main()
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["moth_mask.png"]
 
 
 def test_another_ending_than_png_is_refused_before_any_work(monkeypatch):
