@@ -9,7 +9,7 @@ from wsfcn_lib.data.classes import VOC_CLASSES
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs, scene
 from wsfcn_lib.data.images import read_mask
-from wsfcn_lib.data.manifest import validate, write_manifest
+from wsfcn_lib.data.manifest import Manifest, validate, write_manifest
 from wsfcn_lib.data.voc import FULL, find_voc, voc_base, voc_classes, voc_names
 
 ROOT = os.environ.get("WSFCN_VOC_ROOT")
@@ -269,3 +269,46 @@ def test_real_photographs():
         voc_names(voc_base(ROOT), "trainaug")
     )
     assert (found.notes == []) == (len(voc_names(voc_base(ROOT), "trainaug")) == 10582)
+
+
+def exported(root, ending=".png", labelmap="background:0,0,0::\nhelmet:128,0,0::\nvest:10,20,30::\n"):
+    """A VOC folder as CVAT exports it: coloured masks, classes of its own in labelmap.txt."""
+    for inner in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation", "Annotations"):
+        (root / inner).mkdir(parents=True)
+    for name, colour, thing in (("a", (128, 0, 0), "helmet"), ("b", (10, 20, 30), "vest")):
+        Image.new("RGB", (6, 5), (9, 9, 9)).save(root / "JPEGImages" / f"{name}{ending}")
+        Image.new("RGB", (6, 5), colour).save(root / "SegmentationClass" / f"{name}.png")
+        text = f"<annotation><object><name>{thing}</name></object></annotation>"
+        (root / "Annotations" / f"{name}.xml").write_text(text)
+    for split in ("train", "val"):
+        (root / "ImageSets/Segmentation" / f"{split}.txt").write_text("a\nb\n")
+    (root / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + labelmap)
+    return root
+
+
+@pytest.mark.parametrize("tags", ["masks", "boxes"])
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".JPG", ".jpeg"])
+def test_exports_of_cvat_are_read_with_their_classes_and_colours(tmp_path, ending, tags):
+    listing = find_voc(exported(tmp_path, ending), tags=tags)
+    assert [(info.name, info.mask_id, info.colour) for info in listing.classes] == [
+        ("helmet", 1, (128, 0, 0)),
+        ("vest", 2, (10, 20, 30)),
+    ]
+    assert shown(listing, "train") == {"a": ["helmet"], "b": ["vest"]}
+    labels = [read_mask(sample.mask, Manifest(tmp_path, listing.classes)) for sample in listing.splits["val"]]
+    assert [np.unique(label).tolist() for label in labels] == [[1], [2]]
+    assert "the classes are those of labelmap.txt: helmet, vest" in listing.notes
+
+
+def test_a_labelmap_without_colours_has_vocs(tmp_path):
+    root = exported(tmp_path, labelmap="background:::\nhelmet:::\nvest:::\n")
+    listing = find_voc(root, tags="boxes")
+    assert [info.colour for info in listing.classes] == [(128, 0, 0), (0, 128, 0)]
+
+
+def test_a_damaged_labelmap_is_named_by_its_line(tmp_path):
+    root = exported(tmp_path, labelmap="helmet:128,0::\n")
+    with pytest.raises(
+        DataError, match=r"labelmap.txt, line 2: not name:red,green,blue: but 'helmet:128,0::'"
+    ):
+        find_voc(root)
