@@ -72,6 +72,11 @@ def test_single_contradictions_are_notes(tmp_path):
     assert "2 of 6 masks show classes that their picture's tags lack, first p0.png (dog)" in notes
 
 
+def test_single_masks_of_0_and_255_are_named(tmp_path):
+    notes = prepare(own(tmp_path / "own", RIGHT | {4: [255]}), tmp_path / "out").notes
+    assert any(note.startswith("1 masks hold 0 and 255 only, first p4.png") for note in notes)
+
+
 def test_a_class_that_no_mask_shows_is_named(tmp_path):
     chosen = own(tmp_path / "own", {0: [1], 2: [1], 3: [1], 5: [1]})
     notes = prepare(chosen, tmp_path / "out").notes

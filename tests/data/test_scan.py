@@ -44,6 +44,29 @@ def test_two_parts_are_no_two_classes(tmp_path):
         find_folder(many(tmp_path, "images", "annotations/trimaps"))
 
 
+@pytest.mark.parametrize(
+    "folders", [("train2017", "val2017"), ("images_1", "images_2"), ("Test-1", "masks 2")]
+)
+def test_numbered_parts_are_no_classes(tmp_path, folders):
+    with pytest.raises(DataError, match="no two sub-folders named after classes"):
+        find_folder(many(tmp_path, *folders))
+
+
+@pytest.mark.parametrize(
+    "file, dataset",
+    [
+        ("annotations/instances_train2017.json", "coco"),
+        ("train/_annotations.coco.json", "coco"),
+        ("VOC2012/ImageSets/Segmentation/train.txt", "voc"),
+    ],
+)
+def test_data_sets_of_another_kind_are_recognised(tmp_path, file, dataset):
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text("{}")
+    with pytest.raises(DataError, match=f"then set dataset: {dataset}$"):
+        find_folder(many(tmp_path, "train2017", "images"))
+
+
 def test_splits_above_classes_are_read_as_splits(tmp_path):
     listing = find_folder(many(tmp_path, "train/cat", "train/dog", "valid/cat", "valid/dog", "Test/dog"))
     assert names_of(listing) == ["cat", "dog"]

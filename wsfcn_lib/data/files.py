@@ -76,7 +76,7 @@ def read_table(path: Path | str, needed: Sequence[str]) -> tuple[list[str], list
     if not set(needed) <= set(columns):
         raise DataError(
             f"{path}: line 1 must name the columns {','.join(needed)} with a comma between them, "
-            f"found {columns}"
+            f"found {columns}; rename those that are meant"
         )
     twice = sorted(name for name, count in Counter(columns).items() if name and count > 1)
     if twice:

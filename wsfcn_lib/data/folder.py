@@ -5,6 +5,7 @@ samples of them.
 """
 
 import os
+import re
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from random import Random
@@ -34,7 +35,7 @@ SPLIT_FOLDERS = {
     "test": "test",
     "testing": "test",
 }
-# folders of data sets that hold parts of them, not classes
+# folders of data sets that hold parts of them, not classes; so do these with a year or a number
 PARTS = (
     "images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "annotations", "annotation", "anns",
     "labels", "label", "masks", "mask", "ground_truth", "groundtruth", "gt", "trimaps", "segmentation",
@@ -109,7 +110,7 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
     inside = [path for path in pictures if len(path.parts) > 1]
     tops = {path.parts[0] for path in inside}
     split_folders = {name for name in tops if name.lower() in SPLIT_FOLDERS}
-    class_folders = {name for name in tops - split_folders if name.lower() not in PARTS}
+    class_folders = {name for name in tops - split_folders if not _is_part(name)}
     if split_folders and class_folders:
         raise DataError(
             f"{root}: {sorted(split_folders)} lie beside {sorted(class_folders)}: are they classes, or parts of the "
@@ -122,7 +123,7 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
         part = folders[0] if folders else ""
         if len(folders) <= level or (split_folders and part not in split_folders):
             left_out[f"{part}/" if part else "no folder"] += 1
-        elif folders[level].lower() in PARTS:
+        elif _is_part(folders[level]):
             left_out["/".join(folders[: level + 1]) + "/"] += 1
         else:
             split = SPLIT_FOLDERS[part.lower()] if split_folders else ""
@@ -133,13 +134,28 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
         raise DataError(
             f"{root} has {len(pictures)} pictures, no tags.csv, and no two sub-folders named after classes "
             f"(found {classes or sorted(tops)}); sort the pictures so, or call write_template({str(root)!r}) "
-            "and fill the column tags, with ';' between tags"
+            f"and fill the column tags, with ';' between tags{_other_dataset(root)}"
         )
     notes = []
     if left_out:
         counts = ", ".join(f"{count} in {place}" for place, count in sorted(left_out.items()))
         notes.append(f"{left_out.total()} pictures lie in no class's sub-folder and are left out: {counts}")
     return entries, notes
+
+
+def _is_part(name: str) -> bool:
+    """Whether a folder's name says that it is a part of a data set, such as images, masks_2 or train2017."""
+    stem = re.sub(r"[ _-]?\d+$", "", name.lower())
+    return name.lower() in PARTS or stem in PARTS or (stem != name.lower() and stem in SPLIT_FOLDERS)
+
+
+def _other_dataset(root: Path) -> str:
+    """What else a folder seems to be, where it is no folder of classes."""
+    if any(root.glob("annotations/*.json")) or any(root.glob("*/_annotations.coco.json")):
+        return "; its annotations look like COCO's: then set dataset: coco"
+    if any(root.glob("**/ImageSets/Segmentation/*.txt")):
+        return "; it looks like VOC's: then set dataset: voc"
+    return ""
 
 
 def find_masks(root: Path, entries: list[Entry]) -> list[str]:

@@ -65,9 +65,10 @@ def _check(sample: Sample, draft: Manifest) -> CheckedMask | None:
 
 def compare_with_tags(masks: Sequence[CheckedMask], classes: Sequence[ClassInfo]) -> list[str]:
     """Lines on masks that differ from the tags; DataError where the ids as a whole do not fit."""
+    empty = [mask for mask in masks if mask.has_ignored and not mask.ids]
     masks = [mask for mask in masks if mask.tagged]
     if not masks:
-        return []
+        return _unused_white(empty)
     name_of = {info.mask_id: info.name for info in classes}
     strangers = [mask for mask in masks if not mask.ids & mask.tagged]
     shift = _shift(masks)
@@ -81,7 +82,7 @@ def compare_with_tags(masks: Sequence[CheckedMask], classes: Sequence[ClassInfo]
             f"{_likely_cause(strangers, shift)}. Scores against such masks would be wrong: correct the masks, "
             "or name the classes with the ids that the masks have in classes.json, or move the masks away"
         )
-    lines = []
+    lines = _unused_white(empty)
     if strangers:
         lines.append(
             f"{len(strangers)} of {len(masks)} masks show no class of their picture's tags, "
@@ -100,6 +101,15 @@ def compare_with_tags(masks: Sequence[CheckedMask], classes: Sequence[ClassInfo]
     if never:
         lines.append(f"tagged in pictures with masks, but in no mask: {', '.join(never)}")
     return lines
+
+
+def _unused_white(masks: Sequence[CheckedMask]) -> list[str]:
+    if not masks:
+        return []
+    return [
+        f"{len(masks)} masks hold 0 and 255 only, first {_names(masks)}: 255 is what is ignored, so they measure "
+        "next to nothing; write the class's id where 255 stands for one"
+    ]
 
 
 def _shift(masks: Sequence[CheckedMask]) -> int:
