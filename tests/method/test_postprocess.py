@@ -196,11 +196,17 @@ def test_a_killed_process_costs_no_image():
     """As the system does it for want of memory."""
     image, masks, tags, _ = scene(0, size=(90, 90))
 
+    def helpers():
+        return {
+            child for child in psutil.Process().children(True) if "popen_loky" in " ".join(child.cmdline())
+        }
+
+    others = helpers()  # of joblib's own pool, which earlier tests began
+
     def jobs():
         for k in range(10):
             if k == 5:
-                loky = [c for c in psutil.Process().children(True) if "popen_loky" in " ".join(c.cmdline())]
-                loky[0].kill()
+                (helpers() - others).pop().kill()
             yield str(k), image, masks, tags, "wsfcn"
 
     with pytest.warns(RuntimeWarning, match="the remaining images are computed in this process"):
