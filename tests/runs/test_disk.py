@@ -31,7 +31,6 @@ from wsfcn_lib.runs.folder import RunFolder
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.storage import atomic_write, make_folder
 
-
 FULL = re.escape("make room on its disk (or in your quota), and start again")
 WEIGHTS = "make room on its disk, or get the right to write there, and start again"
 CLOSED = "get the right to write there, or choose a folder where you have it, and start again"
