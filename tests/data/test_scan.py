@@ -113,6 +113,12 @@ def test_a_grey_png_beside_its_photograph_is_its_mask(tmp_path):
     assert len(find_folder(root, val_fraction=0).splits["train"]) == 6
 
 
+def test_a_photograph_of_a_label_is_a_picture(tmp_path):
+    root = many(tmp_path, "cat", "dog")
+    picture(root / "cat" / "cat0_label.jpg")
+    assert len(find_folder(root, val_fraction=0).splits["train"]) == 7
+
+
 def test_a_name_that_ends_like_a_mask_is_a_picture_where_it_stands_alone(tmp_path):
     root = many(tmp_path, "cat", "dog")
     picture(root / "cat" / "carnival_mask.jpg")

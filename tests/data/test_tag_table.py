@@ -73,7 +73,7 @@ def test_absolute_paths_below_the_root_and_elsewhere(tmp_path):
     root, elsewhere = tmp_path / "own", tmp_path / "elsewhere" / "b.png"
     picture(elsewhere)
     own(root, f"{root / 'a.jpg'},dog", f"{elsewhere},cat", names=["a.jpg"])
-    mask(root / "masks" / "a.png", [1])
+    mask(root / "masks" / "a.png", [2])
     listing = find_folder(root, val_fraction=0)
     samples = {sample.name: sample for sample in listing.splits["train"]}
     assert samples["a"].image == root / "a.jpg" and samples["a"].mask == root / "masks/a.png"
@@ -143,6 +143,23 @@ def test_a_mask_gives_the_tags_that_a_row_lacks(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["B.png", "b.tif", "b.png"])
+def test_tags_read_from_masks_do_not_vouch_for_the_others(tmp_path):
+    """All ids in another order: the rows without tags would agree with themselves."""
+    names = [f"p{k}.jpg" for k in range(12)]
+    lines = [f"{name},{('dog', 'cat')[k % 2] if k < 4 else ''}" for k, name in enumerate(names)]
+    root = own(tmp_path, *lines, names=names)
+    for k in range(12):
+        mask(root / "masks" / f"p{k}.png", [1 + k % 2])
+    with pytest.raises(DataError, match="4 of 4 masks show no class of their picture's tags"):
+        find_folder(root)
+
+
+def test_a_mask_never_takes_the_place_of_its_photograph(tmp_path):
+    root = own(tmp_path, "x.jpg,dog", "b.jpg,cat", names=["b.jpg"])
+    mask(root / "x.png", [1])
+    assert find_folder(root, val_fraction=0).missing == [f"train: x: {root / 'x.jpg'}"]
+
+
 def test_masks_are_found_in_other_spellings_too(tmp_path, file):
     root = own(tmp_path, "a.jpg,dog", "b.jpg,cat")
     mask(root / "masks" / file, [1])
@@ -162,7 +179,7 @@ def test_masks_that_belong_to_no_picture_are_named(tmp_path):
 @pytest.mark.parametrize("column", ["a.PNG", "a"])
 def test_the_column_of_masks_may_be_spelt_otherwise(tmp_path, column):
     root = own(tmp_path, f"a.jpg,dog,truth/{column}", "b.jpg,cat,", header="image,tags,mask")
-    mask(root / "truth" / "a.png", [1])
+    mask(root / "truth" / "a.png", [2])
     assert [sample.mask for sample in find_folder(root).splits["val"]] == [root / "truth/a.png"]
 
 

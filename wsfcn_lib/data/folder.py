@@ -17,6 +17,7 @@ from wsfcn_lib.data.files import DataError, table_text
 from wsfcn_lib.data.images import PICTURES, read_ids
 from wsfcn_lib.data.listing import MASKLESS, DatasetListing
 from wsfcn_lib.data.manifest import CLASSES_FILE, ClassInfo, Manifest, Sample, read_classes
+from wsfcn_lib.data.mask_checks import check_masks, turned_pictures
 from wsfcn_lib.data.remarks import remarks
 from wsfcn_lib.data.scan import Spellings, scan, unique_names
 from wsfcn_lib.data.tag_table import MASK_ENDINGS, TABLE, Entry, read_tags
@@ -81,9 +82,16 @@ def find_folder(
         entry.name = name
     notes.extend(find_masks(root, entries))
     classes = classes_of(root, entries, classes)
-    notes.extend(tags_of_masks(root, entries, classes))
+    of_masks = tags_of_masks(root, entries, classes)
+    if of_masks:
+        notes.append(f"{len(of_masks)} pictures without tags have those that their masks show")
     notes.append(give_splits(entries, seed, val_fraction, test_fraction, origin))
     listing = list_samples(root, entries, classes)
+    samples = [sample for split in listing.splits.values() for sample in split]
+    notes.extend(turned_pictures(samples))
+    notes.extend(
+        check_masks([sample for sample in samples if sample.name not in of_masks], Manifest(root, classes))
+    )
     listing.notes.extend(notes + remarks(listing))
     return listing
 
@@ -271,9 +279,9 @@ def _classes_by_name(root: Path, names: list[str], have_masks: bool) -> tuple[Cl
     return classes
 
 
-def tags_of_masks(root: Path, entries: list[Entry], classes: tuple[ClassInfo, ...]) -> list[str]:
-    """Give entries with a mask and no tags the tags of the classes in their mask, and say so."""
-    draft, count = Manifest(root, classes), 0
+def tags_of_masks(root: Path, entries: list[Entry], classes: tuple[ClassInfo, ...]) -> set[str]:
+    """Give entries with a mask and no tags the tags of the classes in their mask; returns their names."""
+    draft, names = Manifest(root, classes), set()
     for entry in entries:
         if entry.mask and not entry.tags and os.path.isfile(entry.mask):
             try:
@@ -281,8 +289,9 @@ def tags_of_masks(root: Path, entries: list[Entry], classes: tuple[ClassInfo, ..
             except DataError:
                 continue  # `validate` will name it
             entry.tags = tuple(info.name for info in classes if info.mask_id in ids)
-            count += bool(entry.tags)
-    return [f"{count} pictures without tags have those that their masks show"] if count else []
+            if entry.tags:
+                names.add(entry.name)
+    return names
 
 
 def list_samples(root: Path, entries: list[Entry], classes: tuple[ClassInfo, ...]) -> DatasetListing:

@@ -12,7 +12,6 @@ import numpy as np
 from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import orientation, read_ids
-from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample
 from wsfcn_lib.runs.progress import progress
 
@@ -30,26 +29,22 @@ class CheckedMask:
     has_ignored: bool  # 255 occurs
 
 
-def check_masks(listing: DatasetListing, folder, tags_are_known: bool) -> list[str]:
-    """A line for each kind of contradiction between masks and their pictures.
+def check_masks(samples: Sequence[Sample], draft: Manifest) -> list[str]:
+    """A line for each kind of contradiction between masks and the tags of their pictures.
 
     Args:
-        listing: the images of all splits; masks that cannot be read are passed over, `validate` names them.
-        folder: the manifest's, for messages.
-        tags_are_known: whether tags come from elsewhere than the masks, so that both can be compared.
+        samples: images whose tags come from elsewhere than their masks. Masks that cannot be read are passed
+            over, `validate` names them.
+        draft: knows the classes.
 
     Raises:
         DataError: most masks show no class of their picture's tags, or all ids are shifted against them.
     """
-    samples = [sample for split in listing.splits.values() for sample in split if sample.mask]
-    lines = turned_pictures(samples)
-    if tags_are_known:
-        draft = Manifest(folder, listing.classes)
-        with ThreadPoolExecutor() as pool:
-            results = pool.map(lambda sample: _check(sample, draft), samples)
-            checked = [mask for mask in progress(results, "compare masks", len(samples), least=2000) if mask]
-        lines += compare_with_tags(checked, listing.classes)
-    return lines
+    masked = [sample for sample in samples if sample.mask]
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(lambda sample: _check(sample, draft), masked)
+        checked = [mask for mask in progress(results, "compare masks", len(masked), least=2000) if mask]
+    return compare_with_tags(checked, draft.classes)
 
 
 def _check(sample: Sample, draft: Manifest) -> CheckedMask | None:
@@ -72,7 +67,9 @@ def compare_with_tags(masks: Sequence[CheckedMask], classes: Sequence[ClassInfo]
     name_of = {info.mask_id: info.name for info in classes}
     strangers = [mask for mask in masks if not mask.ids & mask.tagged]
     shift = _shift(masks)
-    if shift or len(strangers) == len(masks) or (len(masks) >= ENOUGH and 2 * len(strangers) > len(masks)):
+    all_differ = len(strangers) == len(masks)
+    most_differ = len(masks) >= ENOUGH and 2 * len(strangers) > len(masks)
+    if shift or all_differ or most_differ:
         first = (strangers or masks)[0]
         tags = ", ".join(f"{name_of[number]} (id {number})" for number in sorted(first.tagged))
         shown = sorted(first.ids | ({IGNORE} if first.has_ignored else set()))
@@ -137,6 +134,8 @@ def turned_pictures(samples: Sequence[Sample]) -> list[str]:
     """A line, if EXIF turns or mirrors pictures in a way that the size of their masks cannot tell."""
     turned = []
     for sample in samples:
+        if not sample.mask:
+            continue
         direction, size = orientation(sample.image)
         if direction in (2, 3, 4) or (direction > 4 and size[0] == size[1]):
             turned.append(sample)

@@ -86,10 +86,6 @@ def prepare(settings: SourceSettings, folder: Path | str) -> Report:
     listing = find(settings)
     offered = listing.classes
     listing = select_images(listing, {split: resolve_path(path) for split, path in settings.ids.items()})
-    contradictions = []
-    if settings.dataset in ("voc", "folder"):  # other masks are painted here
-        tags_are_known = settings.dataset == "folder" or settings.tags == "boxes"
-        contradictions = check_masks(listing, folder, tags_are_known)
     if settings.classes:
         listing = select_classes(listing, settings.classes)
     _check_target(folder, settings, listing)
@@ -104,7 +100,7 @@ def prepare(settings: SourceSettings, folder: Path | str) -> Report:
         )
     _check_splits(settings.dataset, listing)
     kept = write_lists(Manifest(folder, listing.classes), listing.splits)
-    notes = list(dict.fromkeys(listing.notes + contradictions + kept))
+    notes = list(dict.fromkeys(listing.notes + kept))
     return Report(Manifest.load(folder), listing.missing, listing.untagged, notes)
 
 
@@ -172,7 +168,11 @@ def _find_voc(settings: SourceSettings, raw: Path) -> DatasetListing:
         augmented,
         photographs,
     )
-    return replace(listing, notes=notes + listing.notes)
+    notes = notes + listing.notes
+    if settings.tags == "boxes":  # else the masks are where the tags come from
+        samples = [sample for split in listing.splits.values() for sample in split]
+        notes += check_masks(samples, Manifest(base, listing.classes))
+    return replace(listing, notes=notes)
 
 
 def _find_sbd(settings: SourceSettings, near: list[Path], download: bool) -> Path | None:

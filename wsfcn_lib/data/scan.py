@@ -14,8 +14,10 @@ from wsfcn_lib.data.files import DataError, in_utf8
 from wsfcn_lib.data.images import FORMATS, PICTURES
 
 SYSTEM_FOLDERS = ("@eadir", "#recycle", "$recycle.bin", "__macosx", "system volume information", "lost+found")
-MASK_ENDING = re.compile(
-    r"[ _.-]+(mask|masks|seg|segmentation|gt|groundtruth|ground_truth|label|labels|trimap)([ _-]?\d+)?$", re.I
+# the ends of names of masks; those of other words than mask may name photographs too, which are JPEGs
+MASK_ENDING = re.compile(r"[ _.-]+(mask|masks)([ _-]?\d+)?$", re.I)
+LABEL_ENDING = re.compile(
+    r"[ _.-]+(seg|segmentation|gt|groundtruth|ground_truth|label|labels|trimap)([ _-]?\d+)?$", re.I
 )
 
 
@@ -103,17 +105,19 @@ def _sibling_masks(root: Path, pictures: list[PurePosixPath]) -> list[PurePosixP
     masks = []
     for path in pictures:
         named = MASK_ENDING.sub("", path.stem)
+        if path.suffix.lower() not in (".jpg", ".jpeg"):
+            named = LABEL_ENDING.sub("", named)
         if named != path.stem and named and path.with_name(named) in by_stem:
             masks.append(path)
             continue
         twins = by_stem[path.with_suffix("")]
-        if len(twins) > 1 and path.suffix.lower() == ".png" and _channels(root / path) == 1:
-            if any(_channels(root / twin) == 3 for twin in twins):
+        if len(twins) > 1 and path.suffix.lower() == ".png" and channels(root / path) == 1:
+            if any(channels(root / twin) == 3 for twin in twins):
                 masks.append(path)
     return masks
 
 
-def _channels(path: Path) -> int:
+def channels(path: Path) -> int:
     """1 for palettes and greys, 3 for colours; 0 where the file says neither. Nothing is decoded."""
     try:
         with Image.open(path, formats=FORMATS) as image:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from wsfcn_lib.data.files import DataError, read_table
 from wsfcn_lib.data.images import PICTURES
 from wsfcn_lib.data.manifest import SPLITS
-from wsfcn_lib.data.scan import Spellings
+from wsfcn_lib.data.scan import Spellings, channels, same_name
 
 TABLE = "tags.csv"
 COLUMNS = ("image", "tags", "mask", "split")  # the first two are needed
@@ -122,6 +122,8 @@ def _find_picture(
         # a name without its folder
         meant = [root / path for path in pictures if path.name == written.name]
     meant = [path for path in meant if path.suffix.lower() in PICTURES]
+    # where the photograph is gone, its mask beside it must not take its place
+    meant = [path for path in meant if same_name(path.name) == same_name(written.name) or channels(path) != 1]
     if len(meant) > 1:
         files = ", ".join(str(path.relative_to(root)) for path in meant[:3])
         raise DataError(f"{where}: {str(written)!r} may be {files}; write which one")

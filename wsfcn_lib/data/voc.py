@@ -13,6 +13,7 @@ from wsfcn_lib.data.files import DataError, read_text
 from wsfcn_lib.data.images import PICTURES, read_ids, read_mask
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample
+from wsfcn_lib.data.mask_checks import turned_pictures
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.progress import progress
 
@@ -153,6 +154,8 @@ def find_voc(
         boxes = base / "Annotations" if tags == "boxes" and split != "test" else None
         reader = _SplitReader(split, images, masks, boxes, difficult, draft)
         _read_list(listing, reader, split_list, names)
+    samples = [sample for split in listing.splits.values() for sample in split]
+    listing.notes.extend(turned_pictures(samples))
     return listing
 
 

@@ -59,7 +59,9 @@ def score_archive(
     """
     truths = {sample.name: sample.mask for sample in samples if sample.mask is not None}
     source = resolve_path(source)
-    name_of = {same_name(name): name for name in truths}
+    alike = Counter(same_name(name) for name in truths)
+    name_of = {same_name(name): name for name in truths if alike[same_name(name)] == 1}
+    name_of |= {name: name for name in truths}
     unused = Counter()
 
     def wanted(path: PurePosixPath) -> bool:
@@ -67,7 +69,7 @@ def score_archive(
             unused["in other folders"] += 1
         elif path.name.startswith(".") or path.suffix.lower() != ".png":
             unused[path.suffix.lower() or path.name] += 1
-        elif same_name(path.stem) not in name_of:
+        elif path.stem not in name_of and same_name(path.stem) not in name_of:
             unused["masks of other images"] += 1
         else:
             return True
@@ -76,7 +78,7 @@ def score_archive(
     total = ConfusionMatrix(manifest.num_classes)
     paths, ious = {}, {}
     for path, content in progress(_contents(source, wanted), "archive", len(truths)):
-        name = name_of[same_name(path.stem)]
+        name = name_of.get(path.stem) or name_of[same_name(path.stem)]
         if name in paths:
             raise DataError(
                 f"{source}: {paths[name]} and {path} are masks of one image; "
