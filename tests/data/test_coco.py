@@ -198,7 +198,8 @@ def test_truncated_and_foreign_annotations_are_named(root, tmp_path, change, rea
 
 def test_other_errors_name_the_file_and_the_next_step(root, tmp_path):
     with pytest.raises(
-        DataError, match=r"instances_train2014.json is missing, and so are .*JSON files there: \['coco/annot"
+        DataError,
+        match=r"has none of the annotations that belong together \(annotations/instances_train2014.json and ",
     ):
         find_coco(tmp_path, tmp_path / "masks")
     annotate(root, "val", {42: []}, CATEGORIES[:2])
@@ -207,7 +208,7 @@ def test_other_errors_name_the_file_and_the_next_step(root, tmp_path):
     ):
         find_coco(root, tmp_path / "masks")
     annotate(root, "train", {1: [], 2: []})
-    with pytest.raises(DataError, match="lists 2 pictures, and no annotation of any; annotate some"):
+    with pytest.raises(DataError, match="lists 2 pictures and no annotation of any; annotate some"):
         find_coco(root, tmp_path / "masks", ("train",))
 
 
@@ -294,12 +295,110 @@ def test_coco_2017_and_exports_are_found_and_2014_comes_first(root, tmp_path):
         (root / f"{split}2014").rename(root / f"{split}2017")
     second = find_coco(root, tmp_path / "m2017")
     assert [s.tags for s in second.splits["train"]] == [s.tags for s in first.splits["train"]]
-    assert not any("published" in note for note in second.notes)
+    assert all("which is not COCO 2014's" in note for note in second.notes)
     for split, folder in (("train", "train"), ("val", "valid")):
         (root / f"{split}2017").rename(root / folder)
         (root / f"annotations/instances_{split}2017.json").rename(root / folder / "_annotations.coco.json")
     third = find_coco(root, tmp_path / "exported")
     assert [s.tags for s in third.splits["val"]] == [s.tags for s in first.splits["val"]]
+
+
+def test_years_are_never_mixed(root, tmp_path):
+    """2017's training pictures contain most of 2014's validation."""
+    (root / "annotations/instances_train2014.json").rename(root / "annotations/instances_train2017.json")
+    (root / "train2014").rename(root / "train2017")
+    with pytest.raises(
+        DataError, match="none of the annotations that belong together .*instances_val2017.json"
+    ):
+        find_coco(root, tmp_path / "masks")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_annotations_is_refused(root, tmp_path, split):
+    path = root / "annotations" / f"instances_{split}2014.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"annotations": []}))
+    with pytest.raises(DataError, match=f"{split}2014.json: lists . pictures and no annotation of any"):
+        find_coco(root, tmp_path / "masks")
+
+
+def heading(root, split, name="things"):
+    path = root / "annotations" / f"instances_{split}2014.json"
+    content = json.loads(path.read_text())
+    for category in content["categories"]:
+        category["supercategory"] = name
+    content["categories"].append({"id": 0, "name": name, "supercategory": "none"})
+    path.write_text(json.dumps(content))
+    return path, content
+
+
+def test_masks_painted_without_a_heading_are_not_those_with_it(root, tmp_path):
+    for split in ("train", "val"):
+        path, content = heading(root, split)
+    find_coco(root, tmp_path / "masks")
+    path = root / "annotations" / "instances_train2014.json"
+    content = json.loads(path.read_text())
+    content["annotations"].append(content["annotations"][0] | {"category_id": 0})
+    path.write_text(json.dumps(content))
+    (tmp_path / "masks" / "train" / "painted_from.txt").unlink()
+    with pytest.raises(DataError, match="masks/val holds masks painted from another annotation file"):
+        find_coco(root, tmp_path / "masks")
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        (lambda c: c["images"][1].update(id=c["images"][0]["id"]), "image id .* is listed twice"),
+        (
+            lambda c: c["images"][1].update(file_name="x/" + c["images"][0]["file_name"]),
+            "share one name and mask",
+        ),
+        (
+            lambda c: c["categories"][1].update(name=c["categories"][0]["name"]),
+            "categories cannot be used.*once",
+        ),
+        (lambda c: c["categories"].append(7), "categories is no list of entries"),
+        (lambda c: c["annotations"][0].update(area="wide"), "could not convert string to float"),
+        (
+            lambda c: c["categories"].extend({"id": 100 + k, "name": f"c{k}"} for k in range(260)),
+            "its 263 categories cannot be used.*254 are possible",
+        ),
+    ],
+)
+def test_entries_that_contradict_each_other_are_refused(root, tmp_path, change, reason):
+    for split in ("train", "val"):
+        path = root / "annotations" / f"instances_{split}2014.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"(?s)instances_train2014.json.*{reason}"):
+        find_coco(root, tmp_path / "masks")
+
+
+def test_ids_that_were_floats_and_padded_are_the_same(root, tmp_path):
+    expected = find_coco(root, tmp_path / "masks")
+    edit(root, "train", lambda a: a.update(image_id=float(a["image_id"]), category_id=f"0{a['category_id']}"))
+    assert [s.tags for s in find_coco(root, tmp_path / "others").splits["train"]] == [
+        s.tags for s in expected.splits["train"]
+    ]
+
+
+def test_an_outline_of_another_size_is_a_line(root, tmp_path):
+    runs = {"counts": [0, 4], "size": [2, 2]}
+    edit(root, "val", lambda a: a.update(segmentation=runs))
+    found = find_coco(root, tmp_path / "masks")
+    assert any("42: an outline (mask id 1) is no polygon" in line for line in found.missing)
+
+
+def test_pictures_in_sub_folders_are_found(root, tmp_path):
+    path = root / "annotations" / "instances_val2014.json"
+    content = json.loads(path.read_text())
+    for entry in content["images"]:
+        (root / "val2014" / "deep").mkdir(exist_ok=True)
+        (root / "val2014" / entry["file_name"]).rename(root / "val2014" / "deep" / entry["file_name"])
+        entry["file_name"] = f"data/deep/{entry['file_name']}"
+    path.write_text(json.dumps(content))
+    samples = find_coco(root, tmp_path / "masks").splits["val"]
+    assert len(samples) == 2 and samples[0].image.parent == root / "val2014" / "deep"
 
 
 def test_names_of_pictures_as_other_systems_write_them(root, tmp_path):

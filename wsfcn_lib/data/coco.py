@@ -8,7 +8,9 @@ first is on top. Crowd regions are objects like others.
 
 import json
 import os
-from collections.abc import Collection, Iterable
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
@@ -25,14 +27,15 @@ from wsfcn_lib.data.downloads import download
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import MOST_PIXELS, PICTURES, encode_mask
 from wsfcn_lib.data.listing import MASKLESS, DatasetListing
-from wsfcn_lib.data.manifest import ClassInfo, Sample
+from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample
 from wsfcn_lib.data.scan import same_name
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.storage import atomic_write, checksum, make_folder, require_space
 
 PUBLISHED = {"train": "82,783 and 82,081", "val": "40,504 and 40,137"}  # images listed, and with a label
-EXPORTED = {"train": ("train",), "val": ("valid", "val")}  # folders of exports, each with its own annotations
+# folders of exports, each with its own annotations
+EXPORTED = ({"train": "train", "val": "valid"}, {"train": "train", "val": "val"})
 RULE = "rule 1"  # raise it when masks come to be painted differently
 
 
@@ -91,26 +94,36 @@ class Layout(NamedTuple):
     pictures: tuple[Path, ...]
 
 
-def layout_of(root: Path, split: str) -> Layout:
-    """The files of a split, as COCO 2014, COCO 2017 or an export of a labelling tool has them.
+def layouts_of(root: Path, splits: Sequence[str]) -> dict[str, Layout]:
+    """The files of the splits, all of one kind: COCO 2014, COCO 2017, or an export of a labelling tool.
 
-    DataError where none of them is there.
+    Kinds are never mixed: the training pictures of one year contain most of the other's validation. DataError
+    where no kind has all splits.
     """
-    layouts = []
+    kinds = []
     for year in ("2014", "2017", ""):
-        folders = (root / f"{split}{year}", root / "images" / f"{split}{year}")
-        layouts.append(Layout(root / "annotations" / f"instances_{split}{year}.json", folders))
-    for name in EXPORTED[split]:
-        layouts.append(Layout(root / name / "_annotations.coco.json", (root / name,)))
-    for layout in layouts:
-        if layout.annotations.is_file():
-            return layout
+        layouts = {}
+        for split in splits:
+            folders = (root / f"{split}{year}", root / "images" / f"{split}{year}")
+            layouts[split] = Layout(root / "annotations" / f"instances_{split}{year}.json", folders)
+        kinds.append(layouts)
+    for names in EXPORTED:
+        folders = {split: root / names[split] for split in splits}
+        kinds.append(
+            {s: Layout(folder / "_annotations.coco.json", (folder,)) for s, folder in folders.items()}
+        )
+    for layouts in kinds:
+        if all(layout.annotations.is_file() for layout in layouts.values()):
+            return layouts
+    wanted = "; ".join(
+        " and ".join(str(layout.annotations.relative_to(root)) for layout in layouts.values())
+        for layouts in kinds
+    )
     there = sorted(str(path.relative_to(root)) for path in root.glob("**/*.json"))[:5]
     raise DataError(
-        f"{layouts[0].annotations} is missing, and so are the names of COCO 2017 and of exports "
-        f"({', '.join(str(layout.annotations.relative_to(root)) for layout in layouts[1:])}); "
-        f"JSON files there: {there or 'none'}. Name the folder that holds annotations/, rename a file so, "
-        "or set download for COCO 2014"
+        f"{root} has none of the annotations that belong together ({wanted}); JSON files there: {there or 'none'}. "
+        "Name the folder that holds annotations/, or rename the files so (an export in one file must be exported "
+        "in parts), or set download for COCO 2014"
     )
 
 
@@ -120,7 +133,7 @@ def find_coco(
     """The pictures of COCO below `root`, tagged as they are annotated; their masks are painted once.
 
     Args:
-        root: as `layout_of` says; for COCO 2014 annotations/instances_<split>2014.json, and the pictures in
+        root: as `layouts_of` says; for COCO 2014 annotations/instances_<split>2014.json, and the pictures in
             <split>2014/ or images/<split>2014/. Classes come in ascending category id and get the mask ids
             1, 2, ... (COCO's own 80 ids have gaps up to 90); a category that is only the heading of others
             is none.
@@ -133,7 +146,7 @@ def find_coco(
         DataError: an annotation file is missing or foreign, or a split lacks all its pictures.
     """
     root, listing = Path(root), None
-    layouts = {split: layout_of(root, split) for split in splits}
+    layouts = layouts_of(root, splits)
     contents = {split: _read_json(layout.annotations) for split, layout in layouts.items()}
     headings = _headings(contents.values())
     for split, (path, folders) in layouts.items():
@@ -146,7 +159,10 @@ def find_coco(
             raise DataError(
                 f"{path}: its categories differ from those of {splits[0]}; take both files from one release"
             )
-        _list_split(listing, split, path, folders, images, Path(masks) / split)
+        source = f"{checksum(path)} {RULE}"
+        if headings:  # the ids in the masks depend on them
+            source += f", without {', '.join(sorted(headings))}"
+        _list_split(listing, split, path, folders, images, Path(masks) / split, source)
     return listing
 
 
@@ -157,17 +173,23 @@ def _list_split(
     folders: tuple[Path, ...],
     images: list[Annotated],
     masks: Path,
+    source: str,
 ) -> None:
     """Add the samples of a split to the listing, and paint their masks."""
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    files = {same_name(name): name for name in os.listdir(folder)} if folder.is_dir() else {}
+    if not any(image.objects for image in images):
+        raise DataError(
+            f"{path}: lists {len(images)} pictures and no annotation of any; annotate some, "
+            f"or leave {split} out of splits"
+        )
+    files = _Pictures(folder)
     samples, painted, boxes = [], [], 0
     for image in images:
-        name = Path(image.file).stem
+        name = PurePosixPath(image.file).stem
         labels = {label for _, label, _ in image.objects}
-        file = files.pop(same_name(image.file), None)
+        file = files.take(image.file)
         if file is None:
-            listing.missing.append(f"{split}: {name}: {folder / image.file}")
+            listing.missing.append(f"{split}: {name}: {folder / PurePosixPath(image.file).name}")
         elif split == "train" and not labels:
             listing.untagged.append(name)
         else:
@@ -178,12 +200,11 @@ def _list_split(
             if outlined:
                 painted.append(image)
     if not samples:
-        labelled = sum(bool(image.objects) for image in images)
-        reason = f"none of them is in {' or '.join(map(str, folders))}; put the pictures there"
-        if len(listing.untagged) and not labelled:
-            reason = "and no annotation of any; annotate some"
-        raise DataError(f"{path}: lists {len(images)} pictures, {reason}, or leave {split} out of splits")
-    faults = paint_all(painted, masks, path)
+        raise DataError(
+            f"{path}: lists {len(images)} pictures, none of them is in {' or '.join(map(str, folders))}; "
+            f"put the pictures there, or leave {split} out of splits"
+        )
+    faults = paint_all(painted, masks, path, source)
     for sample in samples:
         fault = faults.get(sample.name)
         if fault:
@@ -200,17 +221,41 @@ def _list_split(
     note = f"{split}: {len(images):,} images listed, {labelled:,} with a label"
     if path.name == f"instances_{split}2014.json":
         note += f"; published: {PUBLISHED[split]}"
+    else:
+        note += f", by {path.name}, which is not COCO 2014's"
     listing.notes.append(note)
     if boxes:
+        use = "their tags train" if split == "train" else "they measure tags only"
+        listing.notes.append(f"{split}: {boxes} images have objects without an outline, so no mask: {use}")
+    if files.left:
         listing.notes.append(
-            f"{split}: {boxes} images have objects without an outline, so no mask: they train by their tags, "
-            "and measure tags only"
+            f"{split}: {len(files.left)} pictures are not in {path.name}, first {min(files.left)}"
         )
-    pictures = [name for name in files.values() if Path(name).suffix.lower() in PICTURES]
-    if pictures:
-        listing.notes.append(
-            f"{split}: {len(pictures)} pictures are not in {path.name}, first {min(pictures)}"
-        )
+
+
+class _Pictures:
+    """The pictures below a folder, by the names of annotation files; `left` are those that none has taken."""
+
+    def __init__(self, folder: Path):
+        self.left = set()
+        self._alike = defaultdict(list)
+        for inner, _, files in os.walk(folder):
+            for name in files:
+                if Path(name).suffix.lower() in PICTURES:
+                    path = (Path(inner) / name).relative_to(folder).as_posix()
+                    self.left.add(path)
+                    self._alike[same_name(path)].append(path)
+
+    def take(self, written: str) -> str | None:
+        """The file that is meant, relative to the folder; a name may hold folders above it, in other spelling."""
+        parts = PurePosixPath(written).parts
+        for first in range(len(parts)):
+            path = "/".join(parts[first:])
+            meant = [path] if path in self._alike[same_name(path)] else self._alike[same_name(path)]
+            if len(meant) == 1:
+                self.left.discard(meant[0])
+                return meant[0]
+        return None
 
 
 def _read_json(path: Path) -> dict:
@@ -219,13 +264,13 @@ def _read_json(path: Path) -> dict:
     try:
         content = json.loads(path.read_bytes())
         for key in ("categories", "images", "annotations"):
-            if not isinstance(content[key], list):
-                raise TypeError(f"{key} is no list")
+            if not all(isinstance(entry, dict) for entry in content[key]):
+                raise TypeError(f"{key} is no list of entries with names")
         return content
     except (ValueError, KeyError, TypeError) as error:
         advice = "export it again from the program that made it"
-        if path.name.endswith("2014.json"):
-            advice = "if it is COCO's own and torn, fetch it again with download_coco"
+        if re.fullmatch(r"instances_(train|val)20\d\d\.json", path.name):
+            advice = "if it is COCO's own and torn, fetch it again (2014: set download)"
         raise DataError(
             f"{path} is no whole file of COCO instances, with the lists categories, images and annotations "
             f"({type(error).__name__}: {error}); {advice}"
@@ -248,47 +293,69 @@ def read_instances(
     path: Path, content: dict, headings: Collection[str] = ()
 ) -> tuple[tuple[ClassInfo, ...], list[Annotated]]:
     """Classes and images of an annotation file; ids may be numbers or text. DataError where they do not fit."""
+    categories = [entry for entry in content["categories"] if entry.get("name") not in headings]
     try:
-        categories = [entry for entry in content["categories"] if entry["name"] not in headings]
         categories.sort(key=lambda entry: int(entry["id"]))
-        mask_ids = {str(category["id"]): k for k, category in enumerate(categories, 1)}
-        classes = voc_classes([category["name"] for category in categories])
-        images = {}
+        mask_ids = {_id(category["id"]): k for k, category in enumerate(categories, 1)}
+        classes = Manifest(path.parent, voc_classes([category["name"] for category in categories])).classes
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: its {len(categories)} categories cannot be used ({type(error).__name__}: {error}): each needs a "
+            "number as id and a name of its own, and 254 are possible; correct them"
+        ) from error
+    try:
+        images, names = {}, {}
         for entry in content["images"]:
-            file = PurePosixPath(entry["file_name"].replace("\\", "/")).name
+            file = entry["file_name"].replace("\\", "/")
             image = Annotated(file, int(entry["height"]), int(entry["width"]), [])
             if not 0 < image.height * image.width <= MOST_PIXELS:
-                raise ValueError(f"{file} has no size that a picture can have")
-            images[str(entry["id"])] = image
+                raise ValueError(f"{PurePosixPath(file).name} has no size that a picture can have")
+            if _id(entry["id"]) in images:
+                raise ValueError(f"the image id {entry['id']} is listed twice")
+            other = names.setdefault(same_name(PurePosixPath(file).stem), file)
+            if other is not file:
+                raise ValueError(f"{other} and {file} would share one name and mask")
+            images[_id(entry["id"])] = image
         for entry in content["annotations"]:
-            thing = (entry.get("area"), mask_ids[str(entry["category_id"])], entry.get("segmentation"))
-            images[str(entry["image_id"])].objects.append(thing)
+            area = entry.get("area")
+            thing = (
+                None if area is None else float(area),
+                mask_ids[_id(entry["category_id"])],
+                entry.get("segmentation"),
+            )
+            images[_id(entry["image_id"])].objects.append(thing)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{path}: an entry does not fit the others ({type(error).__name__}: {error}): images need id, "
-            "file_name, height and width, annotations the image_id and category_id of listed ones; correct it"
+            f"{path}: an entry does not fit the others ({type(error).__name__}: {error}): images need an id and a "
+            "file_name of their own, height and width, annotations the image_id and category_id of listed ones; "
+            "correct it"
         ) from error
-    if not classes:
-        raise DataError(f"{path}: it names no categories; export the classes too")
     return classes, list(images.values())
 
 
-def paint_all(images: list[Annotated], folder: Path, path: Path) -> dict[str, str]:
+def _id(value: object) -> str:
+    """An id as text; 5, 5.0, "5" and "05" are one."""
+    try:
+        return str(int(float(value)))
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def paint_all(images: list[Annotated], folder: Path, path: Path, source: str) -> dict[str, str]:
     """Paint the masks that `folder` lacks; DataError if it holds those of another annotation file.
 
-    Returns what is wrong with outlines, by the image's name.
+    `source` says what masks of this file are painted from, and by which rule. Returns what is wrong with outlines, by the image's name.
     """
     record = folder / "painted_from.txt"
-    source = f"{checksum(path)} {RULE}\n"
-    if record.is_file() and record.read_text("utf-8") != source:
+    if record.is_file() and record.read_text("utf-8").rstrip("\n") != source:
         raise DataError(
             f"{folder} holds masks painted from another annotation file than {path}, or by another rule; "
             f"move it away, or name another folder for the masks"
         )
-    atomic_write(record, source)
+    atomic_write(record, f"{source}\n")
     jobs = []
     for image in images:
-        mask = folder / f"{Path(image.file).stem}.png"
+        mask = folder / f"{PurePosixPath(image.file).stem}.png"
         if not mask.is_file():
             jobs.append(delayed(paint)(mask, image))
     results = Parallel(n_jobs=-1)(progress(jobs, f"{folder.name} masks", len(jobs)))
@@ -303,6 +370,8 @@ def paint(path: Path, image: Annotated) -> tuple[str, str]:
     for area, label, outline in image.objects:
         try:
             mask = coco.annToMask({"image_id": 0, "segmentation": outline}) > 0
+            if mask.shape != (image.height, image.width):
+                raise ValueError(f"its size is {mask.shape[1]} x {mask.shape[0]}")
         except Exception as error:  # pycocotools raises many types
             return path.stem, (
                 f"an outline (mask id {label}) is no polygon or run lengths of {image.width} x {image.height} "
