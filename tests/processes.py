@@ -33,7 +33,7 @@ def learn(config, order=None):
     manifest = Manifest.load(config.data)
     data = TrainSet(manifest, "train", config.crop, config.seed)
     torch.manual_seed(0)
-    net = initial_network(config, manifest.num_classes, accelerator)
+    net = initial_network(config, [info.name for info in manifest.classes], accelerator)
     for module in net.modules():
         if "Dropout" in type(module).__name__:
             module.p = 0.0

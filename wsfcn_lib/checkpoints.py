@@ -105,6 +105,15 @@ def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
     return net.eval(), classes, facts
 
 
+def is_snapshot(path: Path) -> bool:
+    """Whether a .safetensors file says, as snapshots do, which network and classes it holds."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {"config", "classes"} <= (file.metadata() or {}).keys()
+    except SafetensorError:
+        return False
+
+
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
 

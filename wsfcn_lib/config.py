@@ -6,7 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from wsfcn_lib.runs.settings import Settings
 
-Backbone = Literal["resnet38", "vgg16", "resnet50", "resnet101", "mobilenet_v2", "tiny"]
+BACKBONES = ("resnet38", "vgg16", "resnet50", "resnet101", "mobilenet_v2", "tiny")
+TIMM = "timm:"  # before the name of any network of timm
 Recipe = Literal["wsfcn", "1stage"]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Multiplier = Annotated[float, Field(ge=0, le=1000)]
@@ -16,7 +17,9 @@ Dilation = Annotated[int, Field(ge=1, le=256)]
 class Architecture(Settings):
     """The switches of the network: {ASPP, FCA} x {GCI, SF2} has 1-stage-wseg and WS-FCN as its corners."""
 
-    backbone: Backbone = "resnet38"
+    backbone: str = "resnet38"  # of BACKBONES, or timm:<name>
+    # pixels a place of `deep`, where a timm: backbone can be built for it; None: 16
+    output_stride: Literal[8, 16, 32] | None = None
     context: Literal["fca", "aspp", "none"] = "fca"  # none: the CAM baseline, which has no decoder
     fusion: Literal["sf2", "gci"] = "sf2"
     width: int = Field(256, ge=16, le=1024, multiple_of=16)  # decoder channels; published: 256
@@ -25,11 +28,29 @@ class Architecture(Settings):
     fca_branches: int = Field(4, ge=1, le=4)  # of FCA's kernels 1, 3, 5, 7: the first so many
     channel_attention: bool = True  # FCA's; without it the branches are joined as they are
     align: bool = True  # SF2's; without it the deep features are enlarged bilinearly
+    # of SF2's alignment: free as published, centred (its mean over the map taken off), held at zero
+    flow: Literal["free", "centred", "held"] = "free"
     gate_rate: float = Field(0.3, ge=0, lt=1)  # psi of the stochastic gate
     # reduce a wider `deep` to this before the context module
     deep_width: int | None = Field(None, ge=16, le=4096)
     size_power: float | None = Field(3.0, ge=0, le=10)  # p of the size penalty; None: no penalty
     size_offset: float = Field(0.01, gt=0, le=1)  # lambda of the size penalty; COCO: 0.1
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_backbone(cls, value: str) -> str:
+        if value not in BACKBONES and not (value.startswith(TIMM) and value != TIMM):
+            raise ValueError(f"choose one of {', '.join(BACKBONES)}, or timm:<name of a network of timm>")
+        return value
+
+    @model_validator(mode="after")
+    def _stride_can_be_chosen(self):
+        if self.output_stride and not self.backbone.startswith(TIMM):
+            raise ValueError(
+                f"output_stride={self.output_stride} is a choice of timm: backbones, {self.backbone} has its own; "
+                "leave it out"
+            )
+        return self
 
     @property
     def is_ancestor(self) -> bool:
@@ -47,9 +68,13 @@ class TrainConfig(Architecture):
     """One training run. Defaults are WS-FCN's on VOC with ResNet38 (paper, section IV)."""
 
     data: str = "data/prepared/voc"  # folder with a manifest, relative to the repository
-    initial_weights: str = ""  # ImageNet weights: a backbone's name, or a file; empty: random
+    # ImageNet weights: a name of the model zoo, a file, or "hub" for timm's; "shipped" or another snapshot of a
+    # whole network; empty: random
+    initial_weights: str = ""
     seed: int = Field(0, ge=0, lt=2**31)
     epochs: int = Field(31, ge=1, le=999)
+    # length of the training, which `epochs` then divide into equal parts; None: each epoch is one pass
+    steps: int | None = Field(None, ge=1, le=10**7)
     warmup_epochs: int = Field(7, ge=0, le=1000)  # epochs without the mask loss
     batch_size: int = Field(16, ge=1, le=4096)  # images of one update, over all processes
     # parts that each process computes its share in, one after the other
@@ -63,6 +88,8 @@ class TrainConfig(Architecture):
     # of old weights, old biases, new weights, new biases; None: the published ones of the backbone
     lr_multipliers: tuple[Multiplier, Multiplier, Multiplier, Multiplier] | None = None
     weight_decay: float = Field(5e-4, ge=0, le=1)
+    # what the masks learn from: the network's own refined masks, or, as a ceiling, the true ones
+    supervision: Literal["tags", "masks"] = "tags"
     mask_weight: float = Field(1.0, ge=0, le=100)
     foreground_cut: Fraction = 0.6
     background_cut: Fraction = 0.7
@@ -91,6 +118,10 @@ class TrainConfig(Architecture):
         if self.warmup_epochs > self.epochs:
             raise ValueError(
                 f"warmup_epochs={self.warmup_epochs} is more than epochs={self.epochs}: no epoch could end it"
+            )
+        if self.steps and self.steps < self.epochs:
+            raise ValueError(
+                f"steps={self.steps} is less than epochs={self.epochs}, which divide them; lower epochs"
             )
         return self
 

@@ -17,14 +17,14 @@ from torch.nn.functional import interpolate
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
 from wsfcn_lib.config import Recipe
 from wsfcn_lib.data.images import resize_image, resize_labels, to_array
+from wsfcn_lib.data.model_zoo import SHIPPED
 from wsfcn_lib.data.normalisation import normalise
 from wsfcn_lib.modules import resize
 from wsfcn_lib.postprocess import crf, label_map
-from wsfcn_lib.runs.paths import ROOT, resolve_path
+from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.settings import Settings
 from wsfcn_lib.weights import load_network
 
-SHIPPED = ROOT / "data" / "voc_animals_mobilenet.safetensors"  # a small network for six animals
 LONG_SIDE = 640  # pixels; VOC's images have at most 500, COCO's 640
 SCALES = (1.0, 0.5, 1.5, 2.0)
 OWN_SCALES = (1.0, 1.5, 2.0)  # of networks trained here that name none: the built-in scenes gain by enlarging

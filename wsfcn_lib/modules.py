@@ -19,7 +19,7 @@ CONTEXTS = {
     "aspp": lambda inputs, config: ASPP(inputs, config.width, config.dilations),
 }
 FUSIONS = {
-    "sf2": lambda config: SF2(config.width, config.align),
+    "sf2": lambda config: SF2(config.width, config.align, config.flow),
     "gci": lambda config: GCIDecoder(config.width),
 }
 
@@ -136,12 +136,13 @@ class SF2(nn.Module):
     """Semantically consistent feature fusion (section III-C).
 
     low, deep -> (shallow, deep), both (B, width, H/4, W/4).
-    For ablations: without `align` the deep features are only enlarged, which is what a flow of zero would do.
+    For ablations: without `align` the deep features are only enlarged, which is what a flow of zero would do,
+    so that a flow that is "held" there is the same. `flow` is else "free", as published, or "centred".
     """
 
-    def __init__(self, width: int, align: bool = True):
+    def __init__(self, width: int, align: bool = True, flow: str = "free"):
         super().__init__()
-        self.align = Align(width) if align else None
+        self.align = Align(width, centred=flow == "centred") if align and flow != "held" else None
         for number in range(1, 5):
             self.add_module(f"low{number}", conv_norm_relu(width, width, 3, bias=True))
         for number in range(1, 5):
@@ -162,10 +163,15 @@ class SF2(nn.Module):
 
 
 class Align(nn.Module):
-    """Warp the deep features onto the shallow grid by a learnt flow (section III-C)."""
+    """Warp the deep features onto the shallow grid by a learnt flow (section III-C).
 
-    def __init__(self, width: int):
+    No loss holds the flow, so that it may move all masks of an image to one side; a `centred` one cannot, as
+    its mean over the map is taken off.
+    """
+
+    def __init__(self, width: int, centred: bool = False):
         super().__init__()
+        self.centred = centred
         self.reduce_deep = nn.Conv2d(width, width // 2, 1, bias=False)
         self.reduce_low = nn.Conv2d(width, width // 2, 1, bias=False)
         self.flow = nn.Conv2d(width, 2, 3, padding=1, bias=False)  # channel 0 moves along x
@@ -174,6 +180,8 @@ class Align(nn.Module):
         height, width = low.shape[-2:]
         upsampled = resize(self.reduce_deep(deep), (height, width), align_corners=False)
         flow = self.flow(torch.cat((upsampled, self.reduce_low(low)), 1)).float()
+        if self.centred:
+            flow = flow - flow.mean((2, 3), keepdim=True)
         y = torch.linspace(-1, 1, height, device=low.device)
         x = torch.linspace(-1, 1, width, device=low.device)
         regular = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)  # (height, width, 2), last axis (x, y)

@@ -79,7 +79,7 @@ class WSFCN(_Network):
             )
         self.config = config
         width = config.width
-        self.backbone = build_backbone(config.backbone, config.is_ancestor)
+        self.backbone = build_backbone(config.backbone, config.is_ancestor, config.output_stride)
         low, deep = self.backbone.low_channels, self.backbone.deep_channels
         self.low_adapter = nn.Identity()
         if low != width:
@@ -128,7 +128,7 @@ class BaselineCAM(_Network):
     def __init__(self, config: NetConfig):
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.is_ancestor)
+        self.backbone = build_backbone(config.backbone, config.is_ancestor, config.output_stride)
         self.dropout = nn.Dropout2d(0.5)
         self.classifier = nn.Conv2d(self.backbone.deep_channels, config.num_classes - 1, 1, bias=False)
         nn.init.xavier_uniform_(self.classifier.weight)

@@ -56,17 +56,32 @@ def supervise(images: Tensor, masks: Tensor, tags: Tensor, config: TrainConfig) 
 
 
 def training_losses(
-    out: NetOutput, images: Tensor, tags: Tensor, config: TrainConfig, with_masks: bool
+    out: NetOutput,
+    images: Tensor,
+    tags: Tensor,
+    config: TrainConfig,
+    with_masks: bool,
+    truth: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Classification loss and weighted mask loss of a batch, two scalars.
 
-    The warm-up and a CAM baseline have no mask loss.
+    The warm-up and a CAM baseline have no mask loss. `truth`, true labels (B, H, W) uint8, takes the place of
+    the pseudo labels where the masks are supervised.
     """
     classification = classification_loss(out.scores, tags)
     if not with_masks or config.context == "none":
         return classification, classification.new_zeros(())
-    pseudo = supervise(images, out.masks, tags, config).pseudo
+    if truth is None:
+        pseudo = supervise(images, out.masks, tags, config).pseudo
+    else:
+        pseudo = labels_of_truth(truth, out.masks.shape[1])
     return classification, config.mask_weight * mask_loss(out.logits, pseudo, tags).mean()
+
+
+def labels_of_truth(truth: Tensor, num_classes: int) -> Tensor:
+    """True labels (B, H, W) uint8, 255 for none, in the form of pseudo labels: (B, K, H, W) of 0 and 1."""
+    classes = torch.arange(num_classes, device=truth.device)[:, None, None]
+    return (truth[:, None] == classes).float()
 
 
 def autocast(config: TrainConfig, device: torch.device) -> torch.autocast:

@@ -10,6 +10,7 @@ import math
 import os
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -24,8 +25,7 @@ from wsfcn_lib.checkpoints import Progress, random_states, save_snapshot, snapsh
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError, read_text
 from wsfcn_lib.data.manifest import Manifest
-from wsfcn_lib.data.model_zoo import initial_weights
-from wsfcn_lib.data.training_set import TrainSet, epoch_batches
+from wsfcn_lib.data.training_set import MaskedTrainSet, TrainSet, epoch_batches, repeated_batches
 from wsfcn_lib.metrics import mean_average_precision
 from wsfcn_lib.modules import Align
 from wsfcn_lib.network import build_network, unreachable_taps
@@ -35,7 +35,7 @@ from wsfcn_lib.runs.paths import resolve_path, shell_path, use_utf8
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb
 from wsfcn_lib.runs.storage import RunError, make_folder
 from wsfcn_lib.supervision import TrainingError, autocast, require_finite, training_losses
-from wsfcn_lib.weights import load_published
+from wsfcn_lib.weights import start_from
 
 STAGE = "02_train"
 # Settings that change no result or, as device and threads do, its last digits: a run may go on with others.
@@ -75,12 +75,13 @@ def train(
 
     # data
     manifest = Manifest.load(config.data)
-    data = TrainSet(manifest, "train", config.crop, config.seed)
-    val_data = TrainSet(manifest, "val", config.crop, config.seed, augment=False)
+    pictures = MaskedTrainSet if config.supervision == "masks" else TrainSet
+    data = pictures(manifest, "train", config.crop, config.seed)
+    val_data = pictures(manifest, "val", config.crop, config.seed, augment=False)
     val_batches = DataLoader(val_data, config.batch_size)
     check_sizes(config, len(data), len(val_data), accelerator.num_processes)
-    epoch_steps = len(data) // config.batch_size
-    steps = config.epochs * epoch_steps
+    starts = epoch_starts(config, len(data))
+    steps = starts[-1]
 
     # run folder
     if leads:
@@ -92,7 +93,7 @@ def train(
 
     # network and optimiser, as they begin or as the last resume state left them
     set_seed(config.seed)
-    net = initial_network(config, manifest.num_classes, accelerator)
+    net = initial_network(config, [info.name for info in manifest.classes], accelerator)
     optimiser = build_optimiser(net, config)
     torch.manual_seed(
         config.seed + 1000 * accelerator.process_index
@@ -103,9 +104,9 @@ def train(
     log = RunLog(run, progress.step) if leads else None
 
     while True:
-        epoch, within = divmod(progress.step, epoch_steps)
+        epoch = bisect_right(starts, progress.step) - 1
         trained = progress.step == steps
-        if trained or (within == 0 and epoch % config.validate_every == 0):
+        if trained or (progress.step == starts[epoch] and epoch % config.validate_every == 0):
             val_loss, val_map = validate(net, val_batches, config, epoch, checkpoints)
             score = 1 - val_loss
             if epoch >= config.warmup_epochs and score >= progress.best:
@@ -121,19 +122,22 @@ def train(
             break
 
         start = time.perf_counter()
-        images, tags, indices = next_batch(batches)
+        images, tags, indices, *truth = next_batch(batches)
         waited = time.perf_counter() - start
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         tags = tags.to(device)
+        truth = truth[0].to(device) if truth else None
         factor = lr_factor(progress.step, steps, config.lr_schedule)
         with_masks = epoch >= config.warmup_epochs
-        losses = train_step(model, optimiser, images, tags, config, factor, with_masks, accelerator.backward)
+        losses = train_step(
+            model, optimiser, images, tags, config, factor, with_masks, accelerator.backward, truth
+        )
         paths = [data.paths[index] for index in indices]
         require_finite(losses, f"the loss of step {progress.step + 1}", paths, checkpoints)
         progress.add(*losses, time.perf_counter() - start, waited)
 
         stop = all_stop(accelerator, run)
-        epoch_ends = within + 1 == epoch_steps
+        epoch_ends = progress.step in starts
         if epoch_ends or progress.step % config.log_every == 0:
             row = {"epoch": epoch, "step": progress.step}
             row |= mean_losses(progress, accelerator, config.batch_size)
@@ -147,7 +151,7 @@ def train(
             names = ["last"]
             if epoch_ends and config.snapshot_every and (epoch + 1) % config.snapshot_every == 0:
                 names.append(f"epoch-{epoch + 1:03d}")
-            finished_epochs = progress.step // epoch_steps
+            finished_epochs = bisect_right(starts, progress.step) - 1
             if leads:
                 for name in names:
                     path = checkpoints / f"{name}.safetensors"
@@ -173,11 +177,21 @@ def train(
         )
 
 
-def initial_network(config: TrainConfig, num_classes: int, accelerator: Accelerator) -> nn.Module:
+def epoch_starts(config: TrainConfig, images: int) -> list[int]:
+    """The step before which each epoch begins, and the number of all steps as the last."""
+    if config.steps:
+        return [round(epoch * config.steps / config.epochs) for epoch in range(config.epochs + 1)]
+    epoch_steps = images // config.batch_size
+    return [epoch * epoch_steps for epoch in range(config.epochs + 1)]
+
+
+def initial_network(config: TrainConfig, classes: list[str], accelerator: Accelerator) -> nn.Module:
     """The network as a training begins, on its device: random but for the initial weights, if any."""
-    net = build_network(config.network(num_classes))
+    net = build_network(config.network(1 + len(classes)))
     if config.initial_weights:
-        load_published(net, initial_weights(config.initial_weights))
+        for line in start_from(net, config.initial_weights, classes):
+            if accelerator.is_main_process:
+                print(line)
     taps = unreachable_taps(net, config.crop)
     if taps and accelerator.is_main_process:
         advice = "lower the dilations or raise the crop"
@@ -313,14 +327,17 @@ def build_optimiser(net: nn.Module, config: TrainConfig) -> torch.optim.Optimize
 
 def step_loader(data: TrainSet, config: TrainConfig, accelerator: Accelerator, start: int) -> DataLoader:
     """All batches from step `start` to the last; each process loads its share of every global batch."""
-    batches = []
-    for epoch in range(config.epochs):
-        for batch in epoch_batches(len(data), config.batch_size, config.seed, epoch):
-            share = batch[accelerator.process_index :: accelerator.num_processes]
-            batches.append([(epoch, index) for index in share])
+    if config.steps:
+        batches = repeated_batches(len(data), config.batch_size, config.seed, config.steps)
+    else:
+        batches = []
+        for epoch in range(config.epochs):
+            for batch in epoch_batches(len(data), config.batch_size, config.seed, epoch):
+                batches.append([(epoch, index) for index in batch])
+    shares = [batch[accelerator.process_index :: accelerator.num_processes] for batch in batches[start:]]
     return DataLoader(
         data,
-        batch_sampler=batches[start:],
+        batch_sampler=shares,
         num_workers=config.workers,
         pin_memory=accelerator.device.type == "cuda",
         # an own generator: the loader's seed must not come out of the stream that dropout and gate draw from
@@ -368,6 +385,7 @@ def train_step(
     factor: float,
     with_masks: bool,
     backward: Callable[[Tensor], None],
+    truth: Tensor | None = None,
 ) -> list[float]:
     """One update of the weights; returns classification and mask loss of this process's share of the batch.
 
@@ -383,19 +401,22 @@ def train_step(
         factor: learning rate over its base, see `lr_factor`.
         with_masks: whether the mask loss takes part; not in the warm-up.
         backward: computes the gradients of a loss.
+        truth: (B, H, W) uint8 true labels, where the masks are supervised.
     """
     for group in optimiser.param_groups:
         group["lr"] = group["base_lr"] * factor
     optimiser.zero_grad(set_to_none=True)
     means, parts = [0.0, 0.0], config.accumulate
-    for number, (part, part_tags) in enumerate(zip(images.chunk(parts), tags.chunk(parts)), start=1):
+    truths = [None] * parts if truth is None else truth.chunk(parts)
+    shares = zip(images.chunk(parts), tags.chunk(parts), truths)
+    for number, (part, part_tags, part_truth) in enumerate(shares, start=1):
         exchange = nullcontext()
         if number < parts and hasattr(model, "no_sync"):  # of the wrapper for several processes
             exchange = model.no_sync()
         with exchange:
             with autocast(config, images.device):
                 out = model(part)
-            losses = training_losses(out, part, part_tags, config, with_masks)
+            losses = training_losses(out, part, part_tags, config, with_masks, part_truth)
             backward(sum(losses) / parts)
         means = [mean + loss.item() / parts for mean, loss in zip(means, losses)]
     optimiser.step()
@@ -408,18 +429,19 @@ def validate(
 ) -> tuple[float, float]:
     """Validation loss (classification + mask) and mAP over centre crops, before an epoch.
 
-    It reads tags, never masks. The validation after the last epoch takes the losses that this one was
+    It reads tags, and masks only where they are what the network learns from. The validation after the last epoch takes the losses that this one was
     trained with.
     """
     device = next(net.parameters()).device
     with_masks = min(epoch, config.epochs - 1) >= config.warmup_epochs
     net.eval()
     total, all_scores, all_tags = 0.0, [], []
-    for images, tags, indices in batches:
+    for images, tags, indices, *truth in batches:
+        truth = truth[0].to(device) if truth else None
         images, tags = images.to(device, memory_format=torch.channels_last), tags.to(device)
         with autocast(config, device):
             out = net(images)
-        loss = sum(training_losses(out, images, tags, config, with_masks)).item()
+        loss = sum(training_losses(out, images, tags, config, with_masks, truth)).item()
         paths = [batches.dataset.paths[index] for index in indices]
         require_finite([loss], f"the validation loss before epoch {epoch}", paths, checkpoints)
         total += loss * len(images)

@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsfcn_lib.backbones import VGG16, MobileNetV2, ResNet, ResNet38
-from wsfcn_lib.checkpoints import load_snapshot
+from wsfcn_lib.checkpoints import is_snapshot, load_snapshot
 from wsfcn_lib.config import NetConfig
 from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError, initial_weights
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.network import BaselineCAM, build_network
 from wsfcn_lib.runs.paths import resolve_path
+from wsfcn_lib.timm_trunk import HUB, TimmTrunk
 
 # mIoU in percent on VOC 2012, by split; val_true_tags is the upper bound that papers call clean
 PUBLISHED = {
@@ -106,6 +107,74 @@ def released_config(state: dict[str, Tensor], path: Path) -> NetConfig:
         raise WeightsError(f"{path} holds a network of a size that nobody published: {error}") from error
 
 
+def start_from(net: nn.Module, name: str, classes: list[str]) -> list[str]:
+    """Fill `net` with what a training starts from; returns lines on what a user should know of it.
+
+    Args:
+        net: a `WSFCN` or `BaselineCAM`.
+        name: ImageNet weights of its backbone, see `data.model_zoo.initial_weights`; HUB for those that timm
+            fetches; or a snapshot of this kit, "shipped" or a file, of which all but what its classes shape
+            is taken, and that too for classes of the same name.
+        classes: names of the foreground classes.
+
+    Raises:
+        WeightsError, TrunkError, CheckpointError: missing, unreadable, or of another network.
+    """
+    lines = []
+    backbone = net.backbone
+    if name == HUB:
+        if not isinstance(backbone, TimmTrunk):
+            raise WeightsError(
+                f"initial_weights={HUB!r} is for timm: backbones, not for {net.config.backbone}"
+            )
+        backbone.load(HUB)
+    else:
+        path = initial_weights(name)
+        if path.suffix == ".safetensors" and is_snapshot(path):
+            return _continue_from(net, path, classes)
+        load_published(net, path)
+    if isinstance(backbone, TimmTrunk) and backbone.licence:
+        lines.append(
+            f"weights of {backbone.name}: licence {backbone.licence}; read its terms before you use them"
+        )
+    return lines
+
+
+def _continue_from(net: nn.Module, path: Path, classes: list[str]) -> list[str]:
+    """Fill `net` from a snapshot of this kit; see `start_from`."""
+    source, known, _ = load_snapshot(path)
+    theirs, ours = source.config, net.config
+    state, own = source.state_dict(), net.state_dict()
+    by_class = [name for name in own if name in state and own[name].shape != state[name].shape]
+    last = "classifier" if isinstance(net, BaselineCAM) else f"head.{len(net.head) - 1}"
+    foreign = [name for name in by_class if not name.startswith(last)]
+    if own.keys() != state.keys() or foreign:
+        differing = []
+        for setting in type(ours).model_fields:
+            a, b = getattr(theirs, setting), getattr(ours, setting)
+            if a != b and setting != "num_classes":
+                differing.append(f"{setting} {a} there, {b} here")
+        raise WeightsError(
+            f"{path.name} is the snapshot of another network ({'; '.join(differing)}); give these settings its "
+            "values, or start from other weights"
+        )
+    names = [entry["name"] for entry in known]
+    shared = [name for name in classes if name in names]
+    for entry in (f"{last}.weight", f"{last}.bias"):
+        if entry not in own:
+            continue
+        rows = own[entry].clone()
+        for name in shared:
+            rows[classes.index(name)] = state[entry][names.index(name)]
+        state[entry] = rows
+    net.load_state_dict(state)
+    new = [name for name in classes if name not in names]
+    lines = [f"starting from {path.name}, which knows {', '.join(names)}"]
+    if new:
+        lines.append(f"the weights of the last layer begin anew for {', '.join(new)}")
+    return lines
+
+
 def load_published(net: nn.Module, source) -> list[str]:
     """Fill `net` from a file of WS-FCN's or 1-stage-wseg's weights, or ImageNet weights of its backbone.
 
@@ -120,7 +189,11 @@ def load_published(net: nn.Module, source) -> list[str]:
         WeightsError: not a state dict, or of another network; names the first missing and unexpected entries.
     """
     where = "the state dict" if isinstance(source, dict) else str(source)
-    return _fill(net, read_state(source), where)
+    state = read_state(source)
+    if isinstance(net.backbone, TimmTrunk):
+        net.backbone.load(state)
+        return [name for name in net.state_dict() if not name.startswith("backbone.")]
+    return _fill(net, state, where)
 
 
 # entries that are no weights of ours: PAMR's kernels, copies of fc8

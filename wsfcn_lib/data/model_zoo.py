@@ -5,6 +5,7 @@ model_zoo.yaml is the table. No torch, and nothing is downloaded here: see downl
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -28,6 +29,7 @@ class Artefact:
     page: str = ""
     also: tuple[str, ...] = ()  # names of other files that serve as well
     sha256: str | None = None  # the first digits of its checksum, where they are published
+    package: str = ""  # on the package index, which brings the file; else empty
 
     @property
     def folder(self) -> str:
@@ -38,13 +40,17 @@ class Artefact:
     def advice(self) -> str:
         """The file to place, and where."""
         files = " or ".join((self.file, *self.also))
+        if self.package:
+            return f"pip install {self.package} ({self.mb:g} MB)"
         source = self.url or f"by hand: {self.page}"
         folders = f"{self.folder} or the folder that WSFCN_WEIGHTS names"
         return f"place {files} ({self.mb:g} MB, {source}) in {folders}"
 
     def find(self) -> Path | None:
-        """The file in the folder that WSFCN_WEIGHTS names, else in its own; None where it is in neither."""
+        """The file in the folder that WSFCN_WEIGHTS names, in its own or its package; None where it is in none."""
         folders = [ROOT / self.folder]
+        if self.package and (spec := find_spec(self.package.replace("-", "_"))):
+            folders.append(Path(spec.origin).parent / "models")
         if named := os.environ.get("WSFCN_WEIGHTS"):
             folder = resolve_path(named)
             if not folder.is_dir():
@@ -58,6 +64,9 @@ class Artefact:
                 if (folder / file).is_file():
                     return folder / file
         return None
+
+
+SHIPPED = ROOT / "data" / "voc_animals_mobilenet.safetensors"  # a small network for six animals
 
 
 def _read_table() -> dict[str, Artefact]:
@@ -82,6 +91,8 @@ def initial_weights(name: str | Path) -> Path:
     Raises:
         WeightsError: it is not there, with the ways to get it; or an unknown name.
     """
+    if name == "shipped":
+        return SHIPPED
     if name == "tiny":
         raise WeightsError(
             "tiny has no initial weights: it is trained from nothing; leave initial_weights empty"
@@ -92,7 +103,8 @@ def initial_weights(name: str | Path) -> Path:
         if path.is_file():
             return path
         raise WeightsError(
-            f"{str(name)!r} is no file and no name of released weights; the names are {', '.join(ARTEFACTS)}"
+            f"{str(name)!r} is no file and no name of released weights; the names are shipped, "
+            f"{', '.join(ARTEFACTS)}"
         )
     path = row.find()
     if path is None:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from wsfcn_lib.data.images import open_image
+from wsfcn_lib.data.files import DataError
+from wsfcn_lib.data.images import open_image, read_mask
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.normalisation import normalise
 
@@ -52,12 +53,61 @@ class TrainSet(Dataset):
 
     def __getitem__(self, item: tuple[int, int] | int) -> tuple[torch.Tensor, torch.Tensor, int]:
         epoch, index = item if isinstance(item, tuple) else (0, item)
-        image = open_image(self.paths[index])
+        image = self._changed(epoch, index, open_image(self.paths[index]))
+        return normalise(np.asarray(image)), self.tags[index], index
+
+    def _changed(self, epoch: int, index: int, *pictures) -> object:
+        """The pictures after one and the same draw of the augmentation."""
         with torch.random.fork_rng(devices=[]):
             # The CPU's generator alone: torch.manual_seed would also visit every device, ten times as slow.
             torch.default_generator.manual_seed(_generator_seed(self.seed, epoch, index))
-            image = self.chain(image)
-        return normalise(np.asarray(image)), self.tags[index], index
+            return self.chain(*pictures)
+
+
+class MaskedTrainSet(TrainSet):
+    """The same images and crops with their true masks, for a ceiling: what the network learns when told all.
+
+    An item has the true labels (crop, crop) uint8 as its fourth, class indices or 255.
+
+    Raises DataError where an image of the split has no mask.
+    """
+
+    def __init__(self, manifest: Manifest, split: str, crop: int, seed: int, augment: bool = True):
+        super().__init__(manifest, split, crop, seed, augment)
+        samples = manifest.masked_samples(split)
+        bare = [sample.name for sample in samples if not sample.mask]
+        if bare:
+            raise DataError(
+                f"supervision='masks' needs a mask of every image, and {len(bare)} of {split} have none, first "
+                f"{bare[0]}; add them, or use supervision='tags'"
+            )
+        self.masks = [sample.mask for sample in samples]
+        self.manifest = manifest
+
+    def __getitem__(
+        self, item: tuple[int, int] | int
+    ) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
+        from torchvision.tv_tensors import Mask
+
+        epoch, index = item if isinstance(item, tuple) else (0, item)
+        image = open_image(self.paths[index])
+        truth = Mask(read_mask(self.masks[index], self.manifest))
+        image, truth = self._changed(epoch, index, image, truth)
+        return normalise(np.asarray(image)), self.tags[index], index, truth.as_subclass(torch.Tensor)
+
+
+def repeated_batches(length: int, batch_size: int, seed: int, count: int) -> list[list[tuple[int, int]]]:
+    """The first `count` batches of a list that is repeated, each pass shuffled anew: (pass, index) of items.
+
+    A batch may begin in one pass and end in the next, so that all images come equally often.
+    """
+    items = []
+    number = 0
+    while len(items) < count * batch_size:
+        order = np.random.default_rng([seed, number]).permutation(length).tolist()
+        items += [(number, index) for index in order]
+        number += 1
+    return [items[start : start + batch_size] for start in range(0, count * batch_size, batch_size)]
 
 
 def epoch_batches(length: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]:

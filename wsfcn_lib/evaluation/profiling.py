@@ -19,7 +19,7 @@ from wsfcn_lib.network import build_network
 from wsfcn_lib.runs.provenance import peak_memory_mb
 from wsfcn_lib.runs.storage import require_space
 from wsfcn_lib.supervision import TrainingError
-from wsfcn_lib.train import build_accelerator, build_optimiser, train_step
+from wsfcn_lib.train import build_accelerator, build_optimiser, epoch_starts, train_step
 
 PANEL_BYTES = 400_000  # a picture panel
 LOG_BYTES = 5_000_000  # log.csv and TensorBoard's events
@@ -120,9 +120,9 @@ def preflight(config: TrainConfig, run: Path | str) -> Estimate:
         warmup_step, full_step = max(warmup_step, loading), max(full_step, loading)
     else:
         warmup_step, full_step = warmup_step + loading, full_step + loading
-    full_epochs = config.epochs - config.warmup_epochs
-    seconds = config.warmup_epochs * warmup_step + full_epochs * full_step
-    seconds *= len(data) // config.batch_size
+    starts = epoch_starts(config, len(data))
+    warmup_steps, steps = starts[config.warmup_epochs], starts[-1]
+    seconds = warmup_steps * warmup_step + (steps - warmup_steps) * full_step
     val_batches = len(manifest.samples("val")) / config.batch_size
     seconds += validations(config) * val_batches * (loading + full_step / 3)
     notes = doubts(config, manifest)
@@ -133,15 +133,13 @@ def doubts(config: TrainConfig, manifest: Manifest) -> list[str]:
     """Lines on a training that is likely to learn little: too short, or of classes that the data do not teach."""
     samples = {split: manifest.samples(split) for split in manifest.splits}
     images = len(samples["train"])
-    epoch_steps = images // config.batch_size
-    steps = config.epochs * epoch_steps
+    steps = epoch_starts(config, images)[-1]
     lines = untaught(DatasetListing(manifest.classes, samples))
     if steps < FEW_STEPS:
-        enough = -(-SHIPPED_STEPS // max(1, epoch_steps))
         lines.append(
             f"only {steps} steps ({images} images, batch_size {config.batch_size}, {config.epochs} epochs), and with "
-            f"fewer than {FEW_STEPS} masks may stay empty: epochs={enough} make the {SHIPPED_STEPS:,} of the network "
-            f"that ships, a smaller batch_size makes more; VOC's schedule has {VOC_STEPS:,}"
+            f"fewer than {FEW_STEPS} masks may stay empty: set `steps`; the network that ships had "
+            f"{SHIPPED_STEPS:,}, VOC's schedule has {VOC_STEPS:,}"
         )
     if config.epochs <= config.warmup_epochs:
         lines.append(
