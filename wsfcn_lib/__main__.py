@@ -2,17 +2,11 @@
 
 import argparse
 import sys
-from pathlib import Path
-
-from PIL import Image
 
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.images import encode, to_array
 from wsfcn_lib.data.scan import scan, unique_names
 from wsfcn_lib.infer import SCORE_CUT, segment
-from wsfcn_lib.plots.overlays import overlay
 from wsfcn_lib.runs.paths import expanded, shell_path, use_utf8
-from wsfcn_lib.runs.storage import atomic_write
 
 
 def main() -> None:
@@ -42,20 +36,12 @@ def main() -> None:
         raise ValueError(f"{output.name} is written as PNG; name it .png")
     if not args.image.exists():
         raise DataError(f"{named}: no such picture or folder, neither where you are nor in the repository")
-    result = segment_file(args.image, output, args)
+    result = segment(args.image, args.checkpoint, use_crf=args.crf)
+    result.save(output)
     for name, score, present in zip(result.names[1:], result.scores, result.tags):
         mark = "present" if present else ""
         print(f"{score:.3f}  {name:20}  {mark}".rstrip())
     print(f"Present are classes with a score above {SCORE_CUT}. The image with their masks: {output}")
-
-
-def segment_file(image: Path | str, output: Path, args: argparse.Namespace):
-    """The segmentation of one picture, which is drawn over it into `output`."""
-    pixels = to_array(image)
-    result = segment(pixels, args.checkpoint, use_crf=args.crf)
-    picture = Image.fromarray(overlay(pixels, result.labels, result.colours))
-    atomic_write(output, encode(picture, "PNG"))
-    return result
 
 
 def segment_folder(args: argparse.Namespace) -> None:
@@ -67,27 +53,25 @@ def segment_folder(args: argparse.Namespace) -> None:
     files = scan(folder)
     if not files.pictures:
         raise DataError(f"{folder}: there is no picture in this folder; " + "; ".join(files.notes()))
-    bad = empty = 0
+    bad, empty = 0, []
     for path, name in zip(files.pictures, unique_names(files.pictures)):
         try:
-            result = segment_file(folder / path, output / f"{name}.png", args)
+            result = segment(folder / path, args.checkpoint, use_crf=args.crf)
+            result.save(output / f"{name}.png")
         except DataError as error:
             bad += 1
             print(error)
             continue
-        present = [
-            f"{name} {score:.2f}"
-            for name, score, tag in zip(result.names[1:], result.scores, result.tags)
-            if tag
-        ]
-        empty += not present
-        print(f"{path}: {', '.join(present) or 'no class'}")
+        print(f"{path}: {result.summary()}")
+        if not result.labels.any():
+            empty.append(path)
     done = len(files.pictures) - bad
     if not done:
         raise DataError(f"{folder}: none of its {bad} pictures can be opened")
-    print(
-        f"{done} pictures with their masks lie in {output}; {bad} cannot be opened; {empty} show no known class"
-    )
+    print(f"{done} pictures with their masks lie in {output}; {bad} cannot be opened")
+    if empty:
+        first = ", ".join(str(path) for path in empty[:3])
+        print(f"no pixel painted in {len(empty)} of {done} pictures, first {first}")
     print(f"Classes with a score above {SCORE_CUT} are present; known are {', '.join(result.names[1:])}.")
     for line in files.notes():
         print(line)

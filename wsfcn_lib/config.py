@@ -88,6 +88,9 @@ class TrainConfig(Architecture):
     # of old weights, old biases, new weights, new biases; None: the published ones of the backbone
     lr_multipliers: tuple[Multiplier, Multiplier, Multiplier, Multiplier] | None = None
     weight_decay: float = Field(5e-4, ge=0, le=1)
+    # of the backbone, what stays as it came beside its first layers: nothing, its depthwise filters (their
+    # gradients take a third of a step on processors), or all of it
+    frozen: Literal["first", "depthwise", "backbone"] = "first"
     # what the masks learn from: the network's own refined masks, or, as a ceiling, the true ones
     supervision: Literal["tags", "masks"] = "tags"
     mask_weight: float = Field(1.0, ge=0, le=100)

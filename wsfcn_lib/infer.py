@@ -10,19 +10,22 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
 from wsfcn_lib.config import Recipe
-from wsfcn_lib.data.images import resize_image, resize_labels, to_array
+from wsfcn_lib.data.images import encode, resize_image, resize_labels, to_array
 from wsfcn_lib.data.model_zoo import SHIPPED
 from wsfcn_lib.data.normalisation import normalise
+from wsfcn_lib.data.painting import paint
 from wsfcn_lib.modules import resize
 from wsfcn_lib.postprocess import crf, label_map
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.settings import Settings
+from wsfcn_lib.runs.storage import atomic_write
 from wsfcn_lib.weights import load_network
 
 LONG_SIDE = 640  # pixels; VOC's images have at most 500, COCO's 640
@@ -41,6 +44,9 @@ class Segmentation(NamedTuple):
     labels: (H, W) uint8 class indices.
     names: of the K classes.
     colours: (K, 3) uint8.
+    image: (H, W, 3) uint8, what was segmented.
+
+    A notebook shows it as a picture; `show` does so anywhere, `save` writes it.
     """
 
     masks: np.ndarray
@@ -49,6 +55,63 @@ class Segmentation(NamedTuple):
     labels: np.ndarray
     names: tuple[str, ...]
     colours: np.ndarray
+    image: np.ndarray
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        return f"Segmentation of {width}x{height} pixels: {self.summary()}"
+
+    def summary(self) -> str:
+        """What was found, in words: each present class with its score and its share of the picture."""
+        found = [f"{text} of the picture" for index, text in self._captions().items() if index]
+        return ", ".join(found) or self._captions()[0]
+
+    def picture(self) -> Image.Image:
+        """The image with its classes tinted and outlined, and named in a line below."""
+        return paint(self.image, self.labels, self.colours, self._captions())
+
+    def show(self) -> None:
+        """Show the picture: in a notebook below the cell, else in the system's viewer."""
+        try:
+            in_notebook = get_ipython().has_trait("kernel")  # IPython's own name; unknown outside of it
+        except NameError:
+            in_notebook = False
+        if in_notebook:
+            from IPython.display import display
+
+            display(self)
+        else:
+            self.picture().show()
+
+    def save(self, path: Path | str) -> Path:
+        """Write the picture as PNG, which is what a path without an ending becomes; returns its path."""
+        path = resolve_path(path)
+        if not path.suffix:
+            path = path.with_suffix(".png")
+        if path.suffix.lower() != ".png":
+            raise ValueError(f"{path.name} is written as PNG; name it {path.stem}.png")
+        atomic_write(path, encode(self.picture(), "PNG"))
+        return path
+
+    def _repr_png_(self) -> bytes:
+        return encode(self.picture(), "PNG")
+
+    def _captions(self) -> dict[int, str]:
+        """By class index: name, score and share of the picture of the classes found; 0 where there is none."""
+        shares = np.bincount(self.labels.ravel(), minlength=len(self.names)) / self.labels.size
+        captions = {}
+        for index, present in enumerate(self.tags, start=1):
+            if present:
+                share = (
+                    f"{100 * shares[index]:.0f} %"
+                    if shares[index] >= 0.01
+                    else f"{100 * shares[index]:.1f} %"
+                )
+                captions[index] = f"{self.names[index]} {self.scores[index - 1]:.2f}, {share}"
+        if not captions:
+            best = int(self.scores.argmax())
+            captions[0] = f"no class above the cut; strongest {self.names[1 + best]} {self.scores[best]:.2f}"
+        return captions
 
 
 def segment(
@@ -86,7 +149,7 @@ def segment(
     size = image.shape[:2]
     names = ("background", *(entry["name"] for entry in classes))
     colours = np.array([(0, 0, 0), *(entry["colour"] for entry in classes)], np.uint8)
-    return Segmentation(at_size(masks, size), chances, tags, at_size(labels, size), names, colours)
+    return Segmentation(at_size(masks, size), chances, tags, at_size(labels, size), names, colours, image)
 
 
 def _open(checkpoint: Path | str | None) -> tuple[nn.Module, list[dict], dict]:

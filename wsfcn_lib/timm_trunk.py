@@ -4,22 +4,27 @@ Like the published backbones it turns images (B, 3, H, W) into `low` (B, low_cha
 (B, deep_channels, H/stride, W/stride), and like there BatchNorms keep their stored statistics and what stands
 behind `low` stays as it came. Both maps are sampled at the places where a decoder of aligned corners expects
 them: the first at the first pixel, the last at the last.
+
+Where a cell of a map looks is a matter of padding, strides and what its filters have learnt: those of
+tf_efficientnet_lite0 were trained on images of even sides, whose padding is one-sided, and make up for most of
+it. So it is measured when weights are loaded, and what is left is taken off: see `TimmTrunk.measure_lean`.
 """
 
 import difflib
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample, pad, pixel_unshuffle
+from torch.nn.functional import grid_sample, interpolate, pad, pixel_unshuffle
 
 from wsfcn_lib.backbones import DepthwiseConv2d, freeze
 from wsfcn_lib.data.normalisation import MEAN, STD
 
 LOW = 4  # the stride of `low`
+LEAN_SIDE, LEAN_IMAGES = 256, 6  # pixels and number of the noise that tells where a map looks
 HUB = "hub"  # as initial weights: those that timm knows for the name
 FREE_LICENCES = ("apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause")
 
@@ -65,6 +70,9 @@ class TimmTrunk(nn.Module):
         self.register_buffer("scale", (torch.tensor(STD) / std)[:, None, None], persistent=False)
         self.register_buffer("offset", ((torch.tensor(MEAN) - mean) / std)[:, None, None], persistent=False)
 
+        # of low and deep, (y, x) pixels by which a cell looks beside its own middle
+        self.register_buffer("lean", torch.zeros(2, 2))
+
         self.norms = [
             module for module in self.net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
         ]
@@ -91,11 +99,11 @@ class TimmTrunk(nn.Module):
             x = pad(x, (0, right, 0, bottom), mode="replicate")
         x = x.contiguous(memory_format=torch.channels_last)
         maps = self._maps(x)
-        low = at_corners(maps[self.low_index], self.strides[self.low_index], size, LOW)
+        low = at_corners(maps[self.low_index], self.strides[self.low_index], size, LOW, self.lean[0])
         if not self.has_fine_map:
             pixels = at_corners(pixel_unshuffle(x, LOW), LOW, size, LOW)
             low = torch.cat((low, pixels.to(low.dtype)), 1)
-        return low, at_corners(maps[-1], self.stride, size, self.stride)
+        return low, at_corners(maps[-1], self.stride, size, self.stride, self.lean[1])
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         """The maps of features, channels first whatever the network's own order is."""
@@ -118,6 +126,36 @@ class TimmTrunk(nn.Module):
         for weight, gradient in zip(weights, gradients):
             if gradient is not None:
                 weight.requires_grad_(False)
+
+    def measure_lean(self) -> None:
+        """Measure where the inner cells of both maps look, by the gradients that they send to noise.
+
+        Cells are said to look at the centroid of the absolute gradients of their squared features. Measured so,
+        a map of stride 16 is known to a pixel or two.
+        """
+        side = 2 * self.multiple * math.ceil(LEAN_SIDE / 2 / self.multiple)
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.zeros(LEAN_IMAGES, 3, side, side)
+        coarse = 4
+        while coarse <= side:  # as much at every scale, like photographs
+            scale = torch.randn(LEAN_IMAGES, 3, coarse, coarse, generator=generator)
+            noise += interpolate(scale, (side, side), mode="bilinear")
+            coarse *= 2
+        noise = (noise / noise.std()).requires_grad_()
+        training = self.training
+        self.eval()
+        with torch.enable_grad():
+            maps = self._maps(noise)
+        self.train(training)
+        for lean, features in zip(self.lean, (maps[self.low_index], maps[-1])):
+            rows, columns = (slice(cells // 4, cells - cells // 4) for cells in features.shape[-2:])
+            looked = features[..., rows, columns].float().square().sum()
+            gradient = torch.autograd.grad(looked, noise, retain_graph=True)[0].abs().sum((0, 1))
+            places = torch.arange(side) - (side - 1) / 2
+            for axis in (0, 1):
+                weights = gradient.sum(1 - axis)
+                if weights.any():
+                    lean[axis] = (weights * places).sum() / weights.sum()
 
     def load(self, source: dict[str, Tensor] | str) -> None:
         """Fill the network with weights: a state dict in timm's names, or HUB for those that timm fetches.
@@ -154,6 +192,7 @@ class TimmTrunk(nn.Module):
                 f"{missing[0]!r}; name its own file, or change backbone"
             )
         self.net.load_state_dict(filled.state_dict())
+        self.measure_lean()
 
     def _classifier(self) -> tuple[str, ...]:
         """Beginnings of the names of timm's classifier, which is of no use here."""
@@ -236,7 +275,9 @@ def _try(net: nn.Module) -> None:
             raise ValueError(f"of an image of {width}x{height} it makes a map of shape {tuple(shape)}")
 
 
-def at_corners(features: Tensor, stride: int, size: tuple[int, int], step: int) -> Tensor:
+def at_corners(
+    features: Tensor, stride: int, size: tuple[int, int], step: int, lean: Sequence[float] | Tensor = (0, 0)
+) -> Tensor:
     """Sample a map at corner-aligned places of its image: (B, C, h, w) -> (B, C, ceil(H/step), ceil(W/step)).
 
     A cell of the map stands for `stride` pixels, and its place is their middle. The places asked for lie
@@ -247,10 +288,11 @@ def at_corners(features: Tensor, stride: int, size: tuple[int, int], step: int) 
         stride: pixels of a cell.
         size: (H, W) of the image without its padding.
         step: pixels from place to place, about.
+        lean: (y, x) pixels by which the cells look beside their middles.
     """
     axes = []
-    for cells, length in zip(features.shape[-2:], size):
-        places = torch.linspace(0, length - 1, math.ceil(length / step), device=features.device)
+    for cells, length, beside in zip(features.shape[-2:], size, lean):
+        places = torch.linspace(0, length - 1, math.ceil(length / step), device=features.device) - beside
         axes.append((2 * places + 1) / (cells * stride) - 1)
     y, x = torch.meshgrid(*axes, indexing="ij")
     grid = torch.stack((x, y), -1).expand(len(features), -1, -1, -1)

@@ -21,6 +21,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_s
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from wsfcn_lib.backbones import freeze
 from wsfcn_lib.checkpoints import Progress, random_states, save_snapshot, snapshots
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError, read_text
@@ -187,7 +188,7 @@ def epoch_starts(config: TrainConfig, images: int) -> list[int]:
 
 def initial_network(config: TrainConfig, classes: list[str], accelerator: Accelerator) -> nn.Module:
     """The network as a training begins, on its device: random but for the initial weights, if any."""
-    net = build_network(config.network(1 + len(classes)))
+    net = trainable_network(config, 1 + len(classes))
     if config.initial_weights:
         for line in start_from(net, config.initial_weights, classes):
             if accelerator.is_main_process:
@@ -199,6 +200,18 @@ def initial_network(config: TrainConfig, classes: list[str], accelerator: Accele
     if config.batch_norm == "synchronised" and accelerator.num_processes > 1:
         synchronise_norms(net, accelerator.device)
     return net.to(accelerator.device, memory_format=torch.channels_last).train()
+
+
+def trainable_network(config: TrainConfig, num_classes: int) -> nn.Module:
+    """The network of a training, with what `config.frozen` names taken out of training."""
+    net = build_network(config.network(num_classes))
+    if config.frozen == "backbone":
+        freeze(net.backbone)
+    if config.frozen == "depthwise":
+        for module in net.backbone.modules():
+            if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
+                freeze(module)
+    return net
 
 
 def build_accelerator(config: TrainConfig) -> Accelerator:

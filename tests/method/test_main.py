@@ -11,7 +11,7 @@ from PIL import Image
 from wsfcn_lib import WSFCN, NetConfig, segment
 from wsfcn_lib.__main__ import main
 from wsfcn_lib.checkpoints import save_snapshot
-from wsfcn_lib.plots.overlays import overlay
+from wsfcn_lib.data.painting import overlay
 from wsfcn_lib.runs.paths import ROOT
 
 CLASSES = [{"name": n, "mask_id": i, "colour": (90 * i, 9, 9)} for i, n in enumerate(("cat", "dog"), 1)]

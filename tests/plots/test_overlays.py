@@ -2,7 +2,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from wsfcn_lib.plots.overlays import colour_labels, heat, overlay
+from wsfcn_lib.data.painting import colour_labels, overlay
+from wsfcn_lib.plots.overlays import heat
 
 IMAGE = np.full((6, 8, 3), 100, np.uint8)
 PALETTE = np.zeros((256, 3), np.uint8)

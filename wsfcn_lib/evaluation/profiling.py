@@ -15,11 +15,10 @@ from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.remarks import untaught
 from wsfcn_lib.data.training_set import TrainSet
-from wsfcn_lib.network import build_network
 from wsfcn_lib.runs.provenance import peak_memory_mb
 from wsfcn_lib.runs.storage import require_space
 from wsfcn_lib.supervision import TrainingError
-from wsfcn_lib.train import build_accelerator, build_optimiser, epoch_starts, train_step
+from wsfcn_lib.train import build_accelerator, build_optimiser, epoch_starts, train_step, trainable_network
 
 PANEL_BYTES = 400_000  # a picture panel
 LOG_BYTES = 5_000_000  # log.csv and TensorBoard's events
@@ -28,7 +27,7 @@ LOG_BYTES = 5_000_000  # log.csv and TensorBoard's events
 def trial(config: TrainConfig, num_classes: int, images: Tensor, tags: Tensor) -> tuple:
     """A network, its optimiser, and a function that makes a step on one batch and returns its seconds."""
     images = images.contiguous(memory_format=torch.channels_last)
-    net = build_network(config.network(num_classes))
+    net = trainable_network(config, num_classes)
     net.to(images.device, memory_format=torch.channels_last).train()
     optimiser = build_optimiser(net, config)
 

@@ -11,8 +11,9 @@ from torch import nn
 
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.painting import overlay
 from wsfcn_lib.data.training_set import TrainSet
-from wsfcn_lib.plots.overlays import heat, overlay
+from wsfcn_lib.plots.overlays import heat
 from wsfcn_lib.plots.saving import to_png
 from wsfcn_lib.plots.tiles import tile
 from wsfcn_lib.runs.paths import resolve_path
