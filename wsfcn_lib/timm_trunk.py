@@ -130,7 +130,7 @@ class TimmTrunk(nn.Module):
     def measure_lean(self) -> None:
         """Measure where the inner cells of both maps look, by the gradients that they send to noise.
 
-        Cells are said to look at the centroid of the absolute gradients of their squared features. Measured so,
+        Cells are said to look at the centroid of the absolute gradients of their strengths. Measured so,
         a map of stride 16 is known to a pixel or two.
         """
         side = 2 * self.multiple * math.ceil(LEAN_SIDE / 2 / self.multiple)
@@ -149,7 +149,8 @@ class TimmTrunk(nn.Module):
         self.train(training)
         for lean, features in zip(self.lean, (maps[self.low_index], maps[-1])):
             rows, columns = (slice(cells // 4, cells - cells // 4) for cells in features.shape[-2:])
-            looked = features[..., rows, columns].float().square().sum()
+            strengths = features[..., rows, columns].float().square().sum(1)
+            looked = (strengths + 1e-12).log().sum()  # as logarithms, so that no strong cell outweighs others
             gradient = torch.autograd.grad(looked, noise, retain_graph=True)[0].abs().sum((0, 1))
             places = torch.arange(side) - (side - 1) / 2
             for axis in (0, 1):
