@@ -10,15 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, max_pool2d, relu
 
 
-def build_backbone(name: str, ancestor: bool = False, output_stride: int | None = None) -> nn.Module:
-    """Build a backbone by its name, one of `config.BACKBONES` or timm:<name>.
-
-    `ancestor` picks 1-stage-wseg's VGG stride; `output_stride` is of timm's, see `TimmTrunk`.
-    """
-    if name.startswith("timm:"):
-        from wsfcn_lib.timm_trunk import TimmTrunk
-
-        return TimmTrunk(name.removeprefix("timm:"), output_stride or 16)
+def build_backbone(name: str, ancestor: bool = False) -> nn.Module:
+    """Build a backbone by its name in `config.BACKBONES`; `ancestor` picks 1-stage-wseg's VGG stride."""
     builders = {
         "resnet38": ResNet38,
         "vgg16": lambda: VGG16(stride=8 if ancestor else 16),

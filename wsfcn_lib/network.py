@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
 from wsfcn_lib.backbones import build_backbone
-from wsfcn_lib.config import NetConfig
+from wsfcn_lib.config import TIMM, NetConfig
 from wsfcn_lib.losses import image_scores
 from wsfcn_lib.modules import CONTEXTS, FUSIONS, Align, conv_norm_relu, stochastic_gate
+from wsfcn_lib.timm_trunk import TimmTrunk
 
 CAM_BACKGROUND = 0.1
 
@@ -27,6 +28,13 @@ class NetOutput(NamedTuple):
     logits: Tensor
     masks: Tensor
     scores: Tensor
+
+
+def backbone_of(config: NetConfig) -> nn.Module:
+    """The backbone that a configuration names: one of those in `backbones`, or a network of timm."""
+    if config.backbone.startswith(TIMM):
+        return TimmTrunk(config.backbone.removeprefix(TIMM), config.output_stride or 16)
+    return build_backbone(config.backbone, config.is_ancestor)
 
 
 def with_background(maps: Tensor, value: float) -> Tensor:
@@ -79,7 +87,7 @@ class WSFCN(_Network):
             )
         self.config = config
         width = config.width
-        self.backbone = build_backbone(config.backbone, config.is_ancestor, config.output_stride)
+        self.backbone = backbone_of(config)
         low, deep = self.backbone.low_channels, self.backbone.deep_channels
         self.low_adapter = nn.Identity()
         if low != width:
@@ -128,7 +136,7 @@ class BaselineCAM(_Network):
     def __init__(self, config: NetConfig):
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.is_ancestor, config.output_stride)
+        self.backbone = backbone_of(config)
         self.dropout = nn.Dropout2d(0.5)
         self.classifier = nn.Conv2d(self.backbone.deep_channels, config.num_classes - 1, 1, bias=False)
         nn.init.xavier_uniform_(self.classifier.weight)

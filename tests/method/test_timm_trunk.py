@@ -13,6 +13,7 @@ from wsfcn_lib import WSFCN, NetConfig, segment
 from wsfcn_lib.backbones import build_backbone
 from wsfcn_lib.data.manifest import write_manifest
 from wsfcn_lib.modules import SF2, resize
+from wsfcn_lib.network import backbone_of
 from wsfcn_lib.timm_trunk import HUB, TimmTrunk, TrunkError, at_corners
 from wsfcn_lib.train import train
 from wsfcn_lib.weights import load_published
@@ -253,7 +254,7 @@ def test_settings_of_backbones_are_checked():
         NetConfig(backbone="resnet18")
     with pytest.raises(ValueError, match="output_stride=8 is a choice of timm: backbones, vgg16 has its own"):
         NetConfig(backbone="vgg16", output_stride=8)
-    assert build_backbone("timm:resnet18", output_stride=8).stride == 8
+    assert backbone_of(NetConfig(backbone="timm:resnet18", output_stride=8)).stride == 8
 
 
 def test_licences_that_are_not_free_are_named():

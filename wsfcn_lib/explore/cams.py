@@ -7,6 +7,7 @@ import ipywidgets as widgets
 import numpy as np
 
 from wsfcn_lib.data.images import open_image
+from wsfcn_lib.data.model_zoo import SHIPPED
 from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.browse import ANY, Browser
 from wsfcn_lib.explore.evaluated import read_image_iou
@@ -22,7 +23,7 @@ from wsfcn_lib.explore.layers import (
     reading,
 )
 from wsfcn_lib.explore.shell import WIDE, dropdown, slider
-from wsfcn_lib.infer import SCORE_CUT, SHIPPED
+from wsfcn_lib.infer import SCORE_CUT
 from wsfcn_lib.runs.paths import ROOT, RUNS
 
 LAYERED, CHANGED = MODES = ("layers", "what changed")

@@ -15,9 +15,10 @@ from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import read_image, read_mask
 from wsfcn_lib.data.manifest import SPLITS, Manifest, Sample
+from wsfcn_lib.data.model_zoo import SHIPPED
 from wsfcn_lib.data.normalisation import denormalise, normalise
 from wsfcn_lib.evaluation.inputs import load_trained, samples_of
-from wsfcn_lib.infer import SCORE_CUT, SHIPPED, at_size, predict_masks, probabilities, shrink
+from wsfcn_lib.infer import SCORE_CUT, at_size, predict_masks, probabilities, shrink
 from wsfcn_lib.modules import resize
 from wsfcn_lib.pamr import pamr
 from wsfcn_lib.plots.style import PORTRAIT
