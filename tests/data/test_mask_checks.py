@@ -96,6 +96,6 @@ def test_pictures_turned_by_exif_are_named(tmp_path, direction, size):
     turned = [line for line in lines if "EXIF" in line]
     assert len(turned) == 1 and "p0.png" in turned[0]
     if (direction, size) == (6, SIZE):
-        assert "make them equal: EXIF turns the picture (orientation 6)" in turned[0]
+        assert "EXIF turns the picture (orientation 6)" in turned[0]
     else:
         assert "1 pictures with masks are turned or mirrored by EXIF at the same size" in turned[0]
