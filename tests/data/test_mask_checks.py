@@ -250,3 +250,24 @@ def test_colours_in_another_order_stay_refused_where_tags_fit_the_colours_or_can
     assert len(faults) == len(masks) and all(
         "the classes' colours in another order" in line for line in faults
     )
+
+
+def test_background_that_is_numbered_as_a_class_is_found(tmp_path):
+    """As in ADE20K: 1 is background, the classes follow, 0 does not occur."""
+    chosen = many(tmp_path / "own", ABCD, PAIRS, PAIRS)
+    for path in (tmp_path / "own/masks").iterdir():
+        save(path, np.asarray(Image.open(path)) + 1)
+    said = r"all have \[1\]. All ids are one too large \(so 10 of 10 masks fit\)"
+    with pytest.raises(DataError, match=f"No mask has 0, which is background, and {said}"):
+        prepare(chosen, tmp_path / "out")
+
+
+def test_a_class_that_fills_what_no_other_does_is_no_fault(tmp_path):
+    """Whole scenes are labelled, and the tags leave out the sky (1): a note, as tags may be incomplete."""
+    tags = [(2,), (3,), (4,), (2, 3), (3, 4), (1, 2)]
+    chosen = many(tmp_path / "own", ABCD, tags, tags)
+    for path in (tmp_path / "own/masks").iterdir():
+        pixels = np.asarray(Image.open(path))
+        save(path, np.where(pixels == 0, 1, pixels))
+    notes = prepare(chosen, tmp_path / "out").notes
+    assert any(note.startswith("5 of 6 masks show classes that their picture's tags lack") for note in notes)

@@ -292,3 +292,10 @@ def test_every_unknown_colour_is_listed_the_commonest_first(tmp_path):
         read_mask(tmp_path / "m.png", THREE)
     assert "15 are no class's: (255, 255, 255), (0, 1, 1), (1, 1, 1)," in str(refused.value)
     assert "(10, 1, 1) and 3 more. Background must be (0, 0, 0)" in str(refused.value)
+
+
+def test_white_numbered_before_black_is_refused(tmp_path):
+    """As optimisers number a mask of an object: read as it is stored, object and background are exchanged."""
+    png(tmp_path / "m.png", 1, [1, 1, 0, 0, 1, 1, 1, 1], 3, bytes([255] * 3 + [0] * 3))
+    with pytest.raises(DataError, match="id 1 is shown as the grey 0, which is an id too"):
+        read_mask(tmp_path / "m.png", THREE)

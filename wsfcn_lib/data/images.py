@@ -265,7 +265,8 @@ def _check_palette(path: Path | str, ids: np.ndarray, palette: list[int], manife
             f"{_palette_advice('colours', 'RGB')}, or correct the colours in classes.json"
         )
     greys = {number: colour[0] for number, colour in colours.items() if len(set(colour)) == 1}
-    moved = [number for number, grey in greys.items() if grey not in (number, 0, IGNORE)]
+    for_the_eye = {IGNORE} if greys.get(0, 0) else {0, IGNORE}  # black is background, unless that is white
+    moved = [number for number, grey in greys.items() if grey != number and grey not in for_the_eye]
     if moved and len(greys) == len(shown) and {*greys.values()} <= {*manifest.mask_ids, IGNORE}:
         number = moved[0]
         raise DataError(
