@@ -6,7 +6,7 @@ Where tags come from masks, or masks from another program, nothing else would fi
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ class CheckedMask:
     sample: Sample
     ids: frozenset[int]
     tagged: frozenset[int]
+    has_background: bool  # 0 occurs
     has_ignored: bool  # 255 occurs
     framed: bool  # one class fills all corners, around background
 
@@ -73,7 +74,7 @@ def _check(sample: Sample, draft: Manifest) -> CheckedMask | None:
     ids = frozenset(np.flatnonzero(np.bincount(pixels.ravel())).tolist())
     tagged = frozenset(info.mask_id for info, tag in zip(draft.classes, sample.tags) if tag)
     framed = 0 in ids and len(ids - {0, IGNORE}) == 1 and pixels[[0, 0, -1, -1], [0, -1, 0, -1]].all()
-    return CheckedMask(sample, ids - {0, IGNORE}, tagged, IGNORE in ids, bool(framed))
+    return CheckedMask(sample, ids - {0, IGNORE}, tagged, 0 in ids, IGNORE in ids, bool(framed))
 
 
 def compare_with_tags(masks: Sequence[CheckedMask], classes: Sequence[ClassInfo]) -> list[str]:
@@ -127,6 +128,14 @@ def _unused_white(masks: Sequence[CheckedMask]) -> list[str]:
 
 def _other_order(masks: Sequence[CheckedMask], name_of: Mapping[int, str]) -> str:
     """The numbering of the classes that fits the tags far better than their ids do; empty where none does."""
+    said = ""
+    if not any(mask.has_background for mask in masks):
+        everywhere = frozenset.intersection(*(mask.ids for mask in masks))
+        background = {n for n in everywhere if 2 * sum(n in mask.tagged for mask in masks) < len(masks)}
+        masks = [replace(mask, ids=mask.ids - background) for mask in masks]
+        said = (
+            f"No mask has 0, which is background, and all have {sorted(background)}. " if background else ""
+        )
     differences = Counter(max(mask.ids) - max(mask.tagged) for mask in masks if mask.ids)
     del differences[0]
     if not differences or len(masks) < 2:
@@ -135,16 +144,11 @@ def _other_order(masks: Sequence[CheckedMask], name_of: Mapping[int, str]) -> st
     shifted = [{number + shift for number in mask.tagged} - {0, IGNORE} == mask.ids for mask in masks]
     meant = _best_order(masks)
     reordered = [{meant.get(number, 0) for number in mask.ids} == mask.tagged for mask in masks]
-    fits, said = (
-        reordered,
-        "Their ids follow another order of the classes: "
-        + ", ".join(
-            f"{number} is {name_of[meant[number]]}" for number in sorted(meant) if meant[number] != number
-        ),
-    )
+    renamed = [f"{number} is {name_of[meant[number]]}" for number in sorted(meant) if meant[number] != number]
+    fits, order = reordered, f"Their ids follow another order of the classes: {', '.join(renamed)}"
     if sum(shifted) >= sum(reordered):
         amount = "one" if abs(shift) == 1 else abs(shift)
-        fits, said = shifted, f"All ids are {amount} too {'large' if shift > 0 else 'small'}"
+        fits, order = shifted, f"All ids are {amount} too {'large' if shift > 0 else 'small'}"
     gained = [mask for mask, fit in zip(masks, fits) if fit and mask.ids != mask.tagged]
     lost = [mask for mask, fit in zip(masks, fits) if not fit and mask.ids == mask.tagged]
     enough = len(gained) >= min(ENOUGH, len(masks)) and len(gained) > 3 * len(lost)
@@ -152,7 +156,7 @@ def _other_order(masks: Sequence[CheckedMask], name_of: Mapping[int, str]) -> st
         return ""
     if all(mask.ids < mask.tagged for mask in gained):
         return ""  # a class that no mask shows looks like that too
-    return f"{said} (so {sum(fits)} of {len(masks)} masks fit)"
+    return f"{said}{order} (so {sum(fits)} of {len(masks)} masks fit)"
 
 
 def _best_order(masks: Sequence[CheckedMask]) -> dict[int, int]:
