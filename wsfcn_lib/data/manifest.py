@@ -235,7 +235,7 @@ def turned(sample: Sample) -> str:
     return (
         f"{sample.mask}: the mask is {stored}, its image {stored[::-1]} (width, height): EXIF turns the picture "
         f"(orientation {direction}), and the mask was drawn on its stored pixels; "
-        f"turn the mask alike, as {TURN_CODE.format(TURNS[direction])} does, "
+        f"make them equal: turn the mask alike, as {TURN_CODE.format(TURNS[direction])} does, "
         "or draw it on the picture as it is shown"
     )
 
