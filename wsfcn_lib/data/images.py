@@ -144,8 +144,8 @@ def open_mask(
         )
     if image.format == "PNG" and (direction := _direction(image)) > 1:  # a TIFF is turned as it is read
         raise DataError(
-            f"{path}: the mask itself has an EXIF orientation ({direction}), which some programs follow and others "
-            "ignore. If it fits the picture when it is turned so, save it turned, as "
+            f"{path}: the mask itself has an EXIF orientation ({direction}), which some programs follow "
+            "and others ignore. If it fits the picture when it is turned so, save it turned, as "
             f"ImageOps.exif_transpose(Image.open(path)){SAVE} does; if it fits as it is stored, "
             f"save it without EXIF, as Image.fromarray(np.asarray(Image.open(path))){SAVE} does"
         )
@@ -270,8 +270,8 @@ def _check_palette(path: Path | str, ids: np.ndarray, palette: list[int], manife
     if moved and len(greys) == len(shown) and {*greys.values()} <= {*manifest.mask_ids, IGNORE}:
         number = moved[0]
         raise DataError(
-            f"{path}: the palette has the classes' ids as greys in another order: id {number} is shown as the grey "
-            f"{greys[number]}, which is an id too. {_palette_advice('greys', 'L')}"
+            f"{path}: the palette has the classes' ids as greys in another order: id {number} is shown as the "
+            f"grey {greys[number]}, which is an id too. {_palette_advice('greys', 'L')}"
         )
 
 
@@ -366,8 +366,8 @@ def _decode(
         )
     if other_size:
         raise DataError(
-            f"{path}: the mask is {image.size}, its image {size[::-1]} (width, height); make them equal, the mask "
-            f"without new values between ids, as open_mask(path).resize({size[::-1]}, "
+            f"{path}: the mask is {image.size}, its image {size[::-1]} (width, height); make them equal, "
+            f"the mask without new values between ids, as open_mask(path).resize({size[::-1]}, "
             f"Image.Resampling.NEAREST){SAVE} does (wsfcn_lib.data.images)"
         )
     return image

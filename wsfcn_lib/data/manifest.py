@@ -228,7 +228,7 @@ def _faults(sample: Sample, manifest: Manifest) -> list[str]:
 
 
 def turned(sample: Sample) -> str:
-    """What is wrong where a mask fits the stored pixels of a picture that EXIF turns by a quarter; else empty."""
+    """What is wrong where a mask fits the stored pixels of a picture that EXIF turns by a quarter; else ''."""
     direction, stored = orientation(sample.image)
     if direction < 5 or stored[0] == stored[1] or not sample.mask or orientation(sample.mask)[1] != stored:
         return ""

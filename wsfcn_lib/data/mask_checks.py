@@ -43,7 +43,8 @@ def check_masks(samples: Sequence[Sample], draft: Manifest, own_tags: Collection
     """A line for each kind of contradiction between masks and the tags of their pictures.
 
     Args:
-        samples: images of which some have masks. Masks that cannot be read are passed over, `validate` names them.
+        samples: images of which some have masks. Masks that cannot be read are passed over: `validate` names
+            them.
         draft: knows the classes.
         own_tags: names of images whose tags were read from their masks, so that they prove nothing.
 
@@ -60,7 +61,8 @@ def check_masks(samples: Sequence[Sample], draft: Manifest, own_tags: Collection
     if 2 * len(framed) > len(shown) > 1:
         lines.append(
             f"in {len(framed)} of {len(shown)} masks one class fills all four corners around background, "
-            f"first {_names(framed)}: if object and background are exchanged there, exchange 0 and the class's id"
+            f"first {_names(framed)}: if object and background are exchanged there, "
+            "exchange 0 and the class's id"
         )
     return lines
 
@@ -100,7 +102,8 @@ def compare_with_tags(masks: Sequence[CheckedMask], classes: Sequence[ClassInfo]
     lines = _unused_white(empty)
     if wrong:
         lines.append(
-            f"{len(wrong)} of {len(masks)} masks contradict their picture's tags, first {_names(wrong)}: look at them"
+            f"{len(wrong)} of {len(masks)} masks contradict their picture's tags, "
+            f"first {_names(wrong)}: look at them"
         )
     more = [mask for mask in masks if not mask.contrary and mask.ids & name_of.keys() - mask.tagged]
     if more:
@@ -218,7 +221,7 @@ def colours_of_palettes(
 
 
 def remarks_on_masks(samples: Sequence[Sample]) -> list[str]:
-    """Lines on masks whose pixels may lie otherwise than their pictures', and on one mask for most pictures."""
+    """Lines on masks whose pixels may lie otherwise than their picture's, and on one mask for most."""
     masked = [sample for sample in samples if sample.mask]
     return turned_pictures(masked) + same_masks([sample.mask for sample in masked])
 
@@ -258,8 +261,8 @@ def turned_pictures(samples: Sequence[Sample]) -> list[str]:
     first, turn = turned[0]
     return [
         f"{len(turned)} pictures with masks are turned or mirrored by EXIF at the same size, first {names}: "
-        "masks must fit the picture as it is shown, look at them. Turn one that was drawn on the stored pixels, as "
-        f"{TURN_CODE.format(turn)} does for {first.mask.name}. Then save the pictures as they are shown, as "
+        "masks must fit the picture as it is shown, look at them. Turn one that was drawn on the stored pixels, "
+        f"as {TURN_CODE.format(turn)} does for {first.mask.name}. Then save the pictures as they are shown, as "
         "open_image(path).save(path, quality=95) does, and this line ends"
     ]
 

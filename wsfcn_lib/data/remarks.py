@@ -37,8 +37,8 @@ def several_pages(paths: list[Path]) -> list[str]:
     if not several:
         return []
     return [
-        f"{len(several)} pictures hold several pages or frames, first {several[0].name}: the first of each is used; "
-        "save the others as pictures of their own where they count"
+        f"{len(several)} pictures hold several pages or frames, first {several[0].name}: the first of each is "
+        "used; save the others as pictures of their own where they count"
     ]
 
 
