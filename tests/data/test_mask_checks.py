@@ -145,6 +145,16 @@ def test_another_numbering_is_found_among_several_tags(tmp_path, order, said, od
     assert "complete the tags" not in str(refused.value)
 
 
+def test_two_classes_exchanged_below_a_third_are_found(tmp_path):
+    """The largest id of each mask is right, and most masks fit as they are."""
+    tags = [(1, 3), (2, 3)] * 2 + [(1, 2, 3), (3,)] * 4
+    chosen = many(tmp_path / "own", ABCD, tags, through({1: 2, 2: 1, 3: 3}, tags))
+    with pytest.raises(
+        DataError, match=r"4 of 12 masks contradict .*: 1 is bat, 2 is ape \(so 12 of 12 masks fit\)"
+    ):
+        prepare(chosen, tmp_path / "out")
+
+
 def test_masks_of_other_pictures_are_refused(tmp_path):
     """Most differ both ways, and no order explains them."""
     masks = [(3, 4), (1, 4), (1, 2), (2, 3), (2, 4), (1, 3), (2,), (3,), (4,), (2,)]

@@ -141,9 +141,9 @@ def _other_order(masks: Sequence[CheckedMask], name_of: Mapping[int, str]) -> st
         )
     differences = Counter(max(mask.ids) - max(mask.tagged) for mask in masks if mask.ids)
     del differences[0]
-    if not differences or len(masks) < 2:
+    if len(masks) < 2 or not any(mask.ids for mask in masks):
         return ""
-    shift = differences.most_common(1)[0][0]
+    shift = max(differences, key=differences.get, default=0)
     shifted = [{number + shift for number in mask.tagged} - {0, IGNORE} == mask.ids for mask in masks]
     meant = _best_order(masks)
     reordered = [{meant.get(number, 0) for number in mask.ids} == mask.tagged for mask in masks]
