@@ -3,8 +3,10 @@
 import json
 import os
 import re
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from factories import mask, picture, table
 from wsfcn_lib.data.classes import voc_colour
@@ -425,3 +427,54 @@ def test_other_errors_name_the_folder_and_the_next_step(tmp_path):
         match="(?s)a class cannot be used, correct it: .*' dog' cannot name a class.*no outer blanks",
     ):
         find_folder(tmp_path / "b")
+
+
+def test_masks_of_any_ending_are_used_and_no_note_says_otherwise(tmp_path):
+    """Also a PNG that is called .jpg; a preview beside a mask is none."""
+    root = table(
+        tmp_path, *(f"{name}.png,cat,val" for name in "abcd"), "t.png,dog,train", header="image,tags,split"
+    )
+    mask(root / "masks/a.gif", [0, 1])
+    mask(root / "masks/b.tif", [0, 1])
+    mask(root / "masks/c.png", [0, 1]).rename(root / "masks/c.jpg")
+    mask(root / "masks/d.png", [0, 1])
+    picture(root / "masks/d.jpg")
+    mask(root / "masks/lost.gif", [0, 1])
+    found = find_folder(root)
+    assert {s.name: s.mask.name for s in found.splits["val"]} == {
+        "a": "a.gif", "b": "b.tif", "c": "c.jpg", "d": "d.png"
+    }  # fmt: skip
+    assert not noted(found, "passed over")
+    assert noted(found, "2 files in masks/ belong to no picture, first d.jpg")
+    assert validate(write_manifest(tmp_path / "out", found.classes, found.splits)) == []
+
+
+def test_photographs_as_masks_are_refused_by_name(tmp_path):
+    root = table(tmp_path, "a.png,cat,val", "b.png,dog,train", header="image,tags,split")
+    picture(root / "masks/a.jpg")
+    found = find_folder(root)
+    (fault,) = validate(write_manifest(tmp_path / "out", found.classes, found.splits))
+    assert "masks/a.jpg: a mask stored as JPEG is not exact" in fault
+
+
+@pytest.mark.parametrize("cell", ["a.png", "./a.png", "x.png"])
+def test_a_mask_that_is_named_without_its_folder_is_found(tmp_path, cell):
+    root = table(tmp_path, f"a.png,cat,{cell},val", "b.png,dog,,train", header="image,tags,mask,split")
+    drawn = mask(root / "masks" / Path(cell).name, [0, 1])
+    assert [sample.mask for sample in find_folder(root).splits["val"]] == [drawn]
+
+
+def test_a_picture_is_not_its_own_mask(tmp_path):
+    root = table(tmp_path, "a.png,cat,a.png,val", "b.png,dog,,train", header="image,tags,mask,split")
+    with pytest.raises(DataError, match="line 2: the mask of a.png is the picture itself; write where"):
+        find_folder(root)
+
+
+def test_pictures_of_several_pages_are_named(tmp_path):
+    root = table(tmp_path, "a.tif,cat", "b.webp,dog", "c.png,cat")
+    for name in ("a.tif", "b.webp"):
+        pages = [Image.new("RGB", (6, 5), (shade, 0, 90)) for shade in (1, 200)]
+        pages[0].save(root / name, save_all=True, append_images=pages[1:])
+    assert noted(
+        find_folder(root), "^2 pictures hold several pages or frames, first a.tif: the first of each is"
+    )

@@ -538,12 +538,14 @@ def test_a_bad_training_mask_costs_the_mask_only(half_masked, tmp_path):
 def test_a_bad_training_mask_does_not_stop_the_copy_of_its_picture(half_masked, tmp_path):
     report = prepare(changed(half_masked, max_side=4), tmp_path / "out")
     assert tags_of(report.manifest, "train") == {"a": ["cat"], "b": ["dog"], "f": ["cat"]}
-    assert list(report.manifest.train_masks()) == ["b"]
-    assert len(report.missing) == 1 and report.missing[0].startswith(
-        f"train: a: {tmp_path / 'own/masks/a.png'}: not a readable"
+    assert report.manifest.train_masks() == {}
+    masks = tmp_path / "own/masks"
+    assert len(report.missing) == 2 and report.missing[0].startswith(
+        f"train: a: {masks / 'a.png'}: not a readable"
     )
-    assert report.missing[0].endswith("; it trains without this mask")
-    with pytest.raises(DataError, match="1 listed images lack a file or cannot be read"):
+    assert report.missing[1].startswith(f"train: b: {masks / 'b.png'}: the mask is (7, 7), its image ")
+    assert all(line.endswith("; it trains without this mask") for line in report.missing)
+    with pytest.raises(DataError, match="2 listed images lack a file or cannot be read"):
         prepare(changed(half_masked, max_side=4, strict=True), tmp_path / "strict")
 
 

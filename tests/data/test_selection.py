@@ -10,7 +10,7 @@ from PIL import Image
 
 from wsfcn_lib.data.classes import voc_palette
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.images import read_image
+from wsfcn_lib.data.images import open_mask, read_image
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import ClassInfo, Sample
 from wsfcn_lib.data.selection import copy_pictures, select_classes, select_images
@@ -343,3 +343,29 @@ def test_copies_never_replace_the_pictures_themselves(tmp_path, place):
             copy_pictures(DatasetListing((CAT, DOG, COW), {"train": [sample]}), folder, 16, ALL)
     kept = {path: value[0] for path, value in state(home).items() if value[0]}
     assert kept == {path: value[0] for path, value in before.items() if value[0]}
+
+
+@pytest.mark.parametrize(
+    "direction, turn", [(5, "TRANSPOSE"), (6, "ROTATE_270"), (7, "TRANSVERSE"), (8, "ROTATE_90")]
+)
+@pytest.mark.parametrize("max_side", [0, 16])
+def test_a_mask_on_stored_pixels_is_told_before_it_is_copied(tmp_path, direction, turn, max_side):
+    """The message names the user's own mask and the turn that mends it, however the pictures are copied."""
+    own, exif = tmp_path / "own", Image.Exif()
+    exif[0x0112] = direction
+    drawn = mask(own / "masks/a.png", [8, 12])
+    Image.new("RGB", (40, 20)).save(own / "a.jpg", exif=exif)
+    listing = DatasetListing(
+        ALL, {"train": [Sample("other name", own / "a.jpg", (True, False, True), drawn)]}
+    )
+    listing = select_classes(listing, ["cat"])
+    (line,) = copy_pictures(listing, tmp_path / "out", max_side, ALL).missing
+    assert f"{drawn}: the mask is (40, 20), its image (20, 40)" in line
+    assert (
+        f"(orientation {direction})" in line and f"Image.Transpose.{turn})" in line and "resize" not in line
+    )
+    open_mask(drawn).transpose(Image.Transpose[turn]).save(drawn)
+    copied = copy_pictures(listing, tmp_path / "out", max_side, ALL)
+    assert not copied.missing
+    shown = Image.open(copied.splits["train"][0].mask)
+    assert shown.size == ((8, 16) if max_side else (20, 40))

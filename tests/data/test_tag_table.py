@@ -149,7 +149,7 @@ def test_tags_read_from_masks_do_not_vouch_for_the_others(tmp_path):
     root = own(tmp_path, *lines, names=names)
     for k in range(12):
         mask(root / "masks" / f"p{k}.png", [1 + k % 2])
-    with pytest.raises(DataError, match="4 of 4 masks show no class of their picture's tags"):
+    with pytest.raises(DataError, match="4 of 4 masks contradict their picture's tags"):
         find_folder(root)
 
 

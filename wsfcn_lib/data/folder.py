@@ -17,7 +17,7 @@ from wsfcn_lib.data.files import DataError, table_text
 from wsfcn_lib.data.images import PICTURES, read_ids
 from wsfcn_lib.data.listing import MASKLESS, DatasetListing
 from wsfcn_lib.data.manifest import CLASSES_FILE, ClassInfo, Manifest, Sample, read_classes
-from wsfcn_lib.data.mask_checks import check_masks, turned_pictures
+from wsfcn_lib.data.mask_checks import check_masks, colours_of_palettes, remarks_on_masks
 from wsfcn_lib.data.remarks import remarks
 from wsfcn_lib.data.scan import Spellings, scan, unique_names
 from wsfcn_lib.data.tag_table import MASK_ENDINGS, TABLE, Entry, read_tags
@@ -81,17 +81,20 @@ def find_folder(
     for entry, name in zip(entries, unique_names([entry.path for entry in entries])):
         entry.name = name
     notes.extend(find_masks(root, entries))
-    classes = classes_of(root, entries, classes)
+    given, classes = classes, classes_of(root, entries, classes)
+    if not given:
+        classes, more = colours_of_palettes(
+            [(entry.mask, entry.tags) for entry in entries if entry.mask and entry.tags], classes
+        )
+        notes.extend(more)
     of_masks = tags_of_masks(root, entries, classes)
     if of_masks:
         notes.append(f"{len(of_masks)} pictures without tags have those that their masks show")
     notes.append(give_splits(entries, seed, val_fraction, test_fraction, origin))
     listing = list_samples(root, entries, classes)
     samples = [sample for split in listing.splits.values() for sample in split]
-    notes.extend(turned_pictures(samples))
-    notes.extend(
-        check_masks([sample for sample in samples if sample.name not in of_masks], Manifest(root, classes))
-    )
+    notes.extend(remarks_on_masks(samples))
+    notes.extend(check_masks(samples, Manifest(root, classes), of_masks))
     listing.notes.extend(notes + remarks(listing))
     return listing
 
@@ -169,29 +172,48 @@ def _other_dataset(root: Path) -> str:
 def find_masks(root: Path, entries: list[Entry]) -> list[str]:
     """Give entries without a mask the one in root/masks that is called like their path or their name.
 
-    Returns a note on masks there that belong to no picture.
+    So too where the mask that is written lies there alone, or is the picture itself. Returns a note on masks
+    there that belong to no picture.
     """
     folder = root / MASKS
     spellings = Spellings()
     for entry in entries:
+        picture = root / entry.path
+        there = entry.mask and os.path.isfile(entry.mask)
+        itself = there and os.path.isfile(picture) and os.path.samefile(entry.mask, picture)
+        if there and not itself:
+            continue
         names = [f"{entry.name}.png"]
         if not entry.path.is_absolute():
             names.insert(0, entry.path.with_suffix(".png"))
+        if entry.mask and entry.mask.is_relative_to(root):
+            names = [entry.mask.relative_to(root)]
+        if itself:
+            entry.mask = None
         for name in names:
-            meant = [] if entry.mask else spellings.find(folder / name, MASK_ENDINGS)
-            meant = [path for path in meant if path != root / entry.path]
+            # photographs' endings come last: beside a mask they are pictures of it
+            meant = spellings.find(folder / name, MASK_ENDINGS) or spellings.find(folder / name)
+            meant = [path for path in meant if path != picture]
             if len(meant) > 1:
                 raise DataError(f"{meant[0]} and {meant[1]} may both be the mask of {entry.path}; keep one")
             if meant:
                 entry.mask = meant[0]
+                break
+        if itself and not entry.mask:
+            raise DataError(
+                f"{entry.where}: the mask of {entry.path} is the picture itself; write where its mask lies, "
+                f"or leave the cell empty"
+            )
     if not folder.is_dir():
         return []
     files = scan(folder)
     used = {entry.mask for entry in entries}
-    unused = [path for path in files.pictures + files.sibling_masks if folder / path not in used]
+    found = files.pictures + files.sibling_masks + files.others.pop(".gif", [])
+    unused = [path for path in found if folder / path not in used]
     notes = []
     if unused:
         notes.append(f"{len(unused)} files in {MASKS}/ belong to no picture, first {unused[0]}")
+    files.sibling_masks = []
     notes.extend(files.notes(f"masks in {MASKS}/"))
     return notes
 

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from wsfcn_lib.data.classes import BORDER_COLOUR, IGNORE
 from wsfcn_lib.data.files import DataError, read_table, read_text, table_text
-from wsfcn_lib.data.images import orientation, read_image, read_mask
+from wsfcn_lib.data.images import TURN_CODE, TURNS, orientation, read_image, read_mask
 from wsfcn_lib.runs.paths import ROOT, expanded, resolve_path
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.settings import Settings
@@ -223,18 +223,20 @@ def _faults(sample: Sample, manifest: Manifest) -> list[str]:
         if sample.mask:
             read_mask(sample.mask, manifest, size=size)
     except DataError as error:
-        faults.append(f"{error}{_turned(sample)}")
+        faults.append(turned(sample) or str(error))
     return faults
 
 
-def _turned(sample: Sample) -> str:
-    """What to know where a mask fits the stored pixels of a picture that EXIF turns by a quarter."""
+def turned(sample: Sample) -> str:
+    """What is wrong where a mask fits the stored pixels of a picture that EXIF turns by a quarter; else ''."""
     direction, stored = orientation(sample.image)
-    if direction < 5 or stored[0] == stored[1] or orientation(sample.mask)[1] != stored:
+    if direction < 5 or stored[0] == stored[1] or not sample.mask or orientation(sample.mask)[1] != stored:
         return ""
     return (
-        f": EXIF turns the picture (orientation {direction}), and the mask was drawn on its stored pixels; "
-        "turn the mask alike, or draw it on the picture as it is shown"
+        f"{sample.mask}: the mask is {stored}, its image {stored[::-1]} (width, height): EXIF turns the picture "
+        f"(orientation {direction}), and the mask was drawn on its stored pixels; "
+        f"make them equal: turn the mask alike, as {TURN_CODE.format(TURNS[direction])} does, "
+        "or draw it on the picture as it is shown"
     )
 
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from wsfcn_lib.data.images import pages
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.runs.storage import checksum
 
@@ -26,7 +27,19 @@ def remarks(listing: DatasetListing) -> list[str]:
     if any(sample.mask for sample in samples):
         ids = ", ".join(f"{info.mask_id} {info.name}" for info in listing.classes)
         notes.append(f"masks are read with the ids {ids}")
-    return notes + twins([sample.image for sample in samples])
+    pictures = [sample.image for sample in samples]
+    return notes + several_pages(pictures) + twins(pictures)
+
+
+def several_pages(paths: list[Path]) -> list[str]:
+    """A line, if any of the pictures are animated or hold several pages; those of JPEG are made by cameras."""
+    several = [path for path in paths if path.suffix.lower() not in (".jpg", ".jpeg") and pages(path) > 1]
+    if not several:
+        return []
+    return [
+        f"{len(several)} pictures hold several pages or frames, first {several[0].name}: the first of each is "
+        "used; save the others as pictures of their own where they count"
+    ]
 
 
 def untaught(listing: DatasetListing) -> list[str]:

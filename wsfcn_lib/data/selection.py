@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from wsfcn_lib.data.files import DataError, read_list
-from wsfcn_lib.data.images import encode, encode_mask, open_image, palette_of_ids, read_ids
+from wsfcn_lib.data.images import encode, encode_mask, open_image, palette_of_ids, read_ids, shown_size
 from wsfcn_lib.data.listing import MASKLESS, DatasetListing
-from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample
+from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample, turned
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.storage import atomic_write
 
@@ -101,7 +101,7 @@ def copy_pictures(
             if sample.mask:
                 mask = _copy_mask(sample, folder / "masks", max_side, source, foreign)
         except DataError as error:
-            fault = str(error)
+            fault = turned(sample) or str(error)
         return replace(sample, image=image, mask=mask), fault
 
     splits, missing = {}, list(listing.missing)
@@ -130,7 +130,7 @@ def _copy_image(sample: Sample, folder: Path, max_side: int) -> Path:
 
 
 def _copy_mask(sample: Sample, folder: Path, max_side: int, source: Manifest, foreign: Sequence[int]) -> Path:
-    ids = read_ids(sample.mask, source)
+    ids = read_ids(sample.mask, source, size=shown_size(sample.image))
     if not max_side and not np.isin(foreign, ids).any():
         return sample.mask
     new_id = np.arange(256, dtype=np.uint8)

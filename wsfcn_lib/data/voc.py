@@ -13,7 +13,7 @@ from wsfcn_lib.data.files import DataError, read_text
 from wsfcn_lib.data.images import PICTURES, read_ids, read_mask
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample
-from wsfcn_lib.data.mask_checks import turned_pictures
+from wsfcn_lib.data.mask_checks import remarks_on_masks
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.progress import progress
 
@@ -155,7 +155,7 @@ def find_voc(
         reader = _SplitReader(split, images, masks, boxes, difficult, draft)
         _read_list(listing, reader, split_list, names)
     samples = [sample for split in listing.splits.values() for sample in split]
-    listing.notes.extend(turned_pictures(samples))
+    listing.notes.extend(remarks_on_masks(samples))
     return listing
 
 
