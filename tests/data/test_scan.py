@@ -29,7 +29,7 @@ def test_folders_of_the_system_are_no_classes(tmp_path, system, place):
     assert any(f"1 system or hidden folder ({place}{system})" in note for note in listing.notes)
 
 
-@pytest.mark.parametrize("part", ["images", "annotations", "ground_truth", "Masks", "labels"])
+@pytest.mark.parametrize("part", ["images", "annotations", "ground_truth", "Mask", "labels"])
 def test_parts_of_data_sets_are_no_classes(tmp_path, part):
     listing = find_folder(many(tmp_path, "cat", "dog", part), val_fraction=0)
     assert names_of(listing) == ["cat", "dog"]

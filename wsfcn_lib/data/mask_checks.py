@@ -65,7 +65,13 @@ def compare_with_tags(masks: Sequence[CheckedMask], classes: Sequence[ClassInfo]
     if not masks:
         return _unused_white(empty)
     name_of = {info.mask_id: info.name for info in classes}
-    strangers = [mask for mask in masks if not mask.ids & mask.tagged]
+    seen = frozenset().union(*(mask.ids for mask in masks))
+    # an empty mask is right where its tags are never painted, such as 'no crack' and other words for a whole picture
+    strangers = [
+        mask
+        for mask in masks
+        if not mask.ids & mask.tagged and (mask.ids or mask.has_ignored or mask.tagged & seen or not seen)
+    ]
     shift = _shift(masks)
     all_differ = len(strangers) == len(masks)
     most_differ = len(masks) >= ENOUGH and 2 * len(strangers) > len(masks)

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from wsfcn_lib.data.classes import IGNORE, VOC_CLASSES, voc_colour
+from wsfcn_lib.data.classes import IGNORE, VOC_CLASSES, is_background, voc_colour
 from wsfcn_lib.data.files import DataError, read_text
 from wsfcn_lib.data.images import PICTURES, read_ids, read_mask
 from wsfcn_lib.data.listing import DatasetListing
@@ -40,7 +40,7 @@ def labelmap_classes(path: Path) -> tuple[ClassInfo, ...]:
     classes = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         name, *rest = line.strip().split(":")
-        if not name or name.startswith("#") or name in ("background", "ignored"):
+        if not name or name.startswith("#") or name == "ignored" or is_background(name):
             continue
         try:
             colour = [int(value) for value in rest[0].split(",")] if rest and rest[0] else None
