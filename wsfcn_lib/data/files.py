@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 DELIMITERS = (",", ";", "\t")
+FLAGS = {"0", "1", "0.0", "1.0", "TRUE", "FALSE", "True", "False", ""}  # cells of columns that are classes
 UNSEEN = re.compile(
     "[\u00ad\u200b\u2060\ufeff]"
 )  # signs without width, which copying from pages brings along
@@ -93,7 +94,7 @@ def read_table(
         ) from error
     if named:
         del lines[0]
-    columns = [name.lower() for name in lines[0][1]] if lines else []
+    columns = [plain(name).lower() for name in lines[0][1]] if lines else []
     for other, name in (meaning or {}).items():
         if name not in columns:
             columns = [name if column == other else column for column in columns]
@@ -129,10 +130,10 @@ def _instead(text: str, lines: list[tuple[str, list[str]]], needed: Sequence[str
     if any(re.search(r"\.[a-z]{3,4}$", cell, re.I) for cell in headings):
         return f"line 1 seems to be a row already: write the line {','.join(needed)} above it"
     cells_of = {name: {row[k] for _, row in lines[1:] if k < len(row)} for k, name in enumerate(headings)}
-    flags = [name for name, cells in cells_of.items() if cells and cells <= {"0", "1", "0.0", "1.0", ""}]
-    if len(flags) > 1:
+    flags = [name for name, cells in cells_of.items() if cells and cells <= FLAGS]
+    if flags:
         return (
-            f"it seems to have a column for each class ({', '.join(flags[:3])} ...): "
+            f"it seems to have a column for each class (such as {flags[0]}): "
             f"write into one column {needed[-1]} the names of those that hold 1, with ';' between them"
         )
     return "rename those that are meant"

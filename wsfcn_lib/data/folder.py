@@ -39,11 +39,11 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }
 # folders of data sets that hold parts of them, not classes; so do these with a year or a number
-PARTS = (
-    "images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "annotations", "annotation", "anns",
-    "labels", "label", "masks", "mask", "ground_truth", "groundtruth", "gt", "trimaps", "segmentation",
-    "segmentationclass", "segmentationobject", "imagesets",
+MASK_PARTS = (
+    "annotations", "annotation", "anns", "labels", "label", "masks", "mask", "ground_truth", "groundtruth", "gt",
+    "trimaps", "segmentation", "segmentationclass", "segmentationobject", "imagesets",
 )  # fmt: skip
+PARTS = (*MASK_PARTS, "images", "image", "imgs", "img", "jpegimages", "pictures", "photos")
 
 
 def find_folder(
@@ -141,6 +141,8 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
             left_out[f"{part}/" if part else "no folder"] += 1
         elif _is_part(folders[level]):
             left_out["/".join(folders[: level + 1]) + "/"] += 1
+        elif inner := [name for name in folders[level + 1 :] if name.lower() in MASK_PARTS]:
+            left_out[f"{folders[level]}/{inner[0]}/"] += 1
         else:
             split = SPLIT_FOLDERS[part.lower()] if split_folders else ""
             where = str(root.joinpath(*folders[: level + 1]))

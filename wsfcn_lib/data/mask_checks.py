@@ -102,7 +102,10 @@ def compare_with_tags(masks: Sequence[CheckedMask], classes: Sequence[ClassInfo]
     shown = frozenset().union(*(mask.ids for mask in masks))
     never = [name_of[number] for number in sorted(tagged - shown)]
     if never:
-        lines.append(f"tagged in pictures with masks, but in no mask: {', '.join(never)}")
+        lines.append(
+            f"tagged in pictures with masks, but in no mask: {', '.join(never)}; "
+            "right for tags of whole pictures such as 'no crack', else complete the masks"
+        )
     return lines
 
 

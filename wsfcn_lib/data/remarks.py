@@ -63,9 +63,11 @@ def joined(names: Iterable[str]) -> list[str]:
     lines = []
     for name in names:
         parts = [part for part in re.split(r"\s+and\s+|[\s+/&_-]+", name) if part]
-        if len(parts) > 1 and all(part in names for part in parts):
+        others = [part for part in parts if part in names]
+        if len(parts) > 1 and (others == parts or (others and re.search("[/+&]", name))):
             lines.append(
-                f"{name!r} is read as one class, {' and '.join(map(repr, parts))} are others; "
+                f"{name!r} is read as one class, {' and '.join(map(repr, others))} "
+                f"{'are others' if len(others) > 1 else 'is another'}; "
                 "if it means both, put ';' between them"
             )
     return lines

@@ -23,6 +23,7 @@ MASK_BEGINNING = re.compile("^masks?[ _.-]+", re.I)
 MASK_ENDING = re.compile(r"[ _.-]+masks?([ _-]?\d+)?$", re.I)
 LABEL_BEGINNING = re.compile(f"^{LABELS}[ _.-]+", re.I)
 LABEL_ENDING = re.compile(rf"[ _.-]+{LABELS}([ _-]?\d+)?$", re.I)
+MASK_ALONE = re.compile(f"(masks?|{LABELS})$", re.I)  # beside a picture in a folder of its own
 OVERLAY = re.compile(r"[ _.-]+overlays?$|^overlays?[ _.-]+", re.I)  # a picture with its mask drawn over it
 
 
@@ -110,7 +111,7 @@ def _files(
 
 
 def _sibling_masks(root: Path, pictures: list[PurePosixPath]) -> list[PurePosixPath]:
-    """Those called like another picture and "mask", or like it alone where they look like one and it does not."""
+    """Those called like another picture and "mask", or "mask" or like it alone where they look like masks."""
     by_stem = defaultdict(list)
     for path in pictures:
         by_stem[path.with_suffix("")].append(path)
@@ -119,6 +120,8 @@ def _sibling_masks(root: Path, pictures: list[PurePosixPath]) -> list[PurePosixP
         named = OVERLAY.sub("", name_of_picture(path))
         twins = by_stem[path.with_suffix("")]
         if named != path.stem and named and path.with_name(named) in by_stem:
+            masks.append(path)
+        elif MASK_ALONE.match(path.stem) and looks_like_mask(root / path):
             masks.append(path)
         elif len(twins) > 1 and path.suffix.lower() not in JPEG and looks_like_mask(root / path):
             if not all(looks_like_mask(root / twin) for twin in twins):

@@ -120,7 +120,7 @@ def _whole_numbers(entries: list[Entry], known: tuple[str, ...]) -> list[str]:
     """Make 1.0 to 1 where all tags are such numbers, as spreadsheets and pandas write them; returns a note."""
     tags = {tag for entry in entries for tag in entry.tags}
     pointed = sorted(tag for tag in tags if "." in tag)
-    if not pointed or tags & set(known) or not all(re.fullmatch(r"\d+(\.0+)?", tag) for tag in tags):
+    if not pointed or set(pointed) & set(known) or not all(re.fullmatch(r"\d+(\.0+)?", tag) for tag in tags):
         return []
     for entry in entries:
         entry.tags = tuple(tag.split(".")[0] for tag in entry.tags)
@@ -210,7 +210,7 @@ def _find_picture(
 ) -> PurePosixPath:
     """The picture that a cell means, below the root where it lies there; as written if there is none."""
     written = _below(root, written)
-    decoded = unquote(str(written))  # %20 is a blank in addresses
+    decoded = plain(unquote(str(written)))  # %20 is a blank in addresses
     for name in dict.fromkeys((str(written), decoded, UPLOADED.sub("", decoded))):
         meant = spellings.find(root / name)
         if not meant and "/" not in name:
