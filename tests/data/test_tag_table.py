@@ -409,7 +409,7 @@ def test_the_table_of_label_studio_is_read(tmp_path):
     root = own(
         tmp_path,
         '1,/data/upload/1/a1b2c3d4-a.jpg,dog,1,3.5',
-        '2,/data/upload/1/00ff00ff-b.jpg,cat,1,3.5',
+        '2,/data/local-files/?d=b.jpg,cat,1,3.5',
         '3,/data/upload/2/0123abcd-c.jpg,"{""choices"": [""dog"", ""cat""]}",1,3.5',
         header="id,image,choice,annotator,lead_time",
     )  # fmt: skip
@@ -528,3 +528,20 @@ def test_a_mask_in_colours_never_takes_the_place_of_its_photograph(tmp_path):
     root = own(tmp_path, "x.jpg,dog", "b.jpg,cat", names=["b.jpg"])
     Image.fromarray(np.repeat(np.uint8([[[128, 0, 0]], [[0, 0, 0]]]), 9, 1)).save(root / "x.png")
     assert find_folder(root, val_fraction=0).missing == [f"train: x: {root / 'x.jpg'}"]
+
+
+def test_a_mask_that_fits_two_pictures_is_refused(tmp_path):
+    root = own(tmp_path, "x.jpg,dog", "x.png,cat", names=["x.jpg", "x.png"])
+    mask(root / "masks" / "x.png", [1])
+    with pytest.raises(
+        DataError, match="masks/x.png may be the mask of x.jpg or of x.png; say of which in the column"
+    ):
+        find_folder(root)
+    root = own(tmp_path / "deep", "cat/x.jpg,cat", "dog/x.jpg,dog", names=["cat/x.jpg", "dog/x.jpg"])
+    mask(root / "masks" / "x.jpg.png", [1])
+    mask(root / "masks" / "cat" / "x.jpg.png", [1])
+    listing = find_folder(root, val_fraction=0)
+    assert [sample.mask for sample in listing.splits["train"]] == [root / "masks/cat/x.jpg.png", None]
+    assert any(
+        note.startswith("1 files in masks/ belong to no picture, first x.jpg.png") for note in listing.notes
+    )

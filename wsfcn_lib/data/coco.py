@@ -154,7 +154,9 @@ def find_coco(
         if listing is None:
             listing = DatasetListing(classes, {})
             if headings:
-                listing.notes.append(f"no classes, but headings of others: {', '.join(sorted(headings))}")
+                listing.notes.append(
+                    f"no classes, but background or headings of others: {', '.join(sorted(headings))}"
+                )
         if classes != listing.classes:
             raise DataError(
                 f"{path}: its categories differ from those of {splits[0]}; take both files from one release"

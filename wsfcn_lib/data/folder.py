@@ -181,11 +181,11 @@ def find_masks(root: Path, folder: Path, entries: list[Entry]) -> list[str]:
 
     Returns notes on masks there that are called otherwise, or belong to no picture.
     """
-    spellings = Spellings()
+    spellings, owners = Spellings(), {}
     for entry in entries:
         for name in _names(entry):
-            meant = [] if entry.mask else spellings.find(folder / f"{name}.png", MASK_ENDINGS)
-            _take_mask(root, entry, meant)
+            if not entry.mask:
+                _take_mask(root, entry, spellings.find(folder / f"{name}.png", MASK_ENDINGS), owners)
     if not folder.is_dir():
         return []
     files = scan(folder)
@@ -198,8 +198,8 @@ def find_masks(root: Path, folder: Path, entries: list[Entry]) -> list[str]:
         by_name[same_name(str(path.with_name(name_of_picture(path))))].append(folder / path)
     renamed = []
     for entry in entries:
-        for name in () if entry.mask else (*_names(entry), entry.path.name):
-            if not entry.mask and _take_mask(root, entry, by_name[same_name(str(name))]):
+        for name in (*_names(entry), str(entry.path), f"{entry.name}{entry.path.suffix}"):
+            if not entry.mask and _take_mask(root, entry, by_name[same_name(name)], owners):
                 renamed.append(f"{entry.mask.relative_to(folder)} of {entry.path}")
     notes = []
     if renamed:
@@ -224,13 +224,19 @@ def _names(entry: Entry) -> list[str]:
     return [*inside, entry.name]
 
 
-def _take_mask(root: Path, entry: Entry, meant: list[Path]) -> bool:
-    """Give an entry the only mask of these that is not its picture; DataError where there are two."""
+def _take_mask(root: Path, entry: Entry, meant: list[Path], owners: dict[Path, Entry]) -> bool:
+    """Give an entry the only mask of these that is not its picture; DataError where two masks or pictures fit."""
     meant = [path for path in meant if path != root / entry.path]
     if len(meant) > 1:
         raise DataError(f"{meant[0]} and {meant[1]} may both be the mask of {entry.path}; keep one")
-    if meant:
-        entry.mask = meant[0]
+    for mask in meant:
+        entry.mask = mask
+        owner = owners.setdefault(mask, entry)
+        if owner is not entry:
+            raise DataError(
+                f"{mask} may be the mask of {owner.path} or of {entry.path}; say of which in the column mask of {TABLE}, "
+                "or rename one of the pictures"
+            )
     return bool(meant)
 
 

@@ -29,7 +29,9 @@ NOTHING = (
     "#N/A",
 )  # what programs write for an empty cell
 MASK_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif")
-UPLOADED = re.compile("^/data/upload/[0-9]+/[0-9a-f]{8}-")  # what Label Studio puts before a picture's name
+# what Label Studio puts before a picture's name: its own folders, and some signs at a name that was uploaded
+ITS_FOLDERS = re.compile(r"^/data/(upload/([0-9]+/)?|local-files/\?d=)")
+ITS_SIGNS = re.compile("^[0-9a-f]{4,8}-")
 
 
 @dataclass
@@ -211,7 +213,9 @@ def _find_picture(
     """The picture that a cell means, below the root where it lies there; as written if there is none."""
     written = _below(root, written)
     decoded = plain(unquote(str(written)))  # %20 is a blank in addresses
-    for name in dict.fromkeys((str(written), decoded, UPLOADED.sub("", decoded))):
+    inner = ITS_FOLDERS.sub("", decoded)
+    shorter = ITS_SIGNS.sub("", inner) if inner != decoded else inner
+    for name in dict.fromkeys((str(written), decoded, inner, shorter)):
         meant = spellings.find(root / name)
         if not meant and "/" not in name:
             # a name without its folder
