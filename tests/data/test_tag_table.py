@@ -222,6 +222,7 @@ def test_a_class_that_validation_lacks_is_named(tmp_path):
         ("dog]", "looks like a piece of a list"),
         ("dog:0.9", "seems to end with a score"),
         ("dog;cat: .85", "seems to end with a score"),
+        ("dog (0.98)", "seems to end with a score"),
     ],
 )
 def test_tags_that_are_the_remains_of_something_else_are_refused(tmp_path, tag, message):
@@ -248,6 +249,13 @@ def test_tags_joined_by_other_signs_are_noted(tmp_path):
     listing = find_folder(own(tmp_path, "a.jpg,dog", "b.jpg,cat", "c.jpg,dog/bird"), val_fraction=0)
     assert any(
         "'dog/bird' is read as one class, 'dog' is another; if it means both" in n for n in listing.notes
+    )
+
+
+def test_a_line_for_a_blank_is_a_slip_of_the_pen(tmp_path):
+    listing = find_folder(own(tmp_path, "a.jpg,sea lion", "b.jpg,sea_lion", "c.jpg,Sea-Lion"), val_fraction=0)
+    assert any(
+        "differ only in case or blanks, or in _ and -; if they are one class" in n for n in listing.notes
     )
 
 
@@ -386,6 +394,7 @@ def test_why_no_training_picture_is_left_is_said(tmp_path):
         ),
         ("Our pictures", ["Image;Tags", "a.jpg;dog"], "they stand in line 2: remove"),
         ("file,kind", ["a.jpg,dog"], "rename those that are meant"),
+        ("image,animal,annotator", ["a.jpg,dog,1", "b.jpg,cat,1"], "rename those that are meant"),
     ],
 )
 def test_a_table_of_another_shape_is_told_which(tmp_path, header, lines, message):

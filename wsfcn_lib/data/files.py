@@ -11,9 +11,8 @@ from pathlib import Path, PurePath
 
 DELIMITERS = (",", ";", "\t")
 FLAGS = {"0", "1", "0.0", "1.0", "TRUE", "FALSE", "True", "False", ""}  # cells of columns that are classes
-UNSEEN = re.compile(
-    "[\u00ad\u200b\u2060\ufeff]"
-)  # signs without width, which copying from pages brings along
+# signs without width, which copying from pages brings along
+UNSEEN = re.compile("[\u00ad\u200b\u2060\ufeff]")
 
 
 class DataError(ValueError):
@@ -130,7 +129,7 @@ def _instead(text: str, lines: list[tuple[str, list[str]]], needed: Sequence[str
     if any(re.search(r"\.[a-z]{3,4}$", cell, re.I) for cell in headings):
         return f"line 1 seems to be a row already: write the line {','.join(needed)} above it"
     cells_of = {name: {row[k] for _, row in lines[1:] if k < len(row)} for k, name in enumerate(headings)}
-    flags = [name for name, cells in cells_of.items() if cells and cells <= FLAGS]
+    flags = [name for name, cells in cells_of.items() if len(cells) > 1 and cells <= FLAGS]
     if flags:
         return (
             f"it seems to have a column for each class (such as {flags[0]}): "

@@ -77,10 +77,10 @@ def alike(counts: dict[str, int]) -> list[str]:
     """A line for each group of class names, with counts of training images, equal but for case and blanks."""
     groups = defaultdict(list)
     for name, count in counts.items():
-        letters = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        letters = re.sub(r"[\s_-]", "", unicodedata.normalize("NFKC", name).casefold())
         groups[letters].append(f"{name!r} ({count} training images)")
     return [
-        f"{' and '.join(group)} differ only in case or blanks; if they are one class, write them alike"
+        f"{' and '.join(group)} differ only in case or blanks, or in _ and -; if they are one class, write them alike"
         for group in groups.values()
         if len(group) > 1
     ]

@@ -18,16 +18,8 @@ TABLE = "tags.csv"
 COLUMNS = ("image", "tags", "mask", "split")  # the first two are needed
 LABEL_STUDIO = {"choice": "tags"}  # what its tables call the column
 SEPARATORS = (";", ",", "|", "；", "，", "、", "\n")  # between tags
-NOTHING = (
-    "nan",
-    "NaN",
-    "NaT",
-    "None",
-    "null",
-    "NULL",
-    "<NA>",
-    "#N/A",
-)  # what programs write for an empty cell
+# what programs write for an empty cell
+NOTHING = ("nan", "NaN", "NaT", "None", "null", "NULL", "<NA>", "#N/A")
 MASK_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif")
 # what Label Studio puts before a picture's name: its own folders, and some signs at a name that was uploaded
 ITS_FOLDERS = re.compile(r"^/data/(upload/([0-9]+/)?|local-files/\?d=)")
@@ -200,7 +192,7 @@ def _tag(text: str, where: str, known: tuple[str, ...]) -> str:
             f"{where}: the tag {tag!r} looks like a piece of a list; write names alone, with ';' between them, "
             "or name such a class in classes.json"
         )
-    if re.search(r"[:=]\s*[01]?\.\d+$", tag):
+    if re.search(r"[:=(]\s*[01]?\.\d+\)?$", tag):
         raise DataError(
             f"{where}: the tag {tag!r} seems to end with a score; write the names alone, of those that are to count"
         )
