@@ -365,6 +365,18 @@ def test_tags_never_come_from_a_mask_that_is_refused(tmp_path, kind):
     assert listing.missing[0].startswith(f"train: c: no tags, and none from its mask: {path}: ")
 
 
+@pytest.mark.parametrize("direction", [1, 3, 6, 8])
+def test_tags_come_from_masks_of_pictures_that_exif_turns(tmp_path, direction):
+    root, exif = own(tmp_path, "a.jpg,dog", "b.jpg,cat", "c.jpg,"), Image.Exif()
+    exif[0x0112] = direction
+    Image.new("RGB", (6, 5)).save(root / "c.jpg", exif=exif)
+    size = (5, 6) if direction > 4 else (6, 5)  # as it is shown
+    (root / "masks").mkdir()
+    Image.new("L", size, 2).save(root / "masks" / "c.png")
+    listing = find_folder(root, val_fraction=0)
+    assert tags_of(listing)["c"] == ["dog"] and not listing.missing
+
+
 def test_why_no_training_picture_is_left_is_said(tmp_path):
     lines = ["a.jpg,,train", "b.jpg,,train", "c.jpg,dog,val"]
     root = own(tmp_path / "own", *lines, header="image,tags,split")
