@@ -4,6 +4,7 @@ A network sees an image in several views: scaled, and each also mirrored. Their 
 scores maximised (paper, section IV-A). `segment` does all of it, from files to names.
 """
 
+import builtins
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -72,14 +73,9 @@ class Segmentation(NamedTuple):
 
     def show(self) -> None:
         """Show the picture: in a notebook below the cell, else in the system's viewer."""
-        try:
-            in_notebook = get_ipython().has_trait("kernel")  # IPython's own name; unknown outside of it
-        except NameError:
-            in_notebook = False
-        if in_notebook:
-            from IPython.display import display
-
-            display(self)
+        shell = getattr(builtins, "get_ipython", None)  # there in notebooks and in IPython's own shell
+        if shell and shell().has_trait("kernel"):
+            builtins.display(self)
         else:
             self.picture().show()
 

@@ -283,7 +283,24 @@ def test_headings_of_exports_are_no_classes(root, tmp_path):
         path.write_text(json.dumps(content))
     found = find_coco(root, tmp_path / "masks")
     assert [info.name for info in found.classes] == ["person", "stop sign", "toothbrush"]
-    assert "no classes, but headings of others: things" in found.notes
+    assert "no classes, but background or headings of others: things" in found.notes
+
+
+@pytest.mark.parametrize("name", ["_background_", "Background"])
+def test_the_background_is_no_class(root, tmp_path, name):
+    """labelme2coco and others list it, with the id 0 and no objects."""
+    for split in ("train", "val"):
+        path = root / "annotations" / f"instances_{split}2014.json"
+        content = json.loads(path.read_text())
+        content["categories"].insert(0, {"id": 0, "name": name, "supercategory": ""})
+        path.write_text(json.dumps(content))
+    found = find_coco(root, tmp_path / "masks")
+    assert [(info.name, info.mask_id) for info in found.classes] == [
+        ("person", 1),
+        ("stop sign", 2),
+        ("toothbrush", 3),
+    ]
+    assert f"no classes, but background or headings of others: {name}" in found.notes
 
 
 def test_coco_2017_and_exports_are_found_and_2014_comes_first(root, tmp_path):

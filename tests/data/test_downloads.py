@@ -175,7 +175,7 @@ def test_the_command_fetches_by_hand(root, host, monkeypatch, capsys):
     path = root / "data/raw/masks" / ARTEFACTS["1stage_val"].file
     assert only(path) and str(path) in capsys.readouterr().out
     for name, said in {
-        "resnet83": "the names are resnet38, vgg16",
+        "resnet83": "the names are shipped, resnet38, vgg16",
         "wsfcn": "no file for 'wsfcn': place",
     }.items():
         monkeypatch.setattr(sys, "argv", ["downloads", name])

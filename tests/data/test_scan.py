@@ -2,7 +2,9 @@
 
 import os
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from factories import mask, picture
 from wsfcn_lib.data.files import DataError
@@ -29,7 +31,7 @@ def test_folders_of_the_system_are_no_classes(tmp_path, system, place):
     assert any(f"1 system or hidden folder ({place}{system})" in note for note in listing.notes)
 
 
-@pytest.mark.parametrize("part", ["images", "annotations", "ground_truth", "Masks", "labels"])
+@pytest.mark.parametrize("part", ["images", "annotations", "ground_truth", "Mask", "labels"])
 def test_parts_of_data_sets_are_no_classes(tmp_path, part):
     listing = find_folder(many(tmp_path, "cat", "dog", part), val_fraction=0)
     assert names_of(listing) == ["cat", "dog"]
@@ -146,3 +148,78 @@ def test_the_template_lists_no_masks_and_no_system_files(tmp_path):
     mask(root / "cat" / "cat0_mask.png", [1])
     lines = write_template(root).read_text("utf-8-sig").splitlines()
     assert lines == ["image,tags", "cat/cat0.jpg,", "cat/cat1.jpg,", "cat/cat2.jpg,"]
+
+
+def noise(path, seed, shape=(24, 24, 3)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(path)
+
+
+def coloured(path):
+    pixels = np.zeros((24, 24, 3), np.uint8)
+    pixels[:12] = (128, 0, 0)
+    Image.fromarray(pixels).save(path)
+
+
+def test_masks_in_colours_beside_their_photographs_are_no_pictures(tmp_path):
+    for k, name in enumerate(("cat/a", "cat/b", "dog/c")):
+        noise(tmp_path / f"{name}.jpg", k)
+        coloured(tmp_path / f"{name}.png")
+    listing = find_folder(tmp_path, val_fraction=0)
+    assert [sample.image.suffix for sample in listing.splits["train"]] == [".jpg"] * 3
+    assert any(
+        note.startswith("3 files such as cat/a.png are masks beside their pictures") for note in listing.notes
+    )
+
+
+def test_grey_photographs_beside_others_are_pictures_and_it_is_said(tmp_path):
+    for k, name in enumerate(("cat/a", "dog/c")):
+        noise(tmp_path / f"{name}.jpg", k)
+        noise(tmp_path / f"{name}.png", k + 5, (24, 24))
+    listing = find_folder(tmp_path, val_fraction=0)
+    assert len(listing.splits["train"]) == 4
+    assert any(
+        note.startswith("4 files such as cat/a.jpg and cat/a.png differ in their ending")
+        for note in listing.notes
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["mask_{}.png", "{}_overlay.jpg", "overlay-{}.png", "gt_{}.png", "{}_labelIds.png"]
+)
+def test_masks_and_overlays_by_any_name_are_no_pictures(tmp_path, name):
+    root = many(tmp_path, "cat", "dog")
+    for path in list(root.rglob("*.jpg")):
+        noise(path.with_name(name.format(path.stem)), 1)
+    listing = find_folder(root, val_fraction=0)
+    assert len(listing.splits["train"]) == 6
+    assert any(
+        "6 files such as cat/" in n and "list those that are photographs in tags.csv" in n
+        for n in listing.notes
+    )
+
+
+def test_masks_in_a_folder_of_their_own_below_a_class_are_no_pictures(tmp_path):
+    root = many(tmp_path, "cat", "dog")
+    mask(root / "cat" / "masks" / "cat0.png", [1])
+    mask(root / "dog" / "7" / "mask.png", [0, 1])
+    picture(root / "dog" / "7" / "image.jpg")
+    listing = find_folder(root, val_fraction=0)
+    assert len(listing.splits["train"]) == 7
+    assert any("left out: 1 in cat/masks/" in note for note in listing.notes)
+    assert any("1 files such as dog/7/mask.png are masks" in note for note in listing.notes)
+
+
+def test_a_folder_of_the_background_is_no_class(tmp_path):
+    listing = find_folder(many(tmp_path, "crack", "_background_"), val_fraction=0)
+    assert [(info.name, info.mask_id) for info in listing.classes] == [("crack", 1)]
+    assert len(listing.splits["train"]) == 3 and len(listing.untagged) == 3
+    assert any("3 pictures are tagged as background, which is no class" in note for note in listing.notes)
+    assert any("shows crack, 3 pictures without a tag are left out" in note for note in listing.notes)
+
+
+def test_folders_in_two_unicode_forms_are_one_class(tmp_path):
+    picture(tmp_path / "caf\u00e9" / "a.jpg")
+    picture(tmp_path / "cafe\u0301" / "b.jpg")
+    picture(tmp_path / "dog" / "c.jpg")
+    assert names_of(find_folder(tmp_path, val_fraction=0)) == ["caf\u00e9", "dog"]

@@ -306,6 +306,12 @@ def test_a_labelmap_without_colours_has_vocs(tmp_path):
     assert [info.colour for info in listing.classes] == [(128, 0, 0), (0, 128, 0)]
 
 
+@pytest.mark.parametrize("name", ["_background_", "Background", "__background__"])
+def test_the_background_of_a_labelmap_is_no_class_in_any_spelling(tmp_path, name):
+    root = exported(tmp_path, labelmap=f"{name}:0,0,0::\nhelmet:128,0,0::\nvest:10,20,30::\n")
+    assert [(info.name, info.mask_id) for info in find_voc(root).classes] == [("helmet", 1), ("vest", 2)]
+
+
 def test_a_damaged_labelmap_is_named_by_its_line(tmp_path):
     root = exported(tmp_path, labelmap="helmet:128,0::\n")
     with pytest.raises(

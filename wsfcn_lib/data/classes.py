@@ -8,6 +8,11 @@ VOC_CLASSES = (
 BORDER_COLOUR = (224, 224, 192)  # of what is ignored, such as the borders of objects
 
 
+def is_background(name: str) -> bool:
+    """Whether a name means the background, as labelling tools spell it: background, _background_, Background."""
+    return name.strip(" _").casefold() == "background"
+
+
 def voc_colour(index: int) -> tuple[int, int, int]:
     """The colour VOC gives mask id `index` (0..255): its bits are dealt to R, G, B, highest bit first."""
     if not 0 <= index <= 255:

@@ -22,7 +22,7 @@ from filelock import FileLock
 from joblib import Parallel, delayed
 from pycocotools.coco import COCO
 
-from wsfcn_lib.data.classes import voc_palette
+from wsfcn_lib.data.classes import is_background, voc_palette
 from wsfcn_lib.data.downloads import download
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import MOST_PIXELS, PICTURES, encode_mask
@@ -154,7 +154,9 @@ def find_coco(
         if listing is None:
             listing = DatasetListing(classes, {})
             if headings:
-                listing.notes.append(f"no classes, but headings of others: {', '.join(sorted(headings))}")
+                listing.notes.append(
+                    f"no classes, but background or headings of others: {', '.join(sorted(headings))}"
+                )
         if classes != listing.classes:
             raise DataError(
                 f"{path}: its categories differ from those of {splits[0]}; take both files from one release"
@@ -278,7 +280,7 @@ def _read_json(path: Path) -> dict:
 
 
 def _headings(contents: Iterable[dict]) -> set[str]:
-    """Names of categories without objects that others name as what they belong to, as Roboflow writes them."""
+    """Names of categories without objects: the background, and what others belong to, as Roboflow writes it."""
     contents = list(contents)
     used = {str(entry.get("category_id")) for content in contents for entry in content["annotations"]}
     categories = [entry for content in contents for entry in content["categories"]]
@@ -286,7 +288,7 @@ def _headings(contents: Iterable[dict]) -> set[str]:
         entry.get("supercategory") for entry in categories if entry.get("supercategory") != entry.get("name")
     }
     unused = {entry.get("name") for entry in categories if str(entry.get("id")) not in used}
-    return unused & parents
+    return {name for name in unused if name in parents or is_background(str(name))}
 
 
 def read_instances(

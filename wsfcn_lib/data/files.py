@@ -3,11 +3,16 @@
 import codecs
 import csv
 import io
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 
 DELIMITERS = (",", ";", "\t")
+FLAGS = {"0", "1", "0.0", "1.0", "TRUE", "FALSE", "True", "False", ""}  # cells of columns that are classes
+# signs without width, which copying from pages brings along
+UNSEEN = re.compile("[\u00ad\u200b\u2060\ufeff]")
 
 
 class DataError(ValueError):
@@ -19,12 +24,21 @@ def in_utf8(path: PurePath | str) -> str:
     return str(path).encode(errors="replace").decode()
 
 
+def plain(name: str) -> str:
+    """A name of a class in one Unicode form, without outer blanks and signs that nobody sees."""
+    return unicodedata.normalize("NFC", UNSEEN.sub("", name)).strip()
+
+
 def read_text(path: Path | str) -> str:
-    """A text in UTF-8, with or without its mark, or in UTF-16 with it; DataError for another coding."""
+    """A text in UTF-8 or UTF-16, with or without its mark; DataError for another coding."""
     content = Path(path).read_bytes()
-    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    coding = "utf-8-sig"
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        coding = "utf-16"
+    elif b"\0" in content[:2]:  # half of a letter of ASCII, with which tables and JSON begin
+        coding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
     try:
-        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        text = content.decode(coding)
         return text.replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise DataError(
@@ -51,19 +65,24 @@ def read_list(path: Path | str) -> list[str]:
     return names
 
 
-def read_table(path: Path | str, needed: Sequence[str]) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
+def read_table(
+    path: Path | str, needed: Sequence[str], meaning: Mapping[str, str] | None = None
+) -> tuple[list[str], list[tuple[str, dict[str, str]]]]:
     """The columns of a CSV file in small letters, and for each row "file, line n" and its cells by column.
 
-    Cells are separated by what line 1 has most of: comma, semicolon (spreadsheets of some languages) or tab.
-    Blank rows are passed over.
+    Cells are separated by what line 1 has most of, comma, semicolon (spreadsheets of some languages) or tab, or
+    by what it names as Excel does (sep=;). Blank rows are passed over. `meaning`: other names of columns.
 
-    DataError if it is no whole CSV file, lacks a column of `needed`, names one twice, or has a row longer than
-    line 1.
+    DataError if it is no whole CSV file, lacks a column of `needed`, names one twice, or has a cell below no
+    heading; the first column may lack one, as programs write the numbers of rows there.
     """
     text = read_text(path)
-    heading = text.split("\n", 1)[0]
-    delimiter = max(DELIMITERS, key=heading.count)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    first, _, rest = text.partition("\n")
+    named = re.fullmatch(r'"?sep=(.)"?[,;]*', first, re.I)
+    heading = rest.split("\n", 1)[0] if named else first
+    delimiter = named[1] if named else max(DELIMITERS, key=heading.count)
+    body = io.StringIO("\n" + rest if named else text, newline="")
+    reader = csv.reader(body, strict=True, delimiter=delimiter, skipinitialspace=True)
     lines = []
     try:
         for cells in reader:
@@ -72,26 +91,51 @@ def read_table(path: Path | str, needed: Sequence[str]) -> tuple[list[str], list
         raise DataError(
             f"{path}: not a whole CSV file, perhaps a quote is not closed ({error}); save it as CSV again"
         ) from error
-    columns = [name.lower() for name in lines[0][1]] if lines else []
+    if named:
+        del lines[0]
+    columns = [plain(name).lower() for name in lines[0][1]] if lines else []
+    for other, name in (meaning or {}).items():
+        if name not in columns:
+            columns = [name if column == other else column for column in columns]
     if not set(needed) <= set(columns):
         raise DataError(
             f"{path}: line 1 must name the columns {','.join(needed)} with a comma between them, "
-            f"found {columns}; rename those that are meant"
+            f"found {columns}; {_instead(text, lines, needed)}"
         )
     twice = sorted(name for name, count in Counter(columns).items() if name and count > 1)
     if twice:
         raise DataError(f"{path}: line 1 names the columns {twice} more than once; keep one of each")
     rows = []
     for where, cells in lines[1:]:
-        if any(cells[len(columns) :]):
+        stray = [cell for cell in cells[len(columns) :] if cell]
+        stray += [cell for name, cell in zip(columns[1:], cells[1:]) if cell and not name]
+        if stray:
             other = "','" if delimiter == ";" else "';'"
             raise DataError(
                 f"{where}: more cells than columns; put {other} between tags, not {delimiter!r}, "
-                "or the whole cell into quotes"
+                f"or the whole cell into quotes ({stray[0]!r} stands below no heading)"
             )
         if any(cells):
             rows.append((where, dict.fromkeys(columns, "") | dict(zip(columns, cells))))
     return columns, rows
+
+
+def _instead(text: str, lines: list[tuple[str, list[str]]], needed: Sequence[str]) -> str:
+    """What a table without the needed columns seems to be, and what to do."""
+    for number, line in enumerate(text.split("\n")[1:10], 2):
+        if set(needed) <= {cell.strip(' "') for cell in re.split("[,;\t]", line.lower())}:
+            return f"they stand in line {number}: remove the lines above it"
+    headings = lines[0][1] if lines else []
+    if any(re.search(r"\.[a-z]{3,4}$", cell, re.I) for cell in headings):
+        return f"line 1 seems to be a row already: write the line {','.join(needed)} above it"
+    cells_of = {name: {row[k] for _, row in lines[1:] if k < len(row)} for k, name in enumerate(headings)}
+    flags = [name for name, cells in cells_of.items() if len(cells) > 1 and cells <= FLAGS]
+    if flags:
+        return (
+            f"it seems to have a column for each class (such as {flags[0]}): "
+            f"write into one column {needed[-1]} the names of those that hold 1, with ';' between them"
+        )
+    return "rename those that are meant"
 
 
 def table_text(columns: Sequence[str], rows: Iterable[dict]) -> str:

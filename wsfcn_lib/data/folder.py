@@ -6,27 +6,29 @@ samples of them.
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from random import Random
 
 import numpy as np
 
 from wsfcn_lib.data.classes import voc_colour
-from wsfcn_lib.data.files import DataError, table_text
-from wsfcn_lib.data.images import PICTURES, read_ids
+from wsfcn_lib.data.files import DataError, plain, table_text
+from wsfcn_lib.data.images import PICTURES, orientation, read_mask
 from wsfcn_lib.data.listing import MASKLESS, DatasetListing
 from wsfcn_lib.data.manifest import CLASSES_FILE, ClassInfo, Manifest, Sample, read_classes
 from wsfcn_lib.data.mask_checks import check_masks, colours_of_palettes, remarks_on_masks
 from wsfcn_lib.data.remarks import remarks
-from wsfcn_lib.data.scan import Spellings, scan, unique_names
-from wsfcn_lib.data.tag_table import MASK_ENDINGS, TABLE, Entry, read_tags
+from wsfcn_lib.data.scan import Scan, Spellings, at_top, name_of_picture, same_name, scan, unique_names
+from wsfcn_lib.data.tag_table import MASK_ENDINGS, TABLE, Entry, leave_out_background, read_tags
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.settings import SettingsError
 from wsfcn_lib.runs.storage import atomic_write
 
 MASKS = "masks"  # the folder of masks below the root
+TOP = (MASKS, TABLE, CLASSES_FILE)  # what is read there beside pictures
 SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
@@ -37,11 +39,11 @@ SPLIT_FOLDERS = {
     "testing": "test",
 }
 # folders of data sets that hold parts of them, not classes; so do these with a year or a number
-PARTS = (
-    "images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "annotations", "annotation", "anns",
-    "labels", "label", "masks", "mask", "ground_truth", "groundtruth", "gt", "trimaps", "segmentation",
-    "segmentationclass", "segmentationobject", "imagesets",
+MASK_PARTS = (
+    "annotations", "annotation", "anns", "labels", "label", "masks", "mask", "ground_truth", "groundtruth", "gt",
+    "trimaps", "segmentation", "segmentationclass", "segmentationobject", "imagesets",
 )  # fmt: skip
+PARTS = (*MASK_PARTS, "images", "image", "imgs", "img", "jpegimages", "pictures", "photos")
 
 
 def find_folder(
@@ -52,10 +54,10 @@ def find_folder(
     Tags: root/tags.csv has the columns image,tags, and mask and split if wanted; paths below root, ';'
     between tags. A picture with a mask and no tags has those that its mask shows. Without the table, every
     sub-folder with pictures is a class, and its name the tag; train/, val/ and test/ may stand above them.
-    Classes: in alphabetical order, mask id = position; numbers (1 to 254) as names are the ids;
-    root/classes.json, a list of {name, mask_id, colour}, overrules that.
-    Masks: the column, else root/masks/<path or name of the picture>.png. They only measure: a training image
-    whose mask lacks stays.
+    Classes: in alphabetical order, numbers in names by their value, mask id = position; numbers (1 to 254) as
+    names are the ids; root/classes.json, a list of {name, mask_id, colour}, overrules that. Background is none.
+    Masks: the column, else root/masks/<path or name of the picture>.png, or such a name with "mask" or the like.
+    They only measure: a training image whose mask lacks stays.
     Splits: the column, or the folders; an empty cell is train. Without them, or where the column is all
     empty, pictures with masks go to val, as only they can measure; where more than half have one, or none
     has, the fractions are drawn from them or from all, by a hash of seed and path, so that new pictures move
@@ -65,10 +67,11 @@ def find_folder(
     What is not used is counted in the notes. DataError where the folder does not say enough.
     """
     root = resolve_path(root)
-    files = scan(root, (MASKS, TABLE, CLASSES_FILE))
-    classes = read_classes(root / CLASSES_FILE) if (root / CLASSES_FILE).is_file() else ()
-    if (root / TABLE).is_file():
-        entries, notes = read_tags(root, files.pictures, tuple(info.name for info in classes))
+    masks, table, classes_file = (at_top(root, name) for name in TOP)
+    files = scan(root, (masks.name, table.name, classes_file.name))
+    classes = read_classes(classes_file) if classes_file.is_file() else ()
+    if table.is_file():
+        entries, notes = read_tags(root, table, files.pictures, tuple(info.name for info in classes))
         origin = TABLE
     else:
         entries, notes = tag_by_folder(root, files.pictures)
@@ -80,18 +83,23 @@ def find_folder(
         )
     for entry, name in zip(entries, unique_names([entry.path for entry in entries])):
         entry.name = name
-    notes.extend(find_masks(root, entries))
+    notes.extend(find_masks(root, masks, entries))
     given, classes = classes, classes_of(root, entries, classes)
+    if not any(os.path.isfile(root / entry.path) for entry in entries):
+        raise DataError(
+            f"none of the {len(entries)} pictures of {table} is there, first {entries[0].path}: write names as they "
+            f"lie below {root}{f', such as {files.pictures[0]}' if files.pictures else ''}"
+        )
     if not given:
         classes, more = colours_of_palettes(
             [(entry.mask, entry.tags) for entry in entries if entry.mask and entry.tags], classes
         )
         notes.extend(more)
-    of_masks = tags_of_masks(root, entries, classes)
+    of_masks, bad = tags_of_masks(root, entries, classes)
     if of_masks:
         notes.append(f"{len(of_masks)} pictures without tags have those that their masks show")
     notes.append(give_splits(entries, seed, val_fraction, test_fraction, origin))
-    listing = list_samples(root, entries, classes)
+    listing = list_samples(root, entries, classes, bad)
     samples = [sample for split in listing.splits.values() for sample in split]
     notes.extend(remarks_on_masks(samples))
     notes.extend(check_masks(samples, Manifest(root, classes), of_masks))
@@ -105,8 +113,8 @@ def write_template(root: Path | str) -> Path:
     `root` is what notebook 01 takes as `root`: absolute, from the repository, or in the home folder (~).
     """
     root = resolve_path(root)
-    path = root / TABLE
-    pictures = scan(root, (MASKS, TABLE, CLASSES_FILE)).pictures
+    masks, path, classes_file = (at_top(root, name) for name in TOP)
+    pictures = scan(root, (masks.name, path.name, classes_file.name)).pictures
     if path.exists():
         raise DataError(f"{path} is there and is never overwritten; move it away for a fresh one")
     if not pictures:
@@ -136,10 +144,12 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
             left_out[f"{part}/" if part else "no folder"] += 1
         elif _is_part(folders[level]):
             left_out["/".join(folders[: level + 1]) + "/"] += 1
+        elif inner := [name for name in folders[level + 1 :] if name.lower() in MASK_PARTS]:
+            left_out[f"{folders[level]}/{inner[0]}/"] += 1
         else:
             split = SPLIT_FOLDERS[part.lower()] if split_folders else ""
             where = str(root.joinpath(*folders[: level + 1]))
-            entries.append(Entry(path, (folders[level],), where, split=split))
+            entries.append(Entry(path, (plain(folders[level]),), where, split=split))
     classes = sorted({entry.tags[0] for entry in entries})
     if len(classes) < 2:
         raise DataError(
@@ -147,7 +157,7 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
             f"(found {classes or sorted(tops)}); sort the pictures so, or call write_template({str(root)!r}) "
             f"and fill the column tags, with ';' between tags{_other_dataset(root)}"
         )
-    notes = []
+    notes = leave_out_background(entries)
     if left_out:
         counts = ", ".join(f"{count} in {place}" for place, count in sorted(left_out.items()))
         notes.append(f"{left_out.total()} pictures lie in no class's sub-folder and are left out: {counts}")
@@ -169,35 +179,28 @@ def _other_dataset(root: Path) -> str:
     return ""
 
 
-def find_masks(root: Path, entries: list[Entry]) -> list[str]:
-    """Give entries without a mask the one in root/masks that is called like their path or their name.
+def find_masks(root: Path, folder: Path, entries: list[Entry]) -> list[str]:
+    """Give entries without a mask the one in `folder` that is called like their path or their name.
 
-    So too where the mask that is written lies there alone, or is the picture itself. Returns a note on masks
-    there that belong to no picture.
+    So too where the mask that is written lies there alone, or is the picture itself. Returns notes on masks
+    there that are called otherwise, or belong to no picture.
     """
-    folder = root / MASKS
-    spellings = Spellings()
+    spellings, owners = Spellings(), {}
     for entry in entries:
         picture = root / entry.path
         there = entry.mask and os.path.isfile(entry.mask)
         itself = there and os.path.isfile(picture) and os.path.samefile(entry.mask, picture)
         if there and not itself:
             continue
-        names = [f"{entry.name}.png"]
-        if not entry.path.is_absolute():
-            names.insert(0, entry.path.with_suffix(".png"))
+        names = [f"{name}.png" for name in _names(entry)]
         if entry.mask and entry.mask.is_relative_to(root):
-            names = [entry.mask.relative_to(root)]
+            names = [str(entry.mask.relative_to(root))]
         if itself:
             entry.mask = None
         for name in names:
             # photographs' endings come last: beside a mask they are pictures of it
             meant = spellings.find(folder / name, MASK_ENDINGS) or spellings.find(folder / name)
-            meant = [path for path in meant if path != picture]
-            if len(meant) > 1:
-                raise DataError(f"{meant[0]} and {meant[1]} may both be the mask of {entry.path}; keep one")
-            if meant:
-                entry.mask = meant[0]
+            if _take_mask(root, entry, meant, owners):
                 break
         if itself and not entry.mask:
             raise DataError(
@@ -207,15 +210,53 @@ def find_masks(root: Path, entries: list[Entry]) -> list[str]:
     if not folder.is_dir():
         return []
     files = scan(folder)
-    used = {entry.mask for entry in entries}
     found = files.pictures + files.sibling_masks + files.others.pop(".gif", [])
-    unused = [path for path in found if folder / path not in used]
+    used = {entry.mask for entry in entries}
+    by_name = defaultdict(list)  # such as x_mask.png by x
+    for path in found:
+        if folder / path not in used:
+            by_name[same_name(str(path.with_name(name_of_picture(path))))].append(folder / path)
+    renamed = []
+    for entry in entries:
+        for name in (*_names(entry), str(entry.path), f"{entry.name}{entry.path.suffix}"):
+            if not entry.mask and _take_mask(root, entry, by_name[same_name(name)], owners):
+                renamed.append(f"{entry.mask.relative_to(folder)} of {entry.path}")
     notes = []
+    if renamed:
+        notes.append(
+            f"{len(renamed)} masks are called otherwise than their pictures, first {renamed[0]}; they are used"
+        )
+    used = {entry.mask for entry in entries}
+    unused = [path for path in found if folder / path not in used]
     if unused:
-        notes.append(f"{len(unused)} files in {MASKS}/ belong to no picture, first {unused[0]}")
-    files.sibling_masks = []
-    notes.extend(files.notes(f"masks in {MASKS}/"))
+        notes.append(
+            f"{len(unused)} files in {MASKS}/ belong to no picture, first {unused[0]}; "
+            "call masks like their pictures, with the ending .png"
+        )
+    notes.extend(Scan(others=files.others).notes(f"masks in {MASKS}/"))
     return notes
+
+
+def _names(entry: Entry) -> list[str]:
+    """What the mask of an entry may be called, without an ending."""
+    inside = [] if entry.path.is_absolute() else [str(entry.path.with_suffix(""))]
+    return [*inside, entry.name]
+
+
+def _take_mask(root: Path, entry: Entry, meant: list[Path], owners: dict[Path, Entry]) -> bool:
+    """Give an entry the only mask of these that is not its picture; DataError where two masks or pictures fit."""
+    meant = [path for path in meant if path != root / entry.path]
+    if len(meant) > 1:
+        raise DataError(f"{meant[0]} and {meant[1]} may both be the mask of {entry.path}; keep one")
+    for mask in meant:
+        entry.mask = mask
+        owner = owners.setdefault(mask, entry)
+        if owner is not entry:
+            raise DataError(
+                f"{mask} may be the mask of {owner.path} or of {entry.path}; say of which in the column mask of {TABLE}, "
+                "or rename one of the pictures"
+            )
+    return bool(meant)
 
 
 def give_splits(
@@ -267,7 +308,7 @@ def classes_of(root: Path, entries: list[Entry], given: tuple[ClassInfo, ...] = 
     if not 0 < len(used) + len(given) < 255:
         raise DataError(
             f"{root}: {len(entries)} pictures have {len(used)} different tags, 1 to 254 are possible; "
-            "fill the column tags of tags.csv, or join classes"
+            "fill the column tags of tags.csv, or join classes (background is none)"
         )
     try:
         classes = given or _classes_by_name(root, list(used), any(entry.mask for entry in entries))
@@ -285,8 +326,11 @@ def classes_of(root: Path, entries: list[Entry], given: tuple[ClassInfo, ...] = 
 def _classes_by_name(root: Path, names: list[str], have_masks: bool) -> tuple[ClassInfo, ...]:
     """Classes in alphabetical order; those called by numbers in theirs, and with these as mask ids."""
     if not all(name.isdecimal() for name in names):
-        return voc_classes(sorted(names, key=lambda name: (name.casefold(), name)))
+        return voc_classes(sorted(names, key=_in_order))
     numbered = sorted(names, key=int)
+    for one, two in pairwise(numbered):
+        if int(one) == int(two):
+            raise DataError(f"{root}: the classes {one!r} and {two!r} are one number; write it in one way")
     classes = voc_classes(numbered)
     usable = {int(name) for name in names} <= set(range(1, 255))
     if usable:
@@ -301,23 +345,49 @@ def _classes_by_name(root: Path, names: list[str], have_masks: bool) -> tuple[Cl
     return classes
 
 
-def tags_of_masks(root: Path, entries: list[Entry], classes: tuple[ClassInfo, ...]) -> set[str]:
-    """Give entries with a mask and no tags the tags of the classes in their mask; returns their names."""
-    draft, names = Manifest(root, classes), set()
+def _in_order(name: str) -> tuple:
+    """The key by which names stand in alphabetical order, class2 before class10."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [int(part) if part.isdecimal() else part for part in parts], name
+
+
+def tags_of_masks(
+    root: Path, entries: list[Entry], classes: tuple[ClassInfo, ...]
+) -> tuple[set[str], dict[str, str]]:
+    """Give entries with a mask and no tags the tags of the classes in their mask.
+
+    Returns the names of these entries, and what is wrong with masks that cannot give any, by name.
+    """
+    draft, names, bad = Manifest(root, classes), set(), {}
     for entry in entries:
         if entry.mask and not entry.tags and os.path.isfile(entry.mask):
             try:
-                ids = np.flatnonzero(np.bincount(read_ids(entry.mask, draft).ravel()))
-            except DataError:
-                continue  # `validate` will name it
-            entry.tags = tuple(info.name for info in classes if info.mask_id in ids)
+                labels = read_mask(entry.mask, draft, size=_size(root / entry.path))
+            except DataError as error:
+                bad[entry.name] = str(error)
+                continue
+            shown = np.unique(labels)
+            entry.tags = tuple(info.name for k, info in enumerate(classes, 1) if k in shown)
             if entry.tags:
                 names.add(entry.name)
-    return names
+    return names, bad
 
 
-def list_samples(root: Path, entries: list[Entry], classes: tuple[ClassInfo, ...]) -> DatasetListing:
-    """The samples of entries whose files are there; training images may lack a mask, but not a tag."""
+def _size(picture: Path) -> tuple[int, int] | None:
+    """(height, width) of a picture as it is shown; None where it cannot be read."""
+    direction, (width, height) = orientation(picture)
+    if not width:
+        return None
+    return (width, height) if direction > 4 else (height, width)
+
+
+def list_samples(
+    root: Path, entries: list[Entry], classes: tuple[ClassInfo, ...], bad: dict[str, str]
+) -> DatasetListing:
+    """The samples of entries whose files are there; training images may lack a mask, but not a tag.
+
+    `bad`: by name, what is wrong with masks from which tags should have come.
+    """
     listing = DatasetListing(classes, {})
     for entry in entries:
         image, mask, training = root / entry.path, entry.mask, entry.split == "train"
@@ -327,7 +397,9 @@ def list_samples(root: Path, entries: list[Entry], classes: tuple[ClassInfo, ...
             line = f"{entry.split}: {entry.name}: {', '.join(map(str, absent))}"
             listing.missing.append(f"{line}; {MASKLESS}" if usable else line)
             mask = None
-        if usable and training and not entry.tags:
+        if usable and training and not entry.tags and entry.name in bad:
+            listing.missing.append(f"train: {entry.name}: no tags, and none from its mask: {bad[entry.name]}")
+        elif usable and training and not entry.tags:
             listing.untagged.append(entry.name)
         elif usable:
             tags = tuple(info.name in entry.tags for info in classes)

@@ -16,8 +16,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, field_validator
 
-from wsfcn_lib.data.classes import BORDER_COLOUR, IGNORE
-from wsfcn_lib.data.files import DataError, read_table, read_text, table_text
+from wsfcn_lib.data.classes import BORDER_COLOUR, IGNORE, is_background, voc_colour
+from wsfcn_lib.data.files import DataError, plain, read_table, read_text, table_text
 from wsfcn_lib.data.images import TURN_CODE, TURNS, orientation, read_image, read_mask
 from wsfcn_lib.runs.paths import ROOT, expanded, resolve_path
 from wsfcn_lib.runs.progress import progress
@@ -42,21 +42,35 @@ class ClassInfo(Settings):
     @field_validator("name")
     @classmethod
     def _usable(cls, name: str) -> str:
-        if ";" in name or name != name.strip() or name == "background":
+        if ";" in name or name != name.strip() or is_background(name):
             raise ValueError(
-                f"{name!r} cannot name a class: no ';', no outer blanks, and 'background' is taken"
+                f"{name!r} cannot name a class: no ';', no outer blanks, and 'background' is taken, "
+                "it is id 0 in masks"
             )
         return name
 
 
 def read_classes(path: Path) -> tuple[ClassInfo, ...]:
-    """The classes of a file classes.json; DataError where it is damaged."""
+    """The classes of a file classes.json, by default in VOC's colours; DataError where it is damaged."""
+    wanted = f"{path} must be a list of {{name, mask_id, colour}}; correct this"
     try:
-        return tuple(ClassInfo(**entry) for entry in json.loads(read_text(path)))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} must be a list of {{name, mask_id, colour}}; correct this: {error}"
-        ) from error
+        entries = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{wanted}: {error}") from error
+    if not isinstance(entries, list):
+        raise DataError(f'{wanted}: it is no list, such as [{{"name": "dog", "mask_id": 1}}]')
+    classes = []
+    for entry in entries:
+        try:
+            name, number = plain(entry["name"]), int(entry["mask_id"])
+            if not (number == 0 and is_background(name)):
+                classes.append(ClassInfo(**{"colour": voc_colour(number)} | entry | {"name": name}))
+        except (TypeError, ValueError, KeyError) as error:
+            raise DataError(
+                f"{wanted}: {json.dumps(entry)}. A class has a name (no ';', and background is taken), a mask_id "
+                "from 1 to 254 and perhaps a colour, its red, green and blue from 0 to 255, and nothing else"
+            ) from error
+    return tuple(classes)
 
 
 @dataclass(frozen=True)
@@ -137,7 +151,7 @@ class Manifest:
             raise DataError(f"there is no split {split!r}; choose one of {', '.join(SPLITS)}")
         samples = []
         for where, row in self._rows(split):
-            tags = {tag.strip() for tag in row["tags"].split(";")} - {""}
+            tags = {plain(tag) for tag in row["tags"].split(";")} - {""}
             if unknown := sorted(tags - set(self.names[1:])):
                 known = ", ".join(self.names[1:])
                 raise DataError(

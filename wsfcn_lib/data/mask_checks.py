@@ -86,7 +86,13 @@ def compare_with_tags(masks: Sequence[CheckedMask], classes: Sequence[ClassInfo]
     if not masks:
         return _unused_white(empty)
     name_of = {info.mask_id: info.name for info in classes}
-    wrong = [mask for mask in masks if mask.contrary]
+    seen = frozenset().union(*(mask.ids for mask in masks))
+    # an empty mask is right where its tags are never painted, such as 'no crack' and other words for a whole picture
+    wrong = [
+        mask
+        for mask in masks
+        if mask.contrary and (mask.ids or mask.has_ignored or mask.tagged & seen or not seen)
+    ]
     order = _other_order(masks, name_of)
     most = len(masks) / 2 if len(masks) >= ENOUGH else len(masks) - 1
     if order or len(wrong) > most:
@@ -116,7 +122,10 @@ def compare_with_tags(masks: Sequence[CheckedMask], classes: Sequence[ClassInfo]
     shown = frozenset().union(*(mask.ids for mask in masks))
     never = [name_of[number] for number in sorted(tagged - shown)]
     if never:
-        lines.append(f"tagged in pictures with masks, but in no mask: {', '.join(never)}")
+        lines.append(
+            f"tagged in pictures with masks, but in no mask: {', '.join(never)}; "
+            "right for tags of whole pictures such as 'no crack', else complete the masks"
+        )
     return lines
 
 

@@ -76,9 +76,11 @@ def joined(names: Iterable[str]) -> list[str]:
     lines = []
     for name in names:
         parts = [part for part in re.split(r"\s+and\s+|[\s+/&_-]+", name) if part]
-        if len(parts) > 1 and all(part in names for part in parts):
+        others = [part for part in parts if part in names]
+        if len(parts) > 1 and (others == parts or (others and re.search("[/+&]", name))):
             lines.append(
-                f"{name!r} is read as one class, {' and '.join(map(repr, parts))} are others; "
+                f"{name!r} is read as one class, {' and '.join(map(repr, others))} "
+                f"{'are others' if len(others) > 1 else 'is another'}; "
                 "if it means both, put ';' between them"
             )
     return lines
@@ -88,10 +90,10 @@ def alike(counts: dict[str, int]) -> list[str]:
     """A line for each group of class names, with counts of training images, equal but for case and blanks."""
     groups = defaultdict(list)
     for name, count in counts.items():
-        letters = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+        letters = re.sub(r"[\s_-]", "", unicodedata.normalize("NFKC", name).casefold())
         groups[letters].append(f"{name!r} ({count} training images)")
     return [
-        f"{' and '.join(group)} differ only in case or blanks; if they are one class, write them alike"
+        f"{' and '.join(group)} differ only in case or blanks, or in _ and -; if they are one class, write them alike"
         for group in groups.values()
         if len(group) > 1
     ]

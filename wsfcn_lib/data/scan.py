@@ -14,11 +14,17 @@ from wsfcn_lib.data.files import DataError, in_utf8
 from wsfcn_lib.data.images import FORMATS, PICTURES
 
 SYSTEM_FOLDERS = ("@eadir", "#recycle", "$recycle.bin", "__macosx", "system volume information", "lost+found")
-# the ends of names of masks; those of other words than mask may name photographs too, which are JPEGs
-MASK_ENDING = re.compile(r"[ _.-]+(mask|masks)([ _-]?\d+)?$", re.I)
-LABEL_ENDING = re.compile(
-    r"[ _.-]+(seg|segmentation|gt|groundtruth|ground_truth|label|labels|trimap)([ _-]?\d+)?$", re.I
-)
+TABLE_ENDINGS = ("tsv", "txt", "xlsx", "xls", "ods")  # of tables that would be tags.csv
+JPEG = (".jpg", ".jpeg")
+MASK_COLOURS = 64  # a mask has no more
+# what names of masks begin or end with; other words than mask may name photographs too, which are JPEGs
+LABELS = "(seg|segmentation|gt|groundtruth|ground_truth|label|labels|labelids|trimap)"
+MASK_BEGINNING = re.compile("^masks?[ _.-]+", re.I)
+MASK_ENDING = re.compile(r"[ _.-]+masks?([ _-]?\d+)?$", re.I)
+LABEL_BEGINNING = re.compile(f"^{LABELS}[ _.-]+", re.I)
+LABEL_ENDING = re.compile(rf"[ _.-]+{LABELS}([ _-]?\d+)?$", re.I)
+MASK_ALONE = re.compile(f"(masks?|{LABELS})$", re.I)  # beside a picture in a folder of its own
+OVERLAY = re.compile(r"[ _.-]+overlays?$|^overlays?[ _.-]+", re.I)  # a picture with its mask drawn over it
 
 
 @dataclass
@@ -35,7 +41,14 @@ class Scan:
         if self.sibling_masks:
             notes.append(
                 f"{len(self.sibling_masks)} files such as {self.sibling_masks[0]} are masks beside their pictures, "
-                "no pictures, and are not used"
+                "no pictures, and are not used; list those that are photographs in tags.csv"
+            )
+        counts = Counter(path.with_suffix("") for path in self.pictures)
+        twins = [path for path in self.pictures if counts[path.with_suffix("")] > 1]
+        if twins:
+            notes.append(
+                f"{len(twins)} files such as {twins[0]} and {twins[1]} differ in their ending alone, and none looks "
+                "like a mask: each is read as a picture"
             )
         if self.others:
             kinds = sorted(self.others.items(), key=lambda item: -len(item[1]))
@@ -98,32 +111,47 @@ def _files(
 
 
 def _sibling_masks(root: Path, pictures: list[PurePosixPath]) -> list[PurePosixPath]:
-    """Those called like another picture and "mask", or like it alone where they have one channel and it has three."""
+    """Those called like another picture and "mask", or "mask" or like it alone where they look like masks."""
     by_stem = defaultdict(list)
     for path in pictures:
         by_stem[path.with_suffix("")].append(path)
     masks = []
     for path in pictures:
-        named = MASK_ENDING.sub("", path.stem)
-        if path.suffix.lower() not in (".jpg", ".jpeg"):
-            named = LABEL_ENDING.sub("", named)
+        named = OVERLAY.sub("", name_of_picture(path))
+        twins = by_stem[path.with_suffix("")]
         if named != path.stem and named and path.with_name(named) in by_stem:
             masks.append(path)
-            continue
-        twins = by_stem[path.with_suffix("")]
-        if len(twins) > 1 and path.suffix.lower() == ".png" and channels(root / path) == 1:
-            if any(channels(root / twin) == 3 for twin in twins):
+        elif MASK_ALONE.match(path.stem) and looks_like_mask(root / path):
+            masks.append(path)
+        elif len(twins) > 1 and path.suffix.lower() not in JPEG and looks_like_mask(root / path):
+            if not all(looks_like_mask(root / twin) for twin in twins):
                 masks.append(path)
     return masks
 
 
-def channels(path: Path) -> int:
-    """1 for palettes and greys, 3 for colours; 0 where the file says neither. Nothing is decoded."""
+def name_of_picture(mask: PurePosixPath) -> str:
+    """The name of the picture to which a mask belongs by its own name; this itself if that names no mask."""
+    name = MASK_ENDING.sub("", MASK_BEGINNING.sub("", mask.stem))
+    return name if mask.suffix.lower() in JPEG else LABEL_ENDING.sub("", LABEL_BEGINNING.sub("", name))
+
+
+def looks_like_mask(path: Path) -> bool:
+    """Whether a picture has few colours, each of many pixels, as masks of ids or colours have."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return {"1": 1, "L": 1, "P": 1, "I;16": 1, "RGB": 3}.get(image.mode, 0)
+            if image.mode.startswith("I"):
+                return True  # no picture of 16 bits can be read
+            image.draft("RGB", (256, 256))  # a photograph need not be decoded in full
+            colours = image.getcolors(MASK_COLOURS)
+            in_colour = image.mode.startswith(("RGB", "CMYK", "YCbCr"))
+            pixels = image.width * image.height
     except Exception:  # as in images.py: Pillow raises many types
-        return 0
+        return False
+    if not colours or 4 * len(colours) > pixels:
+        return False
+    return (
+        not in_colour or len(colours) > 1 or not any(colours[0][1][:3])
+    )  # one colour: black alone is a mask
 
 
 def unique_names(paths: Sequence[PurePosixPath]) -> list[str]:
@@ -149,6 +177,27 @@ def unique_names(paths: Sequence[PurePosixPath]) -> list[str]:
 def same_name(name: str) -> str:
     """A name as people mean it: without upper and lower case and the Unicode form that a disk chose."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def at_top(root: Path, name: str) -> Path:
+    """The file or folder in `root` that is called so, in any case; as it should be where there is none.
+
+    DataError where two are, or where a table lies there under another ending.
+    """
+    names = sorted(os.listdir(root)) if root.is_dir() else []
+    found = [other for other in names if other.lower() == name]
+    if len(found) > 1:
+        raise DataError(f"{root}: {found[0]} and {found[1]} may both be {name}; keep one")
+    stem, _, ending = name.partition(".")
+    if ending and not found:
+        likely = [f"{name}.txt", *(f"{stem}.{other}" for other in TABLE_ENDINGS if ending == "csv")]
+        for other in names:
+            if other.lower() in likely:
+                raise DataError(
+                    f"{root / other}: what it holds is read from {name} alone; save it as {name} (tables as CSV "
+                    "UTF-8), or move it away"
+                )
+    return root / (found[0] if found else name)
 
 
 class Spellings:

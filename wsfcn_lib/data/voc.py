@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from wsfcn_lib.data.classes import IGNORE, VOC_CLASSES, voc_colour
-from wsfcn_lib.data.files import DataError, read_text
+from wsfcn_lib.data.classes import IGNORE, VOC_CLASSES, is_background, voc_colour
+from wsfcn_lib.data.files import DataError, plain, read_text
 from wsfcn_lib.data.images import PICTURES, read_ids, read_mask
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import ClassInfo, Manifest, Sample
@@ -29,6 +29,7 @@ FULL = {
 
 def voc_classes(names: Sequence[str] = VOC_CLASSES) -> tuple[ClassInfo, ...]:
     """Classes numbered as VOC does it: mask id = position in `names` + 1, colour from VOC's colour map."""
+    names = map(plain, names)
     return tuple(ClassInfo(name=name, mask_id=i, colour=voc_colour(i)) for i, name in enumerate(names, 1))
 
 
@@ -39,8 +40,8 @@ def labelmap_classes(path: Path) -> tuple[ClassInfo, ...]:
     """
     classes = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
-        name, *rest = line.strip().split(":")
-        if not name or name.startswith("#") or name in ("background", "ignored"):
+        name, *rest = plain(line).split(":")
+        if not name or name.startswith("#") or name == "ignored" or is_background(name):
             continue
         try:
             colour = [int(value) for value in rest[0].split(",")] if rest and rest[0] else None
@@ -242,7 +243,7 @@ class _SplitReader:
         known = self.draft.names[1:]
         shown, unknown = set(), set()
         for entry in objects:
-            name = (entry.findtext("name") or "").strip()
+            name = plain(entry.findtext("name") or "")
             if name not in known:
                 unknown.add(name)
             elif self.difficult or entry.findtext("difficult", "0").strip() != "1":
