@@ -73,8 +73,8 @@ class TrainConfig(Architecture):
     initial_weights: str = ""
     seed: int = Field(0, ge=0, lt=2**31)
     epochs: int = Field(31, ge=1, le=999)
-    # length of the training, which `epochs` then divide into equal parts; None: each epoch is one pass
-    steps: int | None = Field(None, ge=1, le=10**7)
+    # length of the training, which `epochs` then divide into equal parts; 0: each epoch is one pass
+    steps: int = Field(0, ge=0, le=10**7)
     warmup_epochs: int = Field(7, ge=0, le=1000)  # epochs without the mask loss
     batch_size: int = Field(16, ge=1, le=4096)  # images of one update, over all processes
     # parts that each process computes its share in, one after the other

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -23,9 +23,10 @@ from torch.utils.data import DataLoader
 
 from wsfcn_lib.backbones import freeze
 from wsfcn_lib.checkpoints import Progress, random_states, save_snapshot, snapshots
-from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.config import TIMM, TrainConfig
 from wsfcn_lib.data.files import DataError, read_text
 from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.model_zoo import ARTEFACTS
 from wsfcn_lib.data.training_set import MaskedTrainSet, TrainSet, epoch_batches, repeated_batches
 from wsfcn_lib.metrics import mean_average_precision
 from wsfcn_lib.modules import Align
@@ -187,12 +188,11 @@ def epoch_starts(config: TrainConfig, images: int) -> list[int]:
 
 
 def initial_network(config: TrainConfig, classes: list[str], accelerator: Accelerator) -> nn.Module:
-    """The network as a training begins, on its device: random but for the initial weights, if any."""
-    net = trainable_network(config, 1 + len(classes))
-    if config.initial_weights:
-        for line in start_from(net, config.initial_weights, classes):
-            if accelerator.is_main_process:
-                print(line)
+    """The network as a training begins, on its device; prints what a user should know of it."""
+    net, lines = starting_network(config, classes)
+    if accelerator.is_main_process:
+        for line in lines:
+            print(line)
     taps = unreachable_taps(net, config.crop)
     if taps and accelerator.is_main_process:
         advice = "lower the dilations or raise the crop"
@@ -200,6 +200,24 @@ def initial_network(config: TrainConfig, classes: list[str], accelerator: Accele
     if config.batch_norm == "synchronised" and accelerator.num_processes > 1:
         synchronise_norms(net, accelerator.device)
     return net.to(accelerator.device, memory_format=torch.channels_last).train()
+
+
+def starting_network(config: TrainConfig, classes: Sequence[str]) -> tuple[nn.Module, list[str]]:
+    """The network as a training begins, random but for its initial weights, and lines on where it begins.
+
+    `classes`: names of the foreground classes. Raises what `start_from` raises.
+    """
+    net = trainable_network(config, 1 + len(classes))
+    if config.initial_weights:
+        return net, start_from(net, config.initial_weights, classes)
+    if config.backbone == "tiny":
+        return net, []
+    named = config.backbone.removeprefix("timm:tf_").removeprefix(TIMM)
+    advice = named if named in ARTEFACTS else "a file, or hub for those that timm fetches"
+    return net, [
+        f"{config.backbone} begins at random, from which photographs are hardly learnt: set initial_weights, "
+        f"to {advice}"
+    ]
 
 
 def trainable_network(config: TrainConfig, num_classes: int) -> nn.Module:

@@ -5,6 +5,7 @@ file of the published programs: `published_names` maps our names to theirs.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from zipfile import ZipFile, is_zipfile
@@ -107,7 +108,7 @@ def released_config(state: dict[str, Tensor], path: Path) -> NetConfig:
         raise WeightsError(f"{path} holds a network of a size that nobody published: {error}") from error
 
 
-def start_from(net: nn.Module, name: str, classes: list[str]) -> list[str]:
+def start_from(net: nn.Module, name: str, classes: Sequence[str]) -> list[str]:
     """Fill `net` with what a training starts from; returns lines on what a user should know of it.
 
     Args:
@@ -140,7 +141,7 @@ def start_from(net: nn.Module, name: str, classes: list[str]) -> list[str]:
     return lines
 
 
-def _continue_from(net: nn.Module, path: Path, classes: list[str]) -> list[str]:
+def _continue_from(net: nn.Module, path: Path, classes: Sequence[str]) -> list[str]:
     """Fill `net` from a snapshot of this kit; see `start_from`."""
     source, known, _ = load_snapshot(path)
     theirs, ours = source.config, net.config

@@ -62,3 +62,17 @@ def test_too_little_memory_is_told_before_the_start(data, tmp_path, monkeypatch)
     rule = "cpu has not enough memory for one training step: lower batch_size=8 or crop=48"
     with pytest.raises(TrainingError, match=rule):
         preflight(settings(data), tmp_path)
+
+
+@pytest.mark.parametrize("slowdown, said", [(40.0, True), (0.6, False)])
+def test_bf16_is_advised_against_where_the_processor_is_slow_at_it(data, tmp_path, monkeypatch, slowdown, said):
+    monkeypatch.setattr(profiling, "bf16_slowdown", lambda: slowdown)
+    need = profiling.preflight(settings(data, precision="bf16"), tmp_path / "run")
+    line = "this processor computes bf16 40 times as slowly as fp32: set precision to fp32"
+    assert (line in need.notes) == said
+    assert profiling.preflight(settings(data), tmp_path / "run").notes == [n for n in need.notes if n != line]
+
+
+def test_the_length_is_said_beside_known_ones(data, tmp_path):
+    need = profiling.preflight(settings(data, steps=600), tmp_path / "run")
+    assert need.length.startswith("600 steps; the network that ships had ")

@@ -24,7 +24,7 @@ from wsfcn_lib.weights import start_from
 def test_epochs_divide_the_steps():
     config = TrainConfig(steps=10, epochs=4, warmup_epochs=1)
     assert epoch_starts(config, images=3) == [0, 2, 5, 8, 10]
-    assert epoch_starts(config.model_copy(update={"steps": None}), images=40) == [0, 2, 4, 6, 8]
+    assert epoch_starts(config.model_copy(update={"steps": 0}), images=40) == [0, 2, 4, 6, 8]
     with pytest.raises(ValueError, match="steps=3 is less than epochs=4"):
         TrainConfig(steps=3, epochs=4, warmup_epochs=1)
 

@@ -56,7 +56,7 @@ def edges(label: np.ndarray, width: int = 1) -> np.ndarray:
 def paint(
     image: np.ndarray, label: np.ndarray, colours: np.ndarray, captions: dict[int, str], opacity: float = 0.5
 ) -> Image.Image:
-    """An image with its label map over it: each class tinted and outlined, and named in a line below.
+    """An image with its label map over it: each class tinted, outlined in white, and named in a line below.
 
     Args:
         image: (H, W, 3) uint8.
@@ -67,8 +67,7 @@ def paint(
     """
     picture = overlay(image, label, colours, opacity)
     width = max(1, round(max(label.shape) / 400))
-    line = edges(label, width) & (np.asarray(label) > 0)
-    picture[line] = np.asarray(colours)[np.asarray(label)[line]]
+    picture[edges(label, width) & (np.asarray(label) > 0)] = PAPER
     return _with_legend(Image.fromarray(picture), colours, captions)
 
 

@@ -91,6 +91,7 @@ class Estimate:
     full_step: float
     memory_mb: float
     disk_mb: float
+    length: str  # steps, beside those of trainings that are known
     notes: list[str]  # what may keep this training from learning, a line each
 
 
@@ -125,7 +126,28 @@ def preflight(config: TrainConfig, run: Path | str) -> Estimate:
     val_batches = len(manifest.samples("val")) / config.batch_size
     seconds += validations(config) * val_batches * (loading + full_step / 3)
     notes = doubts(config, manifest)
-    return Estimate(seconds, warmup_step, full_step, memory_mb, disk / 1e6, notes)
+    if config.precision == "bf16" and device.type == "cpu" and (factor := bf16_slowdown()) > 1.5:
+        notes.append(
+            f"this processor computes bf16 {factor:.0f} times as slowly as fp32: set precision to fp32"
+        )
+    length = (
+        f"{steps:,} steps; the network that ships had {SHIPPED_STEPS:,}, and VOC's schedule has {VOC_STEPS:,}"
+    )
+    return Estimate(seconds, warmup_step, full_step, memory_mb, disk / 1e6, length, notes)
+
+
+def bf16_slowdown() -> float:
+    """How many times as long as in fp32 a product of matrices takes in bf16, on the CPU."""
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(512, 512, dtype=dtype)
+        tries = []
+        for _ in range(4):
+            began = time.perf_counter()
+            matrix @ matrix
+            tries.append(time.perf_counter() - began)
+        times[dtype] = min(tries)
+    return times[torch.bfloat16] / times[torch.float32]
 
 
 def doubts(config: TrainConfig, manifest: Manifest) -> list[str]:
