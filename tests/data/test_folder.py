@@ -165,6 +165,18 @@ def test_the_draw_is_a_fraction_that_new_pictures_do_not_disturb(tmp_path):
     assert other.keys() == again.keys() and other != again
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_val_has_a_picture_of_every_class(tmp_path, seed):
+    root = sorted_pictures(tmp_path, cat=20, dog=12, cow=3, hen=2, yak=1)
+    found = find_folder(root, seed=seed, val_fraction=0.05)
+    tags = tags_of(found)
+    shown = {tag for sample in found.splits["val"] for tag in tags[sample.name]}
+    assert shown == {"cat", "dog", "cow", "hen"}, "the only yak teaches"
+    taught = {tag for sample in found.splits["train"] for tag in tags[sample.name]}
+    assert taught == {"cat", "dog", "cow", "hen", "yak"}
+    assert len(found.splits["val"]) <= 8
+
+
 def test_one_picture_at_least_goes_to_val(tmp_path):
     root = sorted_pictures(tmp_path, cat=1, dog=1)
     for seed in range(5):

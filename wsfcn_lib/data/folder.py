@@ -290,13 +290,30 @@ def give_splits_by_lot(entries: list[Entry], seed: int, val_fraction: float, tes
         elif lot < fraction:
             entry.split = "val"
         lots[entry.path] = lot
-    if val_fraction and len(pool) > 1 and all(entry.split != "val" for entry in pool):
-        nearest = min(pool, key=lambda entry: abs(lots[entry.path] - test_fraction))
-        nearest.split = "val"
+    if val_fraction and len(pool) > 1:
+        _give_val_every_class(pool, {path: abs(lot - test_fraction) for path, lot in lots.items()})
     if all_measure:
         return f"the {len(pool)} pictures with masks measure, the {len(entries) - len(pool)} without train"
     kind = "masks" if masked else "tags; without masks, only tags can be measured"
     return f"val is drawn by name (seed {seed}) from the {len(pool)} pictures with {kind}"
+
+
+def _give_val_every_class(pool: list[Entry], distance: dict[Path, float]) -> None:
+    """Move a picture of each class that val lacks from train to val: the one whose lot came nearest to val.
+
+    One that teaches a class alone stays. Of pictures without tags, whose masks will tell, one goes if val is
+    empty.
+    """
+    tags = sorted({tag for entry in pool for tag in entry.tags}) or [""]
+    for tag in tags:
+        shown = [entry for entry in pool if not tag or tag in entry.tags]
+        if any(entry.split == "val" for entry in shown):
+            continue
+        training = [entry for entry in shown if entry.split == "train"]
+        if len(training) > 1:
+            min(training, key=lambda entry: distance[entry.path]).split = "val"
+    if all(entry.split != "val" for entry in pool):
+        min(pool, key=lambda entry: distance[entry.path]).split = "val"
 
 
 def classes_of(root: Path, entries: list[Entry], given: tuple[ClassInfo, ...] = ()) -> tuple[ClassInfo, ...]:
