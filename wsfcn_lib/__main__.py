@@ -9,7 +9,8 @@ from PIL import Image
 from wsfcn_lib.data.drawn import MARK, require_own
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import encode, to_array
-from wsfcn_lib.data.scan import scan, unique_names
+from wsfcn_lib.data.scan import unique_names
+from wsfcn_lib.evaluation.inputs import photographs
 from wsfcn_lib.infer import SCORE_CUT, segment
 from wsfcn_lib.plots.overlays import overlay
 from wsfcn_lib.runs.paths import expanded, shell_path, use_utf8
@@ -66,9 +67,7 @@ def segment_folder(args: argparse.Namespace) -> None:
     output = expanded(args.output or f"{folder.resolve().name}_segmented").absolute()
     if output.is_file() or folder.resolve() in (output.resolve(), *output.resolve().parents):
         raise ValueError(f"{output} is a file or lies in {folder}; name another folder for the results as -o")
-    files = scan(folder)
-    if not files.pictures:
-        raise DataError(f"{folder}: there is no picture in this folder; " + "; ".join(files.notes()))
+    files = photographs(folder)
     outputs = {
         path: output / f"{name}.png" for path, name in zip(files.pictures, unique_names(files.pictures))
     }

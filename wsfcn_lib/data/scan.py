@@ -24,7 +24,9 @@ MASK_ENDING = re.compile(r"[ _.-]+masks?([ _-]?\d+)?$", re.I)
 LABEL_BEGINNING = re.compile(f"^{LABELS}[ _.-]+", re.I)
 LABEL_ENDING = re.compile(rf"[ _.-]+{LABELS}([ _-]?\d+)?$", re.I)
 MASK_ALONE = re.compile(f"(masks?|{LABELS})$", re.I)  # beside a picture in a folder of its own
-OVERLAY = re.compile(r"[ _.-]+overlays?$|^overlays?[ _.-]+", re.I)  # a picture with its mask drawn over it
+OVERLAY = re.compile(
+    r"[ _.-]+(overlays?|segmented)$|^overlays?[ _.-]+", re.I
+)  # a picture with its mask drawn over it
 
 
 @dataclass
