@@ -14,14 +14,15 @@ import json
 import os
 import re
 import sys
+from collections import defaultdict
 from contextlib import ExitStack
-from glob import iglob
 from pathlib import Path
 
 import yaml
 
 from wsfcn_lib.config import TrainConfig
-from wsfcn_lib.runs.folder import read_run, take_lock
+from wsfcn_lib.data.scan import walk
+from wsfcn_lib.runs.folder import read_run, require_run_folder, take_lock
 from wsfcn_lib.runs.notebook import NOTEBOOKS, ParameterError, check_values, declared
 from wsfcn_lib.runs.paths import ROOT, RUNS, resolve_path, shell_path, shell_run, use_utf8
 from wsfcn_lib.runs.provenance import notebook_hash
@@ -166,8 +167,8 @@ def fingerprint(places: list[Path]) -> str:
     """A hash over the names, sizes and times of files, and of all files in folders; it reads none of them."""
     lines = []
     for place in places:
-        names = iglob("**", root_dir=place, recursive=True)  # follows links, passes over hidden files
-        for path in [place, *(place / name for name in names)]:
+        inner = walk(place, defaultdict(list))  # follows links, without circles
+        for path in [place, *(place / name for name in inner if not name.name.startswith("."))]:
             if path.is_file():
                 facts = path.stat()
                 lines.append(f"{path.relative_to(place.parent)} {facts.st_size} {facts.st_mtime_ns}\n")
@@ -192,7 +193,11 @@ def lacks_masks(given: dict) -> bool:
 
 
 def put_aside(run: Path) -> None:
-    """Rename a run to <name>-before (-before2, ...); RunError where somebody works on it or on one of its ablation's runs."""
+    """Rename a run to <name>-before (-before2, ...).
+
+    RunError for what is no run, and where somebody works on it or on one of its ablation's runs.
+    """
+    require_run_folder(run)
     before, number = run.with_name(f"{run.name}-before"), 1
     while before.exists():
         number += 1
@@ -260,6 +265,10 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[tuple[P
                 folder = shell_run(name)
             except ValueError as error:
                 parser.error(f"--run-name {error}")
+        try:
+            require_run_folder(folder)
+        except (OSError, RunError) as error:
+            parser.error(f"{path or '--run-name'}: {error}")
         runs.append((folder, given))
     return options, runs
 

@@ -317,6 +317,8 @@ input()
 def test_a_run_at_work_is_not_renamed(tmp_path, place):
     """Neither its own training nor one of its ablation that another task trains."""
     run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text('{"stages": {}}')
     words = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
     with subprocess.Popen([sys.executable, "-c", HOLD, str(run / place)], **words) as other:
         assert other.stdout.readline() == "1\n"
@@ -326,6 +328,58 @@ def test_a_run_at_work_is_not_renamed(tmp_path, place):
         other.communicate("\n")
     run_all.put_aside(run)
     assert not run.exists() and (tmp_path / "run-before").exists()
+
+
+def test_what_is_no_run_is_neither_used_nor_renamed(tmp_path, monkeypatch, capsys, params):
+    """The repository, what holds it, its own folders, the home folder, and folders that hold other things."""
+    home = tmp_path / "home"
+    (home / "photos").mkdir(parents=True)
+    (home / "photos" / "a.jpg").touch()
+    (home / "bare").mkdir()
+    monkeypatch.setenv("HOME", str(home / "bare"))
+    monkeypatch.setattr(run_all, "run_notebooks", None)
+    monkeypatch.setattr("pathlib.Path.rename", None)
+    places = (
+        "''",
+        "' '",
+        ".",
+        "..",
+        "/",
+        "'~'",
+        "data",
+        "data/runs",
+        "data/runs/../..",
+        "notebooks",
+        "~/../photos",
+    )
+    for place in places:
+        for options in ([], ["--fresh"]):
+            error = usage_error(capsys, "--params", params(f"run: {place}"), *options)
+            assert (
+                "is no run and cannot become one: " in error
+                and "name a new folder, such as data/runs" in error
+            )
+    assert "is no run" in usage_error(capsys, "--run-name", "..", "--fresh")
+    with pytest.raises(folder.RunError, match="photos is there for other things"):
+        run_all.put_aside(home / "photos")
+    with pytest.raises(folder.RunError, match="is no run and cannot become one"):
+        folder.RunFolder.open(home / "photos", {}, "02_train")
+    assert [path.name for path in (home / "photos").iterdir()] == ["a.jpg"]
+    begun = home / "begun"
+    (begun / "notebooks").mkdir(parents=True)
+    (begun / ".run_all").touch()
+    folder.require_run_folder(begun)  # it was stopped before its first notebook
+
+
+def test_links_in_a_circle_are_entered_once(tmp_path):
+    source = tmp_path / "source"
+    (source / "cat").mkdir(parents=True)
+    (source / "cat" / "a.jpg").write_text("x")
+    for number in range(3):
+        (source / "cat" / f"up{number}").symlink_to(source)
+    before = run_all.fingerprint([source])
+    (source / "cat" / "b.jpg").write_text("x")
+    assert run_all.fingerprint([source]) != before
 
 
 def test_the_ablation_is_left_out_where_nothing_could_be_compared(work, capsys):
