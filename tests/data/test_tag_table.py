@@ -209,7 +209,8 @@ def test_what_tags_cannot_teach_is_said(tmp_path):
 
 def test_a_class_that_validation_lacks_is_named(tmp_path):
     lines = ["a.jpg,dog,train", "b.jpg,cat,train", "c.jpg,dog,val", "d.jpg,dog,test"]
-    notes = find_folder(own(tmp_path, *lines, header="image,tags,split")).notes
+    names = [line.split(",")[0] for line in lines]
+    notes = find_folder(own(tmp_path, *lines, header="image,tags,split", names=names)).notes
     (told,) = [
         note for note in notes if note.startswith("val has no picture of cat, so nothing can be measured")
     ]
