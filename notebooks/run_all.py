@@ -261,15 +261,12 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[tuple[P
     for path in options.params or [None]:
         try:
             given = read_parameters(shell_path(path)) if path else {}
-            folder = resolve_path(given.pop("run", RUNS / (path.stem if path else "demo")))
-            check_settings(given, options.only, folder)
-        except (OSError, ValueError) as error:
-            parser.error(f"{path}: {error}")
-        try:
-            folder = shell_run(name) if name else folder
+            own = resolve_path(given.pop("run", RUNS / (path.stem if path else "demo")))
+            folder = shell_run(name) if name else own
             require_run_folder(folder)
+            check_settings(given, options.only, folder)
         except (OSError, ValueError, RunError) as error:
-            parser.error(f"{'--run-name' if name else path}: {error}")
+            parser.error(f"{path or '--run-name'}: {error}")
         runs.append((folder, given))
     return options, runs
 
@@ -315,10 +312,10 @@ def check_settings(given: dict, only: list[str], run: Path) -> None:
                 check(own)
                 Amounts(**part_of(Amounts, own))
                 for kind in ("images", "picture", "masks", "snapshot"):
-                    if kind in own and name != "02_train":
+                    if kind in own:
                         check_place(kind, own[kind], [run, data_of(given), *sources(given)])
             except ValueError as error:
-                raise type(error)(f"{name}: {error}") from None
+                raise ParameterError(f"{name}: {error}") from None
 
 
 def part_of(kind: type[Settings], own: dict) -> dict:
@@ -371,9 +368,9 @@ def check_evaluation(own: dict) -> None:
 
 def check_place(name: str, value: str, made: list[Path]) -> None:
     """Raise ParameterError for a file or folder that is not there, nor will be made: what lies below `made` may be."""
-    known = {"images": SPLITS, "ablation_images": SPLITS, "snapshot": ("best", "last", *ARTEFACTS)}.get(
-        name, ("",)
-    )
+    weights = [known for known, row in ARTEFACTS.items() if row.file.endswith(".pth")]
+    names = {"images": SPLITS, "ablation_images": SPLITS, "snapshot": ("best", "last", *weights)}
+    known = names.get(name, ("",))
     if value in known:
         return
     place = resolve_path(value)
