@@ -8,6 +8,7 @@ from PIL import Image
 from factories import released_file
 from wsfcn_lib.checkpoints import save_snapshot
 from wsfcn_lib.config import NetConfig, TrainConfig
+from wsfcn_lib.data.drawn import MARK
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.manifest import ClassInfo, Sample, write_manifest
 from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError
@@ -117,11 +118,13 @@ def test_folders_of_masks_and_masks_beside_pictures_are_no_photographs(manifest,
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (6, 5)).save(tmp_path / name)
+    Image.new("RGB", (6, 5)).save(tmp_path / "home" / "drawn.png", pnginfo=MARK)
     assert [sample.image.name for sample in samples_of("home", manifest)] == ["x.jpg", "y.jpg"]
     assert passed_over("home") == [
         "2 files such as x_mask.png are masks beside their pictures, no pictures, and are not used; list those that "
         "are photographs in tags.csv",
-        "no pictures, passed over: 2 in folders of masks (annotations/trimaps/x.png), 1 system or hidden folder (@eaDir)",
+        "no pictures, passed over: 2 in folders of masks (annotations/trimaps/x.png), 1 system or hidden folder (@eaDir), "
+        "1 drawn by the kit (drawn.png)",
     ]
     assert [sample.image.name for sample in samples_of("voc", manifest)] == ["z.jpg"]
     assert passed_over("voc") == ["no pictures, passed over: 2 in folders of masks (SegmentationClass/z.png)"]
@@ -137,7 +140,7 @@ def test_a_picture_of_an_unknown_kind_is_to_be_converted(manifest, tmp_path):
         (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\xff\xfe")
         (sample,) = samples_of(name, manifest)
         with pytest.raises(
-            DataError, match=r"not a readable picture, which are JPEG, .*; convert a picture to JPEG"
+            DataError, match=r"not a readable picture, known are JPEG, .*; convert a picture to JPEG"
         ):
             next(read_images(name, [sample]))
 

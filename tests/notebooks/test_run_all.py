@@ -506,7 +506,9 @@ def tiny(tmp_path, monkeypatch):
 
     def run(source, *arguments):
         cells = [
-            new_code_cell("data: str = ''\nrun: str = ''", metadata={"tags": ["parameters"]}),
+            new_code_cell(
+                "data: str = ''\nrun: str = ''\nimages: str = 'val'", metadata={"tags": ["parameters"]}
+            ),
             new_markdown_cell("## 1 · The first\n\nWords."),
             new_code_cell("1 + 1"),
             new_markdown_cell("## 2 · The second\n\nWords."),

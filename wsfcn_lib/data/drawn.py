@@ -17,13 +17,14 @@ def require_own(output: Path, image: Path) -> None:
         return
     if os.path.exists(output) and os.path.samefile(output, image):
         raise DataError(f"{output} is the picture itself, which is never replaced; name another file as -o")
-    if not _is_drawn(output):
+    if not is_drawn(output):
         raise DataError(
             f"{output} is there, and was not drawn by this command; move it away, or name another file or folder as -o"
         )
 
 
-def _is_drawn(path: Path) -> bool:
+def is_drawn(path: Path) -> bool:
+    """Whether a file is a picture that the kit drew."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:

@@ -252,7 +252,7 @@ def _decode(
     except Exception as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, ...
         cause, advice = "perhaps truncated", "replace or remove it"
         if Path(path).suffix.lower() not in PICTURES:
-            cause = f"which are {', '.join(FORMATS)}"
+            cause = f"known are {', '.join(FORMATS)}"
             advice = "convert a picture to JPEG, a mask to PNG"
         raise DataError(f"{path}: not a readable picture, {cause} ({error}); {advice}") from error
     if too_large:

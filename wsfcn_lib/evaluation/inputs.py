@@ -13,6 +13,7 @@ from torch import nn
 
 from wsfcn_lib.checkpoints import find_snapshot
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.drawn import is_drawn
 from wsfcn_lib.data.files import DataError, read_list
 from wsfcn_lib.data.folder import MASK_PARTS
 from wsfcn_lib.data.images import PICTURES, read_image
@@ -121,12 +122,19 @@ def samples_of(images: str, manifest: Manifest) -> list[Sample]:
 
 
 def photographs(folder: Path) -> Scan:
-    """What lies below a folder; pictures in folders named after masks are none. DataError where none is left."""
+    """What lies below a folder; pictures in folders named after masks, and drawings of the kit, are none.
+
+    DataError where none is left.
+    """
     files = scan(folder)
     pictures, files.pictures = files.pictures, []
     for path in pictures:
-        of_masks = any(name.lower() in MASK_PARTS for name in path.parts[:-1])
-        (files.others["in folders of masks"] if of_masks else files.pictures).append(path)
+        if any(name.lower() in MASK_PARTS for name in path.parts[:-1]):
+            files.others["in folders of masks"].append(path)
+        elif is_drawn(folder / path):
+            files.others["drawn by the kit"].append(path)
+        else:
+            files.pictures.append(path)
     if not files.pictures:
         found = "".join(f"; {note}" for note in files.notes())
         raise DataError(
