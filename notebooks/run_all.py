@@ -14,18 +14,25 @@ import json
 import os
 import re
 import sys
+from collections import defaultdict
 from contextlib import ExitStack
-from glob import iglob
 from pathlib import Path
+from typing import Literal
 
 import yaml
+from pydantic import Field
 
 from wsfcn_lib.config import TrainConfig
-from wsfcn_lib.runs.folder import read_run, take_lock
-from wsfcn_lib.runs.notebook import NOTEBOOKS, ParameterError, check_values, declared
+from wsfcn_lib.data.glyphs import GlyphSettings
+from wsfcn_lib.data.manifest import SPLITS
+from wsfcn_lib.data.model_zoo import ARTEFACTS
+from wsfcn_lib.data.scan import walk
+from wsfcn_lib.runs.folder import read_run, require_run_folder, take_lock
+from wsfcn_lib.runs.notebook import NOTEBOOKS, OTHER_NAMES, ParameterError, check_values, declared
 from wsfcn_lib.runs.paths import ROOT, RUNS, resolve_path, shell_path, shell_run, use_utf8
 from wsfcn_lib.runs.provenance import notebook_hash
 from wsfcn_lib.runs.run_diff import diff_settings
+from wsfcn_lib.runs.settings import Settings
 from wsfcn_lib.runs.storage import RunError, atomic_write, checksum, make_folder
 
 NETWORK = "checkpoints/*.safetensors"
@@ -166,8 +173,8 @@ def fingerprint(places: list[Path]) -> str:
     """A hash over the names, sizes and times of files, and of all files in folders; it reads none of them."""
     lines = []
     for place in places:
-        names = iglob("**", root_dir=place, recursive=True)  # follows links, passes over hidden files
-        for path in [place, *(place / name for name in names)]:
+        inner = walk(place, defaultdict(list))  # follows links, without circles
+        for path in [place, *(place / name for name in inner if not name.name.startswith("."))]:
             if path.is_file():
                 facts = path.stat()
                 lines.append(f"{path.relative_to(place.parent)} {facts.st_size} {facts.st_mtime_ns}\n")
@@ -192,7 +199,11 @@ def lacks_masks(given: dict) -> bool:
 
 
 def put_aside(run: Path) -> None:
-    """Rename a run to <name>-before (-before2, ...); RunError where somebody works on it or on one of its ablation's runs."""
+    """Rename a run to <name>-before (-before2, ...).
+
+    RunError for what is no run, and where somebody works on it or on one of its ablation's runs.
+    """
+    require_run_folder(run)
     before, number = run.with_name(f"{run.name}-before"), 1
     while before.exists():
         number += 1
@@ -250,16 +261,12 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[tuple[P
     for path in options.params or [None]:
         try:
             given = read_parameters(shell_path(path)) if path else {}
-            if "02_train".startswith(tuple(options.only)):
-                check_training(given)
-            folder = resolve_path(given.pop("run", RUNS / (path.stem if path else "demo")))
-        except (OSError, ValueError) as error:
-            parser.error(f"{path}: {error}")
-        if name:
-            try:
-                folder = shell_run(name)
-            except ValueError as error:
-                parser.error(f"--run-name {error}")
+            own = resolve_path(given.pop("run", RUNS / (path.stem if path else "demo")))
+            folder = shell_run(name) if name else own
+            require_run_folder(folder)
+            check_settings(given, options.only, folder)
+        except (OSError, ValueError, RunError) as error:
+            parser.error(f"{path or '--run-name'}: {error}")
         runs.append((folder, given))
     return options, runs
 
@@ -267,9 +274,13 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[tuple[P
 def read_parameters(path: Path) -> dict:
     """The parameters in a YAML file; ParameterError unless each is one of some notebook's, with a value of its type."""
     try:
-        given = yaml.load(path.read_bytes(), ParameterLoader) or {}
+        given = yaml.load(path.read_bytes(), ParameterLoader)
     except yaml.YAMLError as error:
         raise ParameterError(yaml_fault(error)) from None
+    if given is None:
+        raise ParameterError(
+            "it holds no parameter; write some, or leave --params out for the default run ({} stands for none)"
+        )
     if not isinstance(given, dict):
         raise ParameterError(
             f"it holds a {type(given).__name__}; write lines such as `epochs: 20`, with a blank after the colon"
@@ -281,11 +292,92 @@ def read_parameters(path: Path) -> dict:
     return given
 
 
-def check_training(given: dict) -> None:
-    """Raise SettingsError where 02_train would, after the data are prepared."""
-    own = parameters_of("02_train", given)
-    fields = {name: value for name, value in own.items() if name in TrainConfig.model_fields}
-    TrainConfig(**fields | own["more"])
+class Amounts(Settings):
+    """What notebooks 03 to 05 are asked for beside the settings of an evaluation."""
+
+    count: int = Field(1, ge=1)
+    sampled: int = Field(1, ge=1)
+    seeds: int = Field(1, ge=1)
+    jobs: int = Field(1, ge=1)
+    export: Literal["", "server", "training", "weights"] = ""
+
+
+def check_settings(given: dict, only: list[str], run: Path) -> None:
+    """Raise a ValueError where a notebook that is to run would, perhaps after hours of training."""
+    checks = (check_preparation, check_training, check_exploration, check_ablation, check_evaluation)
+    for name, check in zip(NOTEBOOKS, checks):
+        if name.startswith(tuple(only)):
+            own = parameters_of(name, given)
+            try:
+                check(own)
+                Amounts(**part_of(Amounts, own))
+                for kind in ("images", "picture", "masks", "snapshot"):
+                    if kind in own:
+                        check_place(kind, own[kind], [run, data_of(given), *sources(given)])
+            except ValueError as error:
+                raise ParameterError(f"{name}: {error}") from None
+
+
+def part_of(kind: type[Settings], own: dict) -> dict:
+    """The parameters of a notebook that are settings of a kind."""
+    return {name: value for name, value in own.items() if name in kind.model_fields}
+
+
+def check_preparation(own: dict) -> None:
+    from wsfcn_lib.data.preparation import SourceSettings
+
+    sizes = {name: own[f"{name}_images"] for name in SPLITS}
+    try:
+        GlyphSettings(size=own["image_size"], seed=own["data_seed"], **sizes)
+    except ValueError as error:
+        raise ParameterError(f"{error}; {OTHER_NAMES['glyphs']}") from None
+    lists = {name: own[f"{name}_list"] for name in SPLITS if own[f"{name}_list"]}
+    SourceSettings(**part_of(SourceSettings, own) | {"masks": own["train_masks"], "lists": lists})
+
+
+def check_training(own: dict) -> None:
+    TrainConfig(**part_of(TrainConfig, own) | own["more"])
+
+
+def check_exploration(own: dict) -> None:
+    from wsfcn_lib.evaluation.scoring import EvalSettings
+
+    EvalSettings(**part_of(EvalSettings, own))
+    if own["images"] not in SPLITS:
+        raise ParameterError(
+            f"images={own['images']!r} is no split ({', '.join(SPLITS)}), and this notebook shows no other pictures; "
+            "write a split, or leave it out: --only 01 02 05"
+        )
+
+
+def check_ablation(own: dict) -> None:
+    from wsfcn_lib.evaluation.scoring import EvalSettings
+
+    TrainConfig(epochs=own["ablation_epochs"], warmup_epochs=own["ablation_warmup"], device=own["device"])
+    check_place("ablation_images", own["ablation_images"], [])
+    EvalSettings(scales=own["ablation_scales"])
+
+
+def check_evaluation(own: dict) -> None:
+    from wsfcn_lib.evaluation.scoring import EvalSettings
+
+    unsaid = {"recipe": "", "scales": [], "canvas": -1}
+    asked = part_of(EvalSettings, own)
+    EvalSettings(**{name: value for name, value in asked.items() if value != unsaid.get(name)})
+
+
+def check_place(name: str, value: str, made: list[Path]) -> None:
+    """Raise ParameterError for a file or folder that is not there, nor will be made: what lies below `made` may be."""
+    weights = [known for known, row in ARTEFACTS.items() if row.file.endswith(".pth")]
+    names = {"images": SPLITS, "ablation_images": SPLITS, "snapshot": ("best", "last", *weights)}
+    known = names.get(name, ("",))
+    if value in known:
+        return
+    place = resolve_path(value)
+    if not value.strip() or not (place.exists() or any(place.is_relative_to(folder) for folder in made)):
+        other = "; the folder of VOC's training masks is train_masks" if name == "masks" else ""
+        told = f"none of {', '.join(known)}, and " if any(known) else ""
+        raise ParameterError(f"{name}={value!r} is {told}nothing that lies at {place}; correct it{other}")
 
 
 class ParameterLoader(yaml.SafeLoader):
@@ -341,6 +433,8 @@ ParameterLoader.add_constructor("tag:yaml.org,2002:float", ParameterLoader.const
 def yaml_fault(error: yaml.YAMLError) -> str:
     """What is wrong in a file of parameters, in one line, and what to do."""
     if isinstance(error, yaml.reader.ReaderError):
+        if "special" in error.reason:
+            return f"at position {error.position} it has the sign U+{error.character:04X}, which no text has; remove it"
         return f"it is not UTF-8 at position {error.position} ({error.reason}); save it as UTF-8"
     if not isinstance(error, yaml.MarkedYAMLError) or not error.problem_mark:
         return " ".join(str(error).split())
@@ -351,6 +445,12 @@ def yaml_fault(error: yaml.YAMLError) -> str:
         "mapping values are not allowed": "; write one `name: value` a line, and text that has a colon in quotes: '...'",
         "could not find expected ':'": "; write lines such as `epochs: 20`, with a blank after the colon",
         "another document": "; leave out the line ---",
+        "'<document start>'": "; begin all lines at the left margin",
+        "expected alphabetic or numeric character": "; put the value in quotes: '...'",
+        "undefined alias": "; put the value in quotes: '...'",
+        "for the tag": "; leave out what begins with !, or put the value in quotes: '...'",
+        "expected ',' or": "; close the bracket, and put text that has brackets or commas in quotes: '...'",
+        "unexpected end of stream": "; close the quote",
     }
     words = next((told for part, told in advice.items() if part in error.problem), "")
     return f"line {error.problem_mark.line + 1}: {error.problem}{words}"

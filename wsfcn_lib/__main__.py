@@ -3,8 +3,10 @@
 import argparse
 import sys
 
+from wsfcn_lib.data.drawn import require_own
 from wsfcn_lib.data.files import DataError
-from wsfcn_lib.data.scan import scan, unique_names
+from wsfcn_lib.data.scan import unique_names
+from wsfcn_lib.evaluation.inputs import photographs
 from wsfcn_lib.infer import SCORE_CUT, segment
 from wsfcn_lib.runs.paths import expanded, shell_path, use_utf8
 
@@ -19,8 +21,8 @@ def main() -> None:
     parser.add_argument(
         "-o",
         "--output",
-        help="the PNG to write, of a folder the folder to write into; default: <name>_mask.png or <name>_masks "
-        "where you are",
+        help="the PNG to write, of a folder the folder to write into; default: <name>_segmented.png or "
+        "<name>_segmented where you are",
     )
     parser.add_argument("--checkpoint", help="run folder or file of weights; default: the network of the kit")
     parser.add_argument("--crf", action="store_true", help="refine the mask by the dense CRF")
@@ -31,11 +33,12 @@ def main() -> None:
     if args.image.is_dir():
         segment_folder(args)
         return
-    output = expanded(args.output or f"{args.image.stem}_mask.png").absolute()
+    output = expanded(args.output or f"{args.image.stem}_segmented.png").absolute()
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output.name} is written as PNG; name it .png")
     if not args.image.exists():
         raise DataError(f"{named}: no such picture or folder, neither where you are nor in the repository")
+    require_own(output, args.image)
     result = segment(args.image, args.checkpoint, use_crf=args.crf)
     result.save(output)
     for name, score, present in zip(result.names[1:], result.scores, result.tags):
@@ -47,17 +50,20 @@ def main() -> None:
 def segment_folder(args: argparse.Namespace) -> None:
     """Segment the pictures below a folder; what is no picture, or cannot be opened, is said and counted."""
     folder = args.image
-    output = expanded(args.output or f"{folder.resolve().name}_masks").absolute()
+    output = expanded(args.output or f"{folder.resolve().name}_segmented").absolute()
     if output.is_file() or folder.resolve() in (output.resolve(), *output.resolve().parents):
         raise ValueError(f"{output} is a file or lies in {folder}; name another folder for the results as -o")
-    files = scan(folder)
-    if not files.pictures:
-        raise DataError(f"{folder}: there is no picture in this folder; " + "; ".join(files.notes()))
+    files = photographs(folder)
+    outputs = {
+        path: output / f"{name}.png" for path, name in zip(files.pictures, unique_names(files.pictures))
+    }
+    for path in outputs:
+        require_own(outputs[path], folder / path)
     bad, empty = 0, []
-    for path, name in zip(files.pictures, unique_names(files.pictures)):
+    for path in outputs:
         try:
             result = segment(folder / path, args.checkpoint, use_crf=args.crf)
-            result.save(output / f"{name}.png")
+            result.save(outputs[path])
         except DataError as error:
             bad += 1
             print(error)

@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
 from wsfcn_lib.config import Recipe
+from wsfcn_lib.data.drawn import MARK, require_own
 from wsfcn_lib.data.images import encode, resize_image, resize_labels, to_array
 from wsfcn_lib.data.model_zoo import SHIPPED
 from wsfcn_lib.data.normalisation import normalise
@@ -86,7 +87,8 @@ class Segmentation(NamedTuple):
             path = path.with_suffix(".png")
         if path.suffix.lower() != ".png":
             raise ValueError(f"{path.name} is written as PNG; name it {path.stem}.png")
-        atomic_write(path, encode(self.picture(), "PNG"))
+        require_own(path)
+        atomic_write(path, encode(self.picture(), "PNG", pnginfo=MARK))
         return path
 
     def _repr_png_(self) -> bytes:

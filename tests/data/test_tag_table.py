@@ -208,9 +208,17 @@ def test_what_tags_cannot_teach_is_said(tmp_path):
 
 
 def test_a_class_that_validation_lacks_is_named(tmp_path):
-    lines = ["a.jpg,dog,train", "b.jpg,cat,train", "c.jpg,dog,val"]
-    notes = find_folder(own(tmp_path, *lines, header="image,tags,split")).notes
-    assert any(note.startswith("val has no picture of cat, so nothing can be measured") for note in notes)
+    lines = ["a.jpg,dog,train", "b.jpg,cat,train", "c.jpg,dog,val", "d.jpg,dog,test"]
+    names = [line.split(",")[0] for line in lines]
+    notes = find_folder(own(tmp_path, *lines, header="image,tags,split", names=names)).notes
+    (told,) = [
+        note for note in notes if note.startswith("val has no picture of cat, so nothing can be measured")
+    ]
+    assert told.endswith("raise val_fraction, or name some in the column split")
+    assert (
+        "test has no picture of cat, so nothing can be measured of that: name some in the column split"
+        in notes
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from PIL import Image
 from factories import released_file
 from wsfcn_lib.checkpoints import save_snapshot
 from wsfcn_lib.config import NetConfig, TrainConfig
+from wsfcn_lib.data.drawn import MARK
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.manifest import ClassInfo, Sample, write_manifest
 from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError
@@ -17,6 +18,7 @@ from wsfcn_lib.evaluation.inputs import (
     load_trained,
     manifest_of,
     passed_over,
+    read_images,
     samples_of,
 )
 from wsfcn_lib.evaluation.scoring import EvalSettings
@@ -107,6 +109,49 @@ def test_a_folder_is_its_pictures_in_order(manifest, tmp_path):
     assert [sample.name for sample in samples_of(str(holiday), manifest)][2:4] == ["dog_JPG", "dog_png"]
 
 
+def test_folders_of_masks_and_masks_beside_pictures_are_no_photographs(manifest, tmp_path):
+    """The layouts of VOC and of labelling tools, as they lie below a folder that somebody names."""
+    for name in (
+        "home/x.jpg", "home/masks/x.png", "home/annotations/trimaps/x.png", "home/x_mask.png", "home/y_segmented.png",
+        "home/y.jpg", "home/@eaDir/x.jpg", "voc/JPEGImages/z.jpg", "voc/SegmentationClass/z.png",
+        "voc/SegmentationObject/z.png", "only/masks/x.png",
+    ):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 5)).save(tmp_path / name)
+    Image.new("RGB", (6, 5)).save(tmp_path / "home" / "drawn.png", pnginfo=MARK)
+    assert [sample.image.name for sample in samples_of("home", manifest)] == ["x.jpg", "y.jpg"]
+    assert passed_over("home") == [
+        "2 files such as x_mask.png are masks beside their pictures, no pictures, and are not used; list those that "
+        "are photographs in tags.csv",
+        "no pictures, passed over: 2 in folders of masks (annotations/trimaps/x.png), 1 system or hidden folder (@eaDir), "
+        "1 drawn by the kit (drawn.png)",
+    ]
+    assert [sample.image.name for sample in samples_of("voc", manifest)] == ["z.jpg"]
+    assert passed_over("voc") == ["no pictures, passed over: 2 in folders of masks (SegmentationClass/z.png)"]
+    assert [sample.image.name for sample in samples_of("only/masks", manifest)] == ["x.png"], "named itself"
+    with pytest.raises(
+        DataError, match=r"passed over: 1 in folders of masks \(masks/x.png\); name the folder that"
+    ):
+        samples_of("only", manifest)
+
+
+def test_a_picture_of_an_unknown_kind_is_to_be_converted(manifest, tmp_path):
+    for name in ("x.heic", "x.mp4"):
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\xff\xfe")
+        (sample,) = samples_of(name, manifest)
+        with pytest.raises(
+            DataError, match=r"not a readable picture, known are JPEG, .*; convert a picture to JPEG"
+        ):
+            next(read_images(name, [sample]))
+
+
+@pytest.mark.parametrize("images", ["", " "])
+def test_no_images_are_not_the_repository(manifest, images):
+    Image.new("RGB", (6, 5)).save(manifest.folder.parent / "figure.png")
+    with pytest.raises(DataError, match="images is empty; name a split, a list of names, or a folder of"):
+        samples_of(images, manifest)
+
+
 def test_paths_may_be_paths(manifest, tmp_path):
     """As people write them in a notebook: a Path, with an ending in capitals."""
     Image.new("RGB", (6, 5)).save(tmp_path / "IMG_1.JPG")
@@ -120,7 +165,8 @@ def test_paths_may_be_paths(manifest, tmp_path):
 def test_nothing_to_look_at(manifest, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        DataError, match=r"empty: there is no picture in this folder; known endings are \.jpg, "
+        DataError,
+        match=r"empty: there is no picture in this folder; known endings are \.jpg, .*\.tiff; name the folder that holds",
     ):
         samples_of("empty", manifest)
     with pytest.raises(

@@ -65,7 +65,9 @@ def test_too_little_memory_is_told_before_the_start(data, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("slowdown, said", [(40.0, True), (0.6, False)])
-def test_bf16_is_advised_against_where_the_processor_is_slow_at_it(data, tmp_path, monkeypatch, slowdown, said):
+def test_bf16_is_advised_against_where_the_processor_is_slow_at_it(
+    data, tmp_path, monkeypatch, slowdown, said
+):
     monkeypatch.setattr(profiling, "bf16_slowdown", lambda: slowdown)
     need = profiling.preflight(settings(data, precision="bf16"), tmp_path / "run")
     line = "this processor computes bf16 40 times as slowly as fp32: set precision to fp32"

@@ -27,7 +27,7 @@ def snapshot(tmp_path):
 def test_it_prints_the_scores_and_writes_the_image_with_its_masks(snapshot, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     expected = segment("moth.jpg", snapshot)
-    for options, output in ((["-o", "masks/out.png"], "masks/out.png"), ([], "moth_mask.png")):
+    for options, output in ((["-o", "masks/out.png"], "masks/out.png"), ([], "moth_segmented.png")):
         monkeypatch.setattr(sys, "argv", ["wsfcn_lib", "moth.jpg", "--checkpoint", str(snapshot), *options])
         main()
         lines = capsys.readouterr().out.splitlines()
@@ -64,7 +64,7 @@ def test_home_and_repository_are_known(snapshot, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("wsfcn_lib.runs.paths.ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["wsfcn_lib", "moth.jpg", "--checkpoint", "net.safetensors"])
     main()
-    assert [path.name for path in (tmp_path / "here").iterdir()] == ["moth_mask.png"]
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["moth_segmented.png"]
 
 
 def test_another_ending_than_png_is_refused_before_any_work(monkeypatch):
@@ -87,7 +87,7 @@ def test_a_folder_is_segmented_with_its_sub_folders_and_the_rest_is_counted(
     monkeypatch.setattr(sys, "argv", ["wsfcn_lib", "own", "--checkpoint", str(snapshot)])
     main()
     text = capsys.readouterr().out
-    files = {path.name for path in (tmp_path / "own_masks").iterdir()}
+    files = {path.name for path in (tmp_path / "own_segmented").iterdir()}
     assert files == {"a_jpg.png", "deep__a_jpg.png", "B.png"}
     assert "3 pictures with their masks lie in" in text and "1 cannot be opened" in text
     assert "torn.jpg: not a readable picture" in text
@@ -96,3 +96,38 @@ def test_a_folder_is_segmented_with_its_sub_folders_and_the_rest_is_counted(
         monkeypatch.setattr(sys, "argv", ["wsfcn_lib", "own", "-o", output])
         with pytest.raises(ValueError, match="name another folder for the results"):
             main()
+
+
+def test_no_file_of_another_origin_is_replaced(snapshot, tmp_path, monkeypatch, capsys):
+    """Neither the picture nor a mask under the name of the output; what the command drew itself is drawn anew."""
+    monkeypatch.chdir(tmp_path)
+    moth = Image.open("moth.jpg")
+    masks = ["own.png", "own_segmented.png", "own_mask.png", "own/a.png", "own_masks/a.png", "results/a.png"]
+    for name in masks:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        moth.save(name)
+    before = {name: (tmp_path / name).read_bytes() for name in masks}
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["wsfcn_lib", *arguments, "--checkpoint", str(snapshot)])
+        main()
+
+    with pytest.raises(
+        ValueError, match="own.png is the picture itself, which is never replaced; name another"
+    ):
+        run("own.png", "-o", "./own.png")
+    for arguments in (["own.png"], ["own.png", "-o", "own_mask.png"], ["own", "-o", "results"]):
+        with pytest.raises(ValueError, match="was not drawn by this kit; move it away, or name another"):
+            run(*arguments)
+    (tmp_path / "own_segmented.png").unlink()
+    run("own.png")
+    first = (tmp_path / "own_segmented.png").read_bytes()
+    run("own.png")
+    assert (tmp_path / "own_segmented.png").read_bytes() == first
+    run("own")
+    run("own")
+    assert [path.name for path in (tmp_path / "own_segmented").iterdir()] == ["a.png"]
+    del before["own_segmented.png"]
+    assert before == {name: (tmp_path / name).read_bytes() for name in before}
+    with pytest.raises(ValueError, match="own_segmented.png is the picture itself"):
+        run("own_segmented.png", "-o", "own_segmented.png")

@@ -60,7 +60,7 @@ def params(tmp_path):
         ("train_images: 10_582", "train_images='10_582' must be of type int, such as 1200; write 10582"),
         (
             "chosen: [12]",
-            "chosen=[12] must be of type list[str], such as []; YAML reads more than text as text only",
+            "chosen=[12] must be of type list[str], such as ['cat', 'dog']; YAML reads more than text as text only",
         ),
         ("lr: 1,5", "lr='1,5' must be of type float, such as 0.001"),
         (
@@ -85,6 +85,43 @@ def params(tmp_path):
             "size_offset=0: should be greater than 0; TrainConfig has no setting 'flor'",
         ),
         ("epochs: 0", "epochs=0: should be greater than or equal to 1"),
+        ("", "it holds no parameter; write some, or leave --params out for the default run"),
+        ("# epochs: 3", "it holds no parameter"),
+        (" epochs: 20\nlr: 0.1", "found '<block mapping start>'; begin all lines at the left margin"),
+        (
+            "root: *.jpg",
+            "line 1: expected alphabetic or numeric character, but found '.'; put the value in quotes",
+        ),
+        ("root: *x", "line 1: found undefined alias 'x'; put the value in quotes"),
+        (
+            "root: !x y",
+            "constructor for the tag '!x'; leave out what begins with !, or put the value in quotes",
+        ),
+        ("root: 'x", "found unexpected end of stream; close the quote"),
+        ("epochs: 20\0", "at position 10 it has the sign U+0000, which no text has; remove it"),
+        ("epochs: 20.0", "epochs=20.0 must be of type int, such as 14; write 20"),
+        ("epochs: 0x10", "epochs='0x10' must be of type int, such as 14; write 16"),
+        ("epochs: 20.5", "such as 14; write a whole number"),
+        ("lr: inf", "lr='inf' must be of type float, such as 0.001; write a finite number"),
+        ("lr: nan", "write a finite number"),
+        ("lr: .nan", "lr=nan: should be "),
+        ("classes: cat, dog", "must be of type list[str], such as ['cat', 'dog']; write [cat, dog]"),
+        ("dilations: (1, 2, 3, 4)", "such as [1, 2, 4, 6]; write [1, 2, 3, 4]"),
+        ("dilations: 1 2 3 4", "write [1, 2, 3, 4]"),
+        ("dilations: [1, 2, 3, 4.0]", "write numbers without quotes, whole ones without .0"),
+        ("scales: 1", "such as [1.0, 1.5]; write [1]"),
+        ("use_crf: 1", "such as True; write true or false"),
+        ("more: {floor: true}", "floor=True must be of type float, such as 0.2; write a finite number"),
+        ("more: {floor: '0.1'}", "floor='0.1' must be of type float, such as 0.2; write 0.1"),
+        (
+            "more: {channel_attention: no}",
+            "channel_attention='no' must be of type bool, such as True; write true",
+        ),
+        (
+            "more: {size_power: None}",
+            "size_power='None' must be of type float | None, such as 3.0; write null",
+        ),
+        ("more: {lr_multipliers: 1 1 10 10}", "must be of type list of numbers; write [1, 1, 10, 10]"),
         ("run: ~nobody-here/x", "~nobody-here/x: no user of this machine has that name"),
     ],
 )
@@ -112,20 +149,91 @@ def test_bad_params_files_are_usage_errors(capsys, params, text, message):
         ("root: C:\\x", {"root": "C:\\x"}),
         ("root: ''", {"root": ""}),
         ("classes: [Hündin, 犬]", {"classes": ["Hündin", "犬"]}),
-        ("", {}),
+        ("{}", {}),
+        (
+            "images: val\nrecipe: 1stage\nscales: [1]\ncanvas: 0",
+            {"images": "val", "recipe": "1stage", "scales": [1], "canvas": 0},
+        ),
+        (
+            "snapshot: data/voc_animals_mobilenet.safetensors",
+            {"snapshot": "data/voc_animals_mobilenet.safetensors"},
+        ),
+        (
+            "data: a\nsnapshot: data/runs/mine/weights.safetensors",
+            {"data": "a", "snapshot": "data/runs/mine/weights.safetensors"},
+        ),
     ],
 )
 @pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_values_are_read_as_meant(params, text, expected, coding):
-    path = params("")
+    path = params("{}")
     path.write_text(text, coding)
     (run,) = run_all.parse(["--params", str(path)])[1]
     assert run == (RUNS / "mine", expected)
     assert [type(value) for value in run[1].values()] == [type(value) for value in expected.values()]
 
 
+@pytest.mark.parametrize(
+    "text, only, message",
+    [
+        (
+            "dataset: Folder",
+            "01",
+            "01_prepare_data: dataset='Folder': should be 'glyphs', 'voc', 'coco' or 'folder'",
+        ),
+        ("val_fraction: 1", "01", "01_prepare_data: val_fraction=1: should be less than 1"),
+        ("tags: box", "01", "01_prepare_data: tags='box': should be 'masks' or 'boxes'"),
+        ("ids: {valid: a.txt}", "01", "should be 'train', 'val' or 'test'"),
+        (
+            "image_size: 9",
+            "01",
+            "size=9: should be greater than or equal to 48; the built-in scenes have image_size",
+        ),
+        ("count: 0", "03", "03_explore: count=0: should be greater than or equal to 1"),
+        ("scales: [0]", "03", "03_explore: scales.0=0: should be greater than 0"),
+        (
+            "images: tst",
+            "03",
+            "03_explore: images='tst' is no split (train, val, test), and this notebook shows no",
+        ),
+        ("jobs: 0", "04", "04_ablations: jobs=0: should be greater than or equal to 1"),
+        ("ablation_warmup: 9", "04", "04_ablations: warmup_epochs=9 is more than epochs=4"),
+        (
+            "ablation_images: dev",
+            "04",
+            "ablation_images='dev' is none of train, val, test, and nothing that lies at",
+        ),
+        (
+            "export: Weights",
+            "05",
+            "05_evaluate: export='Weights': should be '', 'server', 'training' or 'weights'",
+        ),
+        ("recipe: WS-FCN", "05", "05_evaluate: recipe='WS-FCN': should be 'wsfcn' or '1stage'"),
+        ("canvas: 9999", "05", "05_evaluate: canvas=9999: should be less than or equal to 4096"),
+        ("score_cut: 1.5", "05", "05_evaluate: score_cut=1.5: should be less than or equal to 1"),
+        ("processes: 0", "05", "05_evaluate: processes=0: should be greater than or equal to 1"),
+        ("long_side: -1", "05", "05_evaluate: long_side=-1: should be greater than or equal to 0"),
+        (
+            "images: tst",
+            "05",
+            "05_evaluate: images='tst' is none of train, val, test, and nothing that lies at",
+        ),
+        ("images: ''", "05", "05_evaluate: images='' is none of train, val, test, and nothing that lies at"),
+        ("picture: nowhere.jpg", "05", "05_evaluate: picture='nowhere.jpg' is nothing that lies at"),
+        ("snapshot: bset", "05", "05_evaluate: snapshot='bset' is none of best, last, resnet38"),
+        ("masks: SegmentationClassAug", "05", "the folder of VOC's training masks is train_masks"),
+    ],
+)
+def test_what_a_notebook_would_refuse_after_training_is_refused_before(capsys, params, text, only, message):
+    assert usage_error(capsys, "--params", params(text)), "where all notebooks run"
+    assert message in usage_error(capsys, "--params", params(text), "--only", only)
+    others = [number for number in ("01", "02", "03", "04", "05") if number != only]
+    if not text.startswith(("images", "scales", "count", "snapshot")):  # of several notebooks
+        assert run_all.parse(["--params", str(params(text)), "--only", *others])
+
+
 def test_a_file_in_another_coding_is_refused(capsys, params):
-    path = params("")
+    path = params("{}")
     path.write_bytes("root: größe".encode("latin-1"))
     error = usage_error(capsys, "--params", path)
     assert "it is not UTF-8 at position 8 (invalid start byte); save it as UTF-8" in error
@@ -150,7 +258,7 @@ def test_settings_of_a_training_are_not_asked_where_none_is_made(params):
 def test_other_usage_errors(capsys, params, tmp_path):
     assert "No such file" in usage_error(capsys, "--params", tmp_path / "absent.yaml")
     assert "invalid choice: '09'" in usage_error(capsys, "--only", "02", "09")
-    several = ["--params", params(""), params("", "other"), "--run-name", "x"]
+    several = ["--params", params("{}"), params("{}", "other"), "--run-name", "x"]
     assert "--run-name x would put 2 runs into one folder" in usage_error(capsys, *several)
     assert "takes no --params, --run-name or --only" in usage_error(capsys, "--commit", "--only", "02")
 
@@ -162,7 +270,7 @@ def test_runs_are_named_by_option_or_file(params, tmp_path):
     assert named() == [RUNS / "demo"]
     assert named("--run-name", "mine") == [RUNS / "mine"]
     assert named("--run-name", tmp_path / "there") == [tmp_path / "there"]
-    assert named("--params", params(""), params("", "b")) == [RUNS / "mine", RUNS / "b"]
+    assert named("--params", params("{}"), params("{}", "b")) == [RUNS / "mine", RUNS / "b"]
     assert named("--params", params("run: data/runs/c")) == [RUNS / "c"]
     assert named("--params", params("run: data/runs/c"), "--run-name", "d") == [RUNS / "d"]
 
@@ -279,7 +387,7 @@ def test_what_stands_on_a_change_is_done_again(work, change, again):
     "given, again",
     [
         ({"lr": 0.5}, ["02_train"]),
-        ({"image_size": 40}, ["01_prepare_data"]),
+        ({"image_size": 64}, ["01_prepare_data"]),
         ({"count": 9}, ["03_explore", "04_ablations", "05_evaluate"]),
     ],
 )
@@ -317,6 +425,8 @@ input()
 def test_a_run_at_work_is_not_renamed(tmp_path, place):
     """Neither its own training nor one of its ablation that another task trains."""
     run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text('{"stages": {}}')
     words = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
     with subprocess.Popen([sys.executable, "-c", HOLD, str(run / place)], **words) as other:
         assert other.stdout.readline() == "1\n"
@@ -326,6 +436,58 @@ def test_a_run_at_work_is_not_renamed(tmp_path, place):
         other.communicate("\n")
     run_all.put_aside(run)
     assert not run.exists() and (tmp_path / "run-before").exists()
+
+
+def test_what_is_no_run_is_neither_used_nor_renamed(tmp_path, monkeypatch, capsys, params):
+    """The repository, what holds it, its own folders, the home folder, and folders that hold other things."""
+    home = tmp_path / "home"
+    (home / "photos").mkdir(parents=True)
+    (home / "photos" / "a.jpg").touch()
+    (home / "bare").mkdir()
+    monkeypatch.setenv("HOME", str(home / "bare"))
+    monkeypatch.setattr(run_all, "run_notebooks", None)
+    monkeypatch.setattr("pathlib.Path.rename", None)
+    places = (
+        "''",
+        "' '",
+        ".",
+        "..",
+        "/",
+        "'~'",
+        "data",
+        "data/runs",
+        "data/runs/../..",
+        "notebooks",
+        "~/../photos",
+    )
+    for place in places:
+        for options in ([], ["--fresh"]):
+            error = usage_error(capsys, "--params", params(f"run: {place}"), *options)
+            assert (
+                "is no run and cannot become one: " in error
+                and "name a new folder, such as data/runs" in error
+            )
+    assert "is no run" in usage_error(capsys, "--run-name", "..", "--fresh")
+    with pytest.raises(folder.RunError, match="photos is there for other things"):
+        run_all.put_aside(home / "photos")
+    with pytest.raises(folder.RunError, match="is no run and cannot become one"):
+        folder.RunFolder.open(home / "photos", {}, "02_train")
+    assert [path.name for path in (home / "photos").iterdir()] == ["a.jpg"]
+    begun = home / "begun"
+    (begun / "notebooks").mkdir(parents=True)
+    (begun / ".run_all").touch()
+    folder.require_run_folder(begun)  # it was stopped before its first notebook
+
+
+def test_links_in_a_circle_are_entered_once(tmp_path):
+    source = tmp_path / "source"
+    (source / "cat").mkdir(parents=True)
+    (source / "cat" / "a.jpg").write_text("x")
+    for number in range(3):
+        (source / "cat" / f"up{number}").symlink_to(source)
+    before = run_all.fingerprint([source])
+    (source / "cat" / "b.jpg").write_text("x")
+    assert run_all.fingerprint([source]) != before
 
 
 def test_the_ablation_is_left_out_where_nothing_could_be_compared(work, capsys):
@@ -344,7 +506,9 @@ def tiny(tmp_path, monkeypatch):
 
     def run(source, *arguments):
         cells = [
-            new_code_cell("data: str = ''\nrun: str = ''", metadata={"tags": ["parameters"]}),
+            new_code_cell(
+                "data: str = ''\nrun: str = ''\nimages: str = 'val'", metadata={"tags": ["parameters"]}
+            ),
             new_markdown_cell("## 1 · The first\n\nWords."),
             new_code_cell("1 + 1"),
             new_markdown_cell("## 2 · The second\n\nWords."),

@@ -43,7 +43,15 @@ def test_declared_reads_the_tagged_cell_only(one_other_notebook):
 
 
 @pytest.mark.parametrize(
-    "given", ["epochs = 3\nlr = 1", "scales = [1, 0.5]", "width = 16", "width = 'of another notebook'", ""]
+    "given",
+    [
+        "epochs = 3\nlr = 1",
+        "more = {'lr_multipliers': [1, 1, 10, 10], 'size_power': None, 'floor': 1}",
+        "scales = [1, 0.5]",
+        "width = 16",
+        "width = 'of another notebook'",
+        "",
+    ],
 )
 def test_good_parameters_pass(one_other_notebook, given):
     assert check_parameters([*BEFORE, "# Parameters\n" + given, "more()"]) is None, "nothing is refused"
@@ -77,6 +85,8 @@ def test_good_parameters_pass(one_other_notebook, given):
         ("training = {'width': 3}", "write the lines in it without it"),
         ("more = {'epochs': 3}", "'epochs' is a parameter of its own: write it beside `more`, not in it"),
         ("more = {'width': 3}", "'width' is a parameter of its own"),
+        ("more = {'floor': True}", "floor=True must be of type float, such as 0.2; write a finite number"),
+        ("more = {'align': 'no'}", "align='no' must be of type bool, such as True; write true or false"),
     ],
 )
 def test_bad_parameters_stop_the_run(one_other_notebook, given, message):

@@ -185,7 +185,10 @@ def test_a_command_in_another_locale_speaks_utf_8(environment, tmp_path):
     command = [sys.executable, "notebooks/run_all.py", "--params", str(tmp_path / "größe.yaml")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True)
     told = done.stderr.decode("utf-8")
-    assert done.returncode == 2 and "größe.yaml: epochs=0: should be greater than or equal to 1" in told
+    assert (
+        done.returncode == 2
+        and "größe.yaml: 02_train: epochs=0: should be greater than or equal to 1" in told
+    )
 
 
 def test_a_name_that_the_locale_lacks_is_refused_in_a_library_call(tmp_path):

@@ -356,9 +356,11 @@ def _decode(
             if not too_large and not other_size:
                 image.load()
     except Exception as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, ...
-        raise DataError(
-            f"{path}: not a readable picture, perhaps truncated ({error}); replace or remove it"
-        ) from error
+        cause, advice = "perhaps truncated", "replace or remove it"
+        if Path(path).suffix.lower() not in PICTURES:
+            cause = f"known are {', '.join(FORMATS)}"
+            advice = "convert a picture to JPEG, a mask to PNG"
+        raise DataError(f"{path}: not a readable picture, {cause} ({error}); {advice}") from error
     if too_large:
         raise DataError(
             f"{path}: {image.width} x {image.height} pixels are more than the {MOST_PIXELS:,} allowed; "

@@ -65,7 +65,7 @@ def untaught(listing: DatasetListing) -> list[str]:
         if samples and lacking:
             notes.append(
                 f"{split} has no picture of {', '.join(lacking)}, so nothing can be measured of that: "
-                f"raise {split}_fraction, or name some in the column split"
+                f"{'raise val_fraction, or ' if split == 'val' else ''}name some in the column split"
             )
     return notes
 

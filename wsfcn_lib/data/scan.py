@@ -24,7 +24,9 @@ MASK_ENDING = re.compile(r"[ _.-]+masks?([ _-]?\d+)?$", re.I)
 LABEL_BEGINNING = re.compile(f"^{LABELS}[ _.-]+", re.I)
 LABEL_ENDING = re.compile(rf"[ _.-]+{LABELS}([ _-]?\d+)?$", re.I)
 MASK_ALONE = re.compile(f"(masks?|{LABELS})$", re.I)  # beside a picture in a folder of its own
-OVERLAY = re.compile(r"[ _.-]+overlays?$|^overlays?[ _.-]+", re.I)  # a picture with its mask drawn over it
+OVERLAY = re.compile(
+    r"[ _.-]+(overlays?|segmented)$|^overlays?[ _.-]+", re.I
+)  # a picture with its mask drawn over it
 
 
 @dataclass
@@ -62,7 +64,7 @@ def scan(root: Path, beside: tuple[str, ...] = ()) -> Scan:
     if not root.is_dir():
         raise DataError(f"{root} is no folder; name the one that holds your pictures")
     result = Scan()
-    for path in sorted(_files(root, result.others, beside)):
+    for path in sorted(walk(root, result.others, beside)):
         if path.name.startswith("."):
             result.others["hidden"].append(path)
         elif in_utf8(path) != str(path):
@@ -77,8 +79,8 @@ def scan(root: Path, beside: tuple[str, ...] = ()) -> Scan:
     return result
 
 
-def _files(
-    root: Path, others: dict[str, list[PurePosixPath]], beside: tuple[str, ...]
+def walk(
+    root: Path, others: dict[str, list[PurePosixPath]], beside: tuple[str, ...] = ()
 ) -> Iterator[PurePosixPath]:
     """Every file below `root`, relative; folders of the system, hidden ones and circles go to `others`."""
     entered = set()

@@ -4,6 +4,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from mimetypes import guess_type
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -12,11 +13,13 @@ from torch import nn
 
 from wsfcn_lib.checkpoints import find_snapshot
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.drawn import is_drawn
 from wsfcn_lib.data.files import DataError, read_list
+from wsfcn_lib.data.folder import MASK_PARTS
 from wsfcn_lib.data.images import PICTURES, read_image
 from wsfcn_lib.data.manifest import SPLITS, ClassInfo, Manifest, Sample
 from wsfcn_lib.data.model_zoo import initial_weights
-from wsfcn_lib.data.scan import scan, unique_names
+from wsfcn_lib.data.scan import Scan, scan, unique_names
 from wsfcn_lib.infer import protocol_of
 from wsfcn_lib.runs.folder import read_run
 from wsfcn_lib.runs.paths import ROOT, resolve_path
@@ -102,13 +105,13 @@ def samples_of(images: str, manifest: Manifest) -> list[Sample]:
     path = images_path(images)
     if images not in SPLITS:
         if path.is_dir():
-            return _pictures(path, scan(path).pictures, manifest)
+            return _pictures(path, photographs(path).pictures, manifest)
         if not path.is_file():
             raise DataError(
                 f"images={images!r} is no split ({', '.join(SPLITS)}), and no list or folder lies at {path}; "
                 "correct it"
             )
-        if path.suffix.lower() in PICTURES:
+        if path.suffix.lower() in PICTURES or (guess_type(path)[0] or "").startswith(("image/", "video/")):
             return _pictures(path.parent, [PurePosixPath(path.name)], manifest)
     if not manifest.splits:
         raise DataError(
@@ -118,8 +121,33 @@ def samples_of(images: str, manifest: Manifest) -> list[Sample]:
     return manifest.masked_samples(images) if images in SPLITS else _listed(path, manifest)
 
 
+def photographs(folder: Path) -> Scan:
+    """What lies below a folder; pictures in folders named after masks, and drawings of the kit, are none.
+
+    DataError where none is left.
+    """
+    files = scan(folder)
+    pictures, files.pictures = files.pictures, []
+    for path in pictures:
+        if any(name.lower() in MASK_PARTS for name in path.parts[:-1]):
+            files.others["in folders of masks"].append(path)
+        elif is_drawn(folder / path):
+            files.others["drawn by the kit"].append(path)
+        else:
+            files.pictures.append(path)
+    if not files.pictures:
+        found = "".join(f"; {note}" for note in files.notes())
+        raise DataError(
+            f"{folder}: there is no picture in this folder; known endings are {', '.join(PICTURES)}{found}; "
+            "name the folder that holds yours, or convert them to JPEG"
+        )
+    return files
+
+
 def images_path(images: str) -> Path:
-    """The list or folder that `images` names, as an absolute path."""
+    """The list or folder that `images` names, as an absolute path; DataError where it names nothing."""
+    if not str(images).strip():
+        raise DataError("images is empty; name a split, a list of names, or a folder of pictures")
     return Path(os.path.abspath(resolve_path(images)))
 
 
@@ -194,10 +222,6 @@ def _listed(path: Path, manifest: Manifest) -> list[Sample]:
 
 def _pictures(folder: Path, paths: Sequence[PurePosixPath], manifest: Manifest) -> list[Sample]:
     """Samples of pictures below a folder, without tags and masks, with names that differ."""
-    if not paths:
-        raise DataError(
-            f"{folder}: there is no picture in this folder; known endings are {', '.join(PICTURES)}"
-        )
     untagged = (False,) * len(manifest.classes)
     return [Sample(name, folder / path, untagged) for path, name in zip(paths, unique_names(paths))]
 
@@ -205,4 +229,4 @@ def _pictures(folder: Path, paths: Sequence[PurePosixPath], manifest: Manifest) 
 def passed_over(images: str) -> list[str]:
     """A line for each kind of file in the folder `images` that is no picture; none for splits and lists."""
     path = images_path(images)
-    return [] if images in SPLITS or not path.is_dir() else scan(path).notes()
+    return [] if images in SPLITS or not path.is_dir() else photographs(path).notes()

@@ -14,7 +14,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from wsfcn_lib.runs.paths import RUNS, resolve_path
+from wsfcn_lib.runs.paths import ROOT, RUNS, resolve_path
 from wsfcn_lib.runs.provenance import code_state, provenance
 from wsfcn_lib.runs.run_diff import diff_settings, flat, plain
 from wsfcn_lib.runs.storage import RunError, atomic_write, make_folder, writing
@@ -41,6 +41,19 @@ def read_run(path: Path | str) -> dict:
             f"{path} holds a damaged run.json or metrics.json ({error}); "
             "bring that file back, or make the run again under another name"
         ) from None
+
+
+def require_run_folder(path: Path | str) -> None:
+    """RunError unless a folder is a run or may become one: never one that holds other things, or the home folder."""
+    place = resolve_path(path).resolve()
+    others = [other for other in os.listdir(place) if other[0] != "."] if place.is_dir() else []
+    is_run = (place / "run.json").exists() or set(others) <= {"notebooks", "stop"}  # these may come first
+    homes = [Path(home).resolve() for home in (ROOT, RUNS, os.path.expanduser("~"))]
+    if not place.name.strip() or not is_run or any(home.is_relative_to(place) for home in homes):
+        raise RunError(
+            f"run={str(path)!r} is no run and cannot become one: {place} is there for other things; "
+            "name a new folder, such as data/runs/mine"
+        )
 
 
 def list_runs(folder: Path | str = RUNS) -> list[dict]:
@@ -126,6 +139,7 @@ class RunFolder:
         change no result (workers, device). A setting that did not exist yet when the stage began counts as its default, from
         `defaults`. Opening twice in one process is harmless; the first takes an old `stop` file away.
         """
+        require_run_folder(path)
         run = cls(resolve_path(path).resolve())
         make_folder(run.path)
         is_new_here = run._lock()

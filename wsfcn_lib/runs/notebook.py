@@ -3,9 +3,12 @@
 import difflib
 import importlib
 import json
+import math
+import re
 import time
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,6 +29,7 @@ OTHER_NAMES = {  # what belongs elsewhere, or is called otherwise, in a file of 
     "fresh": "it is an option of run_all.py: --fresh",
     "commit": "it is an option of run_all.py: --commit",
 }
+EXAMPLES = {list[str]: ["cat", "dog"], list[float]: [1.0, 1.5]}  # of parameters whose default is empty
 STAGES = ("01_prepare_data", "02_train", "03_explore", "04_ablations", "05_evaluate")
 NOTEBOOKS = {stage: ROOT / "notebooks" / f"{stage}.ipynb" for stage in STAGES}  # and no copy beside them
 
@@ -54,54 +58,96 @@ def declared(notebook: Path | str) -> dict[str, tuple[object, object]]:
 def check_values(own: dict[str, tuple], given: dict[str, object], others: Iterable[str] = ()) -> None:
     """Raise ParameterError for a given name that neither `own` nor `others` has, and for a value of another type than `own`'s.
 
-    So for a name in `more` that is a parameter of its own.
+    So for a name in `more` that is a parameter of its own, and for values there of another type than the setting's.
     """
     known = [*own, *others]
     for name, value in given.items():
         if name in own:
-            kind, default = own[name]
-            try:
-                TypeAdapter(kind).validate_python(value, strict=True)
-            except ValidationError:
-                told = kind.__name__ if isinstance(kind, type) else kind
-                advice = _how_to_write(kind, value)
-                raise ParameterError(
-                    f"{name}={value!r} must be of type {told}, such as {default!r}{advice}"
-                ) from None
+            _check_type(name, value, *own[name])
         elif name not in known:
             hint = _place_of(name, value, known)
             if not hint:
                 nearest = difflib.get_close_matches(str(name), known, 1, 0.5)
                 hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(own)}"
             raise ParameterError(f"no notebook has a parameter {name!r}: {hint}")
-    for name in given.get("more") or ():
+    settings = _settings_of_training()
+    for name, value in (given.get("more") or {}).items():
         if name in known:
             raise ParameterError(f"{name!r} is a parameter of its own: write it beside `more`, not in it")
+        if name in settings:
+            _check_type(name, value, settings[name].annotation, settings[name].default)
+
+
+def _check_type(name: str, value: object, kind: object, default: object) -> None:
+    """Raise ParameterError for a value of another type, with a way to write it."""
+    try:
+        # as JSON, where a list may stand for a tuple
+        TypeAdapter(kind).validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError as error:
+        if any(fault["type"].endswith(("_type", "none_required")) for fault in error.errors()):
+            told = kind.__name__ if isinstance(kind, type) and not get_args(kind) else _words(kind)
+            example = EXAMPLES.get(kind, default) if default in ([], None) else default
+            advice = _how_to_write(kind, value)
+            such = "" if example is None else f", such as {example!r}"
+            raise ParameterError(f"{name}={value!r} must be of type {told}{such}{advice}") from None
+
+
+def _words(kind: object) -> str:
+    """A type as people know it; of settings those lists are tuples whose numbers have bounds."""
+    return "list of numbers" if "tuple" in str(kind) else str(kind)
 
 
 def _how_to_write(kind: object, value: object) -> str:
     """What to add where YAML reads a value otherwise than it was meant; "" where that is not the cause."""
+    kinds = (kind, *get_args(kind))
     if value is None:
         return "; nothing stands after its colon, or what means nothing in YAML (~, null): give a value, or leave it out"
-    if not isinstance(value, str):
-        texts = kind in (str, list[str])
-        return "; YAML reads more than text as text only in quotes: '...'" if texts else ""
-    if kind is bool:
+    if type(None) in kinds and str(value).lower() in ("none", "nothing", "off", "no", ""):
+        return "; write null"
+    if any(get_origin(one) in (list, tuple) for one in kinds):
+        return _how_to_write_list(kind, value)
+    if str in kinds:
+        return "; YAML reads more than text as text only in quotes: '...'"
+    if bool in kinds:
         return "; write true or false"
-    if kind in (int, float):
-        try:
-            number = float(value)
-        except ValueError:
-            return ""
-        number = f"{number:.0f}" if number.is_integer() else repr(number)
-        return f"; write {number}, as YAML may read {value} as text"
+    if int in kinds or float in kinds:
+        return _how_to_write_number(value)
     return ""
+
+
+def _how_to_write_list(kind: object, value: object) -> str:
+    of_text = kind == list[str]
+    if isinstance(value, list):
+        return (
+            "; YAML reads more than text as text only in quotes: '...'"
+            if of_text
+            else "; write numbers without quotes, whole ones without .0"
+        )
+    text = str(value).strip("()[]{} ")
+    parts = re.split(r"[,;]" if of_text else r"[\s,;]+", text)
+    return f"; write [{', '.join(part.strip() for part in parts)}]"
+
+
+def _how_to_write_number(value: object) -> str:
+    try:
+        number = int(value, 0) if str(value).lower().startswith(("0x", "0o", "0b")) else float(value)
+    except (ValueError, TypeError):
+        return ""
+    if isinstance(value, bool) or not math.isfinite(number):
+        return "; write a finite number"
+    whole = f"{number:.0f}" if number == int(number) else ""
+    if isinstance(value, str):
+        return f"; write {whole or repr(number)}, as YAML may read {value} as text"
+    return f"; write {whole or 'a whole number'}"
+
+
+def _settings_of_training() -> dict:
+    return importlib.import_module("wsfcn_lib.config").TrainConfig.model_fields  # this room knows no other
 
 
 def _place_of(name: object, value: object, known: Collection[str]) -> str:
     """Where a setting belongs that is no parameter itself; "" where the name is unknown."""
-    config = importlib.import_module("wsfcn_lib.config")  # by name: this room knows no other
-    if name in config.TrainConfig.model_fields:
+    if name in _settings_of_training():
         return f"it belongs into `more`, as in more: {{{name}: {value}}}"
     if isinstance(value, dict) and value and set(value) <= set(known):
         return "write the lines in it without it, each from the left margin on"

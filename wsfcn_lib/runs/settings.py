@@ -32,7 +32,11 @@ class Settings(BaseModel):
 def _in_words(kind: type[Settings], error: ValidationError) -> str:
     """What is wrong with settings of a kind, such as "epochs=0: should be greater than or equal to 1"."""
     sentences = []
-    for fault in error.errors(include_url=False):
+    faults = error.errors(include_url=False)
+    inner = {fault["loc"][:1] for fault in faults if len(fault["loc"]) > 1}
+    for fault in faults:
+        if fault["loc"] in inner:
+            continue  # a list lacks what one of its own faults took out
         name = ".".join(str(part) for part in fault["loc"])
         rule = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
         if fault["type"] == "extra_forbidden":
