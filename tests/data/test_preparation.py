@@ -359,7 +359,9 @@ def test_coco(tmp_path, monkeypatch):
         and len(report.manifest.samples("val")) == 1
         and validate(report.manifest) == []
     )
-    assert state(root) == before and (tmp_path / "raw/masks/val/COCO_val2014_000000000042.png").is_file()
+    assert state(root) == before and [path.name for path in (tmp_path / "raw/masks/val").rglob("*.png")] == [
+        "COCO_val2014_000000000042.png"
+    ]
     root.rename(tmp_path / "raw/coco")
     assert prepare(changed(settings, root="", raw="~/raw/coco"), tmp_path / "out").manifest == report.manifest
     monkeypatch.setattr(door, "download_coco", lambda raw: tmp_path / "raw/coco")

@@ -53,7 +53,7 @@ class SourceSettings(Settings):
     masks: str = ""  # VOC: folder of the training masks, if not the list's own
     tags: Literal["masks", "boxes"] = "masks"  # VOC: where tags come from
     difficult: bool = False  # VOC: whether boxes marked as difficult give tags
-    val_fraction: float = Field(0.1, ge=0, lt=1)  # a folder without splits: drawn by image name
+    val_fraction: float = Field(0.1, ge=0, lt=1)  # a folder or COCO file without splits: drawn by image name
     test_fraction: float = Field(0.0, ge=0, lt=1)
     classes: tuple[str, ...] = ()  # keep only these; empty: all
     ids: dict[Split, str] = {}  # keep only the images in these lists
@@ -121,7 +121,7 @@ def find(settings: SourceSettings) -> DatasetListing:
             root = download_coco(raw)
         else:
             root = raw
-        return find_coco(root, raw / "masks")
+        return find_coco(root, raw / "masks", val_fraction=settings.val_fraction)
     if not settings.root:
         raise DataError(
             "dataset='folder' needs `root`, the folder with your pictures: name it, such as ~/holiday"
