@@ -665,6 +665,110 @@ def test_a_name_that_two_pictures_may_mean_is_nobodys():
     assert match(["A.JPG", "b.jpeg"], ["a.jpg", "b.png"]) == {"A.JPG": "a.jpg", "b.jpeg": "b.png"}
 
 
+def moved(root, names):
+    """Rename files and folders of a data set."""
+    for old, new in names.items():
+        (root / new).parent.mkdir(parents=True, exist_ok=True)
+        (root / old).rename(root / new)
+
+
+def parts(found) -> dict[str, list[str]]:
+    return {split: [sample.name[-2:] for sample in samples] for split, samples in found.splits.items()}
+
+
+@pytest.mark.parametrize(
+    "annotations, pictures",
+    [
+        ("annotations/instances_{}.json", "images/{}"),
+        ("annotations/instances_{}.json", "{}"),
+        ("Annotations/instances_{}.json", "Images/{}"),
+        ("{}/_annotations.coco.json", "{}"),
+    ],
+)
+@pytest.mark.parametrize("names", [("Train", "Validation"), ("train", "valid"), ("TRAIN", "VAL")])
+def test_splits_may_be_called_as_other_tools_do(root, tmp_path, annotations, pictures, names):
+    expected = parts(find_coco(root, tmp_path / "m2014"))
+    for split, name in zip(("train", "val"), names):
+        moved(root, {f"{split}2014": pictures.format(name)})
+        moved(root, {f"annotations/instances_{split}2014.json": annotations.format(name)})
+    if not any((root / "annotations").iterdir()):
+        (root / "annotations").rmdir()
+    found = find_coco(root, tmp_path / "masks")
+    assert parts(found) == expected == {"train": ["09", "25"], "val": ["42", "73"]}
+    assert found.missing == [] and not any("pictures are not in" in note for note in found.notes)
+
+
+def test_both_splits_may_share_a_folder_of_pictures(root, tmp_path):
+    for split in ("train", "val"):
+        moved(root, {f"annotations/instances_{split}2014.json": f"annotations/instances_{split}.json"})
+        for path in list((root / f"{split}2014").iterdir()):
+            moved(root, {f"{split}2014/{path.name}": f"images/{path.name}"})
+    Image.new("RGB", (4, 4)).save(root / "images" / "more.jpg")
+    found = find_coco(root, tmp_path / "masks")
+    assert parts(found) == {"train": ["09", "25"], "val": ["42", "73"]}
+    note = "train, val: 1 pictures are not in instances_train.json or instances_val.json, first more.jpg"
+    assert note in found.notes
+
+
+def test_the_year_whose_pictures_are_there_counts(root, tmp_path):
+    for split in ("train", "val"):
+        path = root / "annotations" / f"instances_{split}2014.json"
+        path.with_name(f"instances_{split}2017.json").write_bytes(path.read_bytes())
+        moved(root, {f"{split}2014": f"{split}2017"})
+    found = find_coco(root, tmp_path / "masks")
+    assert found.splits["train"][0].image.parent == root / "train2017"
+    assert (
+        "val: 2 images listed, 1 with a label, by instances_val2017.json, which is not COCO 2014's"
+        in found.notes
+    )
+    for split in ("train", "val"):
+        (root / f"{split}2014").symlink_to(root / f"{split}2017")
+    assert find_coco(root, tmp_path / "masks").splits["train"][0].image.parent == root / "train2014"
+
+
+@pytest.mark.parametrize(
+    "file, folder",
+    [
+        ("annotations/instances_default.json", "images/default"),
+        ("result.json", "images"),
+        ("labels.json", "data"),
+        ("train/_annotations.coco.json", "train"),
+    ],
+)
+def test_an_export_in_one_file_is_split_by_name(tmp_path, file, folder):
+    root = tmp_path / "export"
+    path = annotate(root, "val", {number: [box(PERSON, 1, 2, 5, 6)] for number in range(1, 41)})
+    moved(root, {"val2014": folder, str(path.relative_to(root)): file})
+    first = find_coco(root, tmp_path / "masks", val_fraction=0.25)
+    drawn = parts(first)
+    assert sorted(drawn["train"] + drawn["val"]) == [f"{number:02d}" for number in range(1, 41)]
+    assert 5 <= len(drawn["val"]) <= 15 and first.missing == []
+    assert f"val is drawn by name from the 40 pictures of {Path(file).name}" in first.notes
+    content = json.loads((root / file).read_text())
+    content["images"].reverse()
+    (root / file).write_text(json.dumps(content))
+    assert set(parts(find_coco(root, tmp_path / "masks", val_fraction=0.25))["val"]) == set(drawn["val"])
+    assert len(find_coco(root, tmp_path / "masks", val_fraction=1e-9).splits["val"]) == 1
+    with pytest.raises(DataError, match="none of the annotations that belong together"):
+        find_coco(root, tmp_path / "masks", val_fraction=0)
+    content["images"] = content["images"][:1]
+    (root / file).write_text(json.dumps(content | {"annotations": []}))
+    with pytest.raises(DataError, match="1 pictures are too few to draw val from; annotate more"):
+        find_coco(root, tmp_path / "masks")
+
+
+def test_one_file_for_both_splits_is_told(root, tmp_path):
+    annotations = root / "annotations"
+    (annotations / "instances_val2014.json").write_bytes(
+        (annotations / "instances_train2014.json").read_bytes()
+    )
+    for path in (root / "train2014").iterdir():
+        (root / "val2014" / path.name).write_bytes(path.read_bytes())
+    notes = find_coco(root, tmp_path / "masks").notes
+    assert any(note.startswith("train and val have one and the same annotation file") for note in notes)
+    assert any(note.startswith("2 pictures occur twice") for note in notes)
+
+
 def zipped(path, members):
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w") as archive:

@@ -368,6 +368,26 @@ def test_coco(tmp_path, monkeypatch):
     assert prepare(changed(settings, root="", download=True), tmp_path / "out").manifest == report.manifest
 
 
+def test_pictures_of_two_splits_that_are_called_alike_are_copied_apart(tmp_path):
+    root = tmp_path / "own"
+    for split, folder, category in (("train", "train", PERSON), ("val", "valid", SIGN)):
+        path = annotate(root, split, {1: [box(category, 2, 3, 8, 9)]})
+        (root / folder).mkdir()
+        Image.new("RGB", (30, 20), (40, 90, 90 + category)).save(root / folder / "1.png")
+        text = path.read_text().replace(f"COCO_{split}2014_{1:012d}.jpg", "1.png")
+        (root / folder / "_annotations.coco.json").write_text(text)
+    shutil.rmtree(root / "annotations")
+    settings = SourceSettings(dataset="coco", root=str(root), raw=str(tmp_path / "raw"), max_side=15)
+    manifest = prepare(settings, tmp_path / "out").manifest
+    assert validate(manifest) == []
+    for split, category, shown in (("train", PERSON, 1), ("val", SIGN, 2)):
+        (sample,) = manifest.masked_samples(split)
+        assert sample.image.resolve() == tmp_path / "out" / split / "images/1.jpg"
+        assert read_mask(sample.mask, manifest).max() == shown
+        with Image.open(sample.image) as picture:
+            assert abs(picture.getpixel((0, 0))[2] - 90 - category) <= 2
+
+
 @pytest.fixture
 def holiday(tmp_path):
     """Settings for a folder of pictures, two of which are called a; b and c have masks."""

@@ -217,7 +217,12 @@ def find_coco(
                 "release"
             )
         if alone:
-            images = _drawn(images, val_fraction)[split]
+            drawn = _drawn(images, val_fraction)
+            if not all(drawn.values()):
+                raise DataError(
+                    f"{layout.annotations}: {len(images)} pictures are too few to draw val from; annotate more"
+                )
+            images = drawn[split]
         listing.notes.extend(f"{split}: {note}" for note in notes)
         source = f"{sums[split]} {RULE}"
         if unused:  # the ids in the masks depend on them

@@ -213,10 +213,14 @@ def _check_splits(dataset: str, listing: DatasetListing) -> None:
         if not listing.splits.get(split):
             reasons = [line for line in listing.missing + listing.notes if line.startswith(f"{split}: ")]
             reason = "; ".join(reasons[:2]) or "the source has none"
-            raise DataError(
-                f"{dataset}: no image of {split} is left ({reason}): "
-                "choose other classes or images, name a list for it, or raise val_fraction; "
+            advice = (
+                "name a list for it, or raise val_fraction; "
                 f"where tags.csv has a column split, write {split} at some pictures"
+            )
+            if dataset == "coco":
+                advice = "or correct the annotations"
+            raise DataError(
+                f"{dataset}: no image of {split} is left ({reason}): choose other classes or images, {advice}"
             )
 
 
