@@ -388,6 +388,26 @@ def test_pictures_of_two_splits_that_are_called_alike_are_copied_apart(tmp_path)
             assert abs(picture.getpixel((0, 0))[2] - 90 - category) <= 2
 
 
+def test_masks_of_voc_that_differ_from_its_boxes_can_be_moved_away_as_it_says(plain, tmp_path):
+    base = tmp_path / "own/VOCdevkit/VOC2012"
+    names = [path.stem for path in (base / "SegmentationClass").iterdir()]
+    (base / "Annotations").mkdir(exist_ok=True)
+    for name in names:
+        Image.fromarray(np.full((5, 6), 3, np.uint8)).save(base / f"SegmentationClass/{name}.png")
+        text = "<annotation><object><name>sheep</name></object></annotation>"
+        (base / f"Annotations/{name}.xml").write_text(text)
+    settings = changed(plain, tags="boxes")
+    with pytest.raises(
+        DataError, match="masks show no class of their picture's tags.*have in labelmap.txt, or move"
+    ):
+        prepare(settings, tmp_path / "out")
+    for folder in base.glob("SegmentationClass*"):
+        folder.rename(tmp_path / folder.name)
+    manifest = prepare(settings, tmp_path / "out").manifest
+    assert list(tags_of(manifest, "val").values()) == [["sheep"]]
+    assert manifest.masked_samples("val")[0].mask is None and validate(manifest) == []
+
+
 @pytest.fixture
 def holiday(tmp_path):
     """Settings for a folder of pictures, two of which are called a; b and c have masks."""

@@ -31,7 +31,7 @@ from wsfcn_lib.data.sbd import (
     trainaug_notes,
 )
 from wsfcn_lib.data.selection import copy_pictures, select_classes, select_images
-from wsfcn_lib.data.voc import AUGMENTED, find_voc, voc_base, voc_classes
+from wsfcn_lib.data.voc import AUGMENTED, find_voc, in_words_of_voc, voc_base, voc_classes
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.settings import Settings
 from wsfcn_lib.runs.storage import require_space
@@ -171,7 +171,10 @@ def _find_voc(settings: SourceSettings, raw: Path) -> DatasetListing:
     notes = notes + listing.notes
     if settings.tags == "boxes":  # else the masks are where the tags come from
         samples = [sample for split in listing.splits.values() for sample in split]
-        notes += check_masks(samples, Manifest(base, listing.classes))
+        try:
+            notes += check_masks(samples, Manifest(base, listing.classes))
+        except DataError as error:
+            raise in_words_of_voc(error) from error
     return replace(listing, notes=notes)
 
 
