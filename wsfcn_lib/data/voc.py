@@ -183,19 +183,8 @@ def find_voc(
                     f"no {split_list}.txt: its names are those of {AUGMENTED}, "
                     f"without VOC's val, with VOC's train"
                 )
-            twice = [name for name, count in Counter(names).items() if count > 1]
-            if twice:
-                names = list(dict.fromkeys(names))
-                listing.notes.append(
-                    f"{path}: {len(twice)} names occur twice, first {twice[0]}, and count once"
-                )
-            for other, (path_of_other, names_of_other) in list_of.items():
-                shared = sorted(names_of_other.intersection(names))
-                if shared:
-                    listing.notes.append(
-                        f"{len(shared)} images are in {other} and {split}, first {shared[0]}: take them out of "
-                        f"{path_of_other} or {path}"
-                    )
+            listing.notes.extend(_list_notes(split, path, names, list_of))
+            names = list(dict.fromkeys(names))
             list_of[split] = (path, set(names))
             masks = [base / kind for kind in MASKS]
             if split == "train" and train_masks:
@@ -214,19 +203,38 @@ def find_voc(
             _read_list(listing, reader, split_list, names)
     except DataError as error:
         raise in_words_of_voc(error) from error
-    known = [re.fullmatch(r"20\d\d_\d{6}", name) for _, names in list_of.values() for name in names]
-    if assumed and tags == "masks" and not all(known):
-        shown = sorted(
-            {k for samples in listing.splits.values() for s in samples for k, tag in enumerate(s.tags) if tag}
-        )
-        listing.notes.append(
-            f"no {LABELMAP} or {CLASS_NAMES} in {base}, so the classes are taken for VOC's: "
-            f"{', '.join(f'{listing.classes[k].mask_id} {listing.classes[k].name}' for k in shown)}; if they are "
-            f"others, write their names into {CLASS_NAMES}, one a line, in the order of the ids"
-        )
+    of_voc = all(re.fullmatch(r"20\d\d_\d{6}", name) for _, names in list_of.values() for name in names)
     samples = [sample for split in listing.splits.values() for sample in split]
+    if assumed and tags == "masks" and not of_voc:
+        shown = [
+            f"{info.mask_id} {info.name}"
+            for k, info in enumerate(listing.classes)
+            if any(sample.tags[k] for sample in samples)
+        ]
+        listing.notes.append(
+            f"no {LABELMAP} or {CLASS_NAMES} in {base}, so the classes are taken for VOC's: {', '.join(shown)}; "
+            f"if they are others, write their names into {CLASS_NAMES}, one a line, in the order of the ids"
+        )
     listing.notes.extend(turned_pictures(samples))
     return listing
+
+
+def _list_notes(
+    split: str, path: Path, names: list[str], list_of: dict[str, tuple[Path, set[str]]]
+) -> list[str]:
+    """Lines on names that a list, or it and another split's, hold more than once."""
+    notes = []
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        notes.append(f"{path}: {len(twice)} names occur twice, first {twice[0]}, and count once")
+    for other, (path_of_other, names_of_other) in list_of.items():
+        shared = sorted(names_of_other.intersection(names))
+        if shared:
+            notes.append(
+                f"{len(shared)} images are in {other} and {split}, first {shared[0]}: take them out of "
+                f"{path_of_other} or {path}"
+            )
+    return notes
 
 
 def _read_list(listing: DatasetListing, reader: "_SplitReader", split_list: str, names: list[str]) -> None:
