@@ -388,7 +388,7 @@ def test_endings_in_any_case(base, boxes):
         ("/JPEGImages/a b.jpg /SegmentationClass/a b.png\n", ["a b"]),
         ("JPEGImages/a SegmentationClassAug/a\n", ["a"]),
         (
-            "/home/x/VOC2012/JPEGImages/a.jpg\nC:\\\\voc\\\\b.jpg\nimages/c.jpg labels/c.png\n",
+            "/disk/VOC2012/JPEGImages/a.jpg\nC:\\\\voc\\\\b.jpg\nimages/c.jpg labels/c.png\n",
             ["a", "b", "c"],
         ),
         ("../../evil\n/etc/evil\n", ["evil", "evil"]),
