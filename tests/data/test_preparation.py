@@ -359,11 +359,53 @@ def test_coco(tmp_path, monkeypatch):
         and len(report.manifest.samples("val")) == 1
         and validate(report.manifest) == []
     )
-    assert state(root) == before and (tmp_path / "raw/masks/val/COCO_val2014_000000000042.png").is_file()
+    assert state(root) == before and [path.name for path in (tmp_path / "raw/masks/val").rglob("*.png")] == [
+        "COCO_val2014_000000000042.png"
+    ]
     root.rename(tmp_path / "raw/coco")
     assert prepare(changed(settings, root="", raw="~/raw/coco"), tmp_path / "out").manifest == report.manifest
     monkeypatch.setattr(door, "download_coco", lambda raw: tmp_path / "raw/coco")
     assert prepare(changed(settings, root="", download=True), tmp_path / "out").manifest == report.manifest
+
+
+def test_pictures_of_two_splits_that_are_called_alike_are_copied_apart(tmp_path):
+    root = tmp_path / "own"
+    for split, folder, category in (("train", "train", PERSON), ("val", "valid", SIGN)):
+        path = annotate(root, split, {1: [box(category, 2, 3, 8, 9)]})
+        (root / folder).mkdir()
+        Image.new("RGB", (30, 20), (40, 90, 90 + category)).save(root / folder / "1.png")
+        text = path.read_text().replace(f"COCO_{split}2014_{1:012d}.jpg", "1.png")
+        (root / folder / "_annotations.coco.json").write_text(text)
+    shutil.rmtree(root / "annotations")
+    settings = SourceSettings(dataset="coco", root=str(root), raw=str(tmp_path / "raw"), max_side=15)
+    manifest = prepare(settings, tmp_path / "out").manifest
+    assert validate(manifest) == []
+    for split, category, shown in (("train", PERSON, 1), ("val", SIGN, 2)):
+        (sample,) = manifest.masked_samples(split)
+        assert sample.image.resolve() == tmp_path / "out" / split / "images/1.jpg"
+        assert read_mask(sample.mask, manifest).max() == shown
+        with Image.open(sample.image) as picture:
+            assert abs(picture.getpixel((0, 0))[2] - 90 - category) <= 2
+
+
+def test_masks_of_voc_that_differ_from_its_boxes_can_be_moved_away_as_it_says(plain, tmp_path):
+    base = tmp_path / "own/VOCdevkit/VOC2012"
+    names = [path.stem for path in (base / "SegmentationClass").iterdir()]
+    (base / "Annotations").mkdir(exist_ok=True)
+    for name in names:
+        Image.fromarray(np.full((5, 6), 3, np.uint8)).save(base / f"SegmentationClass/{name}.png")
+        text = "<annotation><object><name>sheep</name></object></annotation>"
+        (base / f"Annotations/{name}.xml").write_text(text)
+    settings = changed(plain, tags="boxes")
+    with pytest.raises(
+        DataError, match="masks contradict their picture's tags.*have in labelmap.txt, or move"
+    ):
+        prepare(settings, tmp_path / "out")
+    for folder in base.glob("SegmentationClass*"):
+        folder.rename(tmp_path / folder.name)
+    manifest = prepare(settings, tmp_path / "out").manifest
+    assert list(tags_of(manifest, "val").values()) == [["sheep"]]
+    assert manifest.masked_samples("val")[0].mask is None and validate(manifest) == []
 
 
 @pytest.fixture

@@ -227,14 +227,16 @@ def test_photographs_may_lie_elsewhere(base, tmp_path):
 
 
 def test_short_lists_of_voc_are_noted(base, monkeypatch):
-    assert find_voc(base, lists=ALL).notes == [
+    assert find_voc(base, lists=ALL).notes[:3] == [
         "list train holds 3 of VOC 2012's 1464 images",
         "list val holds 1 of VOC 2012's 1449 images",
         "list test holds 1 of VOC 2012's 1456 images",
     ]
     assert FULL["trainaug"] == 10582
     monkeypatch.setitem(FULL, "train", 3)
-    assert len(find_voc(base).notes) == 1
+    assert [note for note in find_voc(base).notes if "VOC 2012's" in note] == [
+        "list val holds 1 of VOC 2012's 1449 images"
+    ]
     Image.fromarray(np.full((5, 6), 1, np.uint8)).save(base / "SegmentationClass/d.png")
     other = voc_classes(("glyph",))
     assert find_voc(base, other, {"val": "val"}).notes == [], "another data set has lists of its own"
@@ -318,3 +320,133 @@ def test_a_damaged_labelmap_is_named_by_its_line(tmp_path):
         DataError, match=r"labelmap.txt, line 2: not name:red,green,blue: but 'helmet:128,0::'"
     ):
         find_voc(root)
+
+
+def test_the_class_names_of_labelme_are_read(tmp_path):
+    root = exported(tmp_path)
+    (root / "labelmap.txt").unlink()
+    (root / "class_names.txt").write_text("__ignore__\n_background_\nhelmet\nvest\n")
+    (root / "SegmentationClass").rename(root / "SegmentationClassPNG")
+    for name, number in (("a", 1), ("b", 2)):
+        Image.fromarray(np.full((5, 6), number, np.uint8)).save(root / f"SegmentationClassPNG/{name}.png")
+    listing = find_voc(root)
+    assert [(info.name, info.mask_id) for info in listing.classes] == [("helmet", 1), ("vest", 2)]
+    assert shown(listing, "val") == {"a": ["helmet"], "b": ["vest"]}
+    assert "the classes are those of class_names.txt: helmet, vest" in listing.notes
+
+
+def test_classes_that_are_only_assumed_are_told(base):
+    (note,) = [note for note in find_voc(base).notes if "taken for VOC's" in note]
+    assert note.startswith(
+        f"no labelmap.txt or class_names.txt in {base}, so the classes are taken for VOC's: 8 cat,"
+    )
+    assert note.endswith("write their names into class_names.txt, one a line, in the order of the ids")
+    for folder in ("JPEGImages", "SegmentationClass"):
+        for path in list((base / folder).iterdir()):
+            path.rename(path.with_name(f"2007_00000{ord(path.stem) - 96}{path.suffix}"))
+    for split, numbers in (("train", "12"), ("val", "4")):
+        text = "".join(f"2007_00000{number}\n" for number in numbers)
+        (base / f"ImageSets/Segmentation/{split}.txt").write_text(text)
+    assert not any("taken for VOC's" in note for note in find_voc(base).notes), "those are VOC's names"
+
+
+def test_sets_of_boxes_need_no_masks_and_have_their_lists_in_main(base, boxes):
+    for kind in ("SegmentationClass", "SegmentationClassAug"):
+        (base / kind).rename(base / f"no {kind}")
+    (base / "ImageSets/Segmentation").rename(base / "ImageSets/Main")
+    found = find_voc(base, tags="boxes")
+    assert shown(found, "train") == {"a": ["cat", "person"], "b": ["person"]}
+    assert shown(found, "val") == {"d": ["cow"]} and found.splits["val"][0].mask is None
+    assert (
+        f"val: there are no masks in {base / 'SegmentationClass'}, so tags alone are measured" in found.notes
+    )
+    with pytest.raises(DataError, match="none of the 3 images of list 'train' can be used"):
+        find_voc(base)
+
+
+def test_segmentations_own_lists_go_before_those_of_main(base):
+    (base / "ImageSets/Main").mkdir()
+    (base / "ImageSets/Main/train.txt").write_text("e\n")
+    (base / "ImageSets/Main/other.txt").write_text("e\n")
+    assert set(shown(find_voc(base), "train")) == {"a", "b"}
+    with pytest.raises(DataError, match="Segmentation/other.txt is missing"):
+        find_voc(base, lists={"train": "other"})
+
+
+def test_endings_in_any_case(base, boxes):
+    (base / "JPEGImages/a.jpg").rename(base / "JPEGImages/a.Jpg")
+    (base / "SegmentationClass/a.png").rename(base / "SegmentationClass/a.Png")
+    (boxes / "a.xml").rename(boxes / "a.XML")
+    for tags in ("masks", "boxes"):
+        found = find_voc(base, tags=tags)
+        assert set(shown(found, "train")) == {"a", "b"} and found.missing == []
+        assert found.splits["train"][0].mask.name == "a.Png"
+
+
+@pytest.mark.parametrize(
+    "lines, names",
+    [
+        ("a.jpg\nb.PNG\n", ["a", "b"]),
+        ("a 1\nb -1\nc  0\n", ["a", "b", "c"]),
+        ("my photo\nmy photo.jpg\nmy.photo\n", ["my photo", "my photo", "my.photo"]),
+        ("sub dir/a\nsub dir/a b.png\n", ["sub dir/a", "sub dir/a b"]),
+        ("JPEGImages/sub dir/a.jpg SegmentationClass/sub dir/a.png\n", ["sub dir/a"]),
+        ("/JPEGImages/a b.jpg /SegmentationClass/a b.png\n", ["a b"]),
+        ("JPEGImages/a SegmentationClassAug/a\n", ["a"]),
+        (
+            "/disk/VOC2012/JPEGImages/a.jpg\nC:\\\\voc\\\\b.jpg\nimages/c.jpg labels/c.png\n",
+            ["a", "b", "c"],
+        ),
+        ("../../evil\n/etc/evil\n", ["evil", "evil"]),
+    ],
+)
+def test_lines_of_lists_as_people_write_them(base, lines, names):
+    (base / "JPEGImages/sub dir").mkdir()
+    (base / "ImageSets/Segmentation/odd.txt").write_text(lines.replace("\\\\", "\\"))
+    assert voc_names(base, "odd") == names
+
+
+def test_a_name_that_ends_with_a_number_is_a_name_where_its_picture_is_there(base):
+    Image.new("RGB", (6, 5)).save(base / "JPEGImages/photo 1.jpg")
+    (base / "ImageSets/Segmentation/odd.txt").write_text("photo 1\nphoto 0\n")
+    assert voc_names(base, "odd") == ["photo 1", "photo 0"]
+
+
+def test_pictures_in_folders_that_share_a_name_are_two(base, tmp_path):
+    for number, folder in ((8, "x"), (12, "y")):
+        for kind in ("JPEGImages", "SegmentationClass"):
+            (base / kind / folder).mkdir()
+        Image.new("RGB", (6, 5)).save(base / f"JPEGImages/{folder}/1.jpg")
+        Image.fromarray(np.full((5, 6), number, np.uint8)).save(base / f"SegmentationClass/{folder}/1.png")
+    (base / "ImageSets/Segmentation/train.txt").write_text("x/1\ny/1\na\n")
+    assert shown(find_voc(base), "train") == {"x__1": ["cat"], "y__1": ["dog"], "a": ["cat"]}
+
+
+def test_names_that_lists_hold_twice_are_told_with_the_list(base, tmp_path):
+    lists = base / "ImageSets/Segmentation"
+    (lists / "val.txt").write_text("d\nd\na\n")
+    found = find_voc(base)
+    assert list(shown(found, "val")) == ["d", "a"]
+    assert f"{lists / 'val.txt'}: 1 names occur twice, first d, and count once" in found.notes
+    note = f"1 images are in train and val, first a: take them out of {lists / 'train.txt'} or {lists / 'val.txt'}"
+    assert note in found.notes
+    assert len(write_manifest(tmp_path / "out", found.classes, found.splits).samples("val")) == 2
+
+
+def test_messages_name_the_file_that_is_read(base, boxes):
+    """classes.json is another source's; what a message advises is followed here, and works."""
+    for name in "ab":
+        Image.new("RGB", (6, 5), (1, 2, 3)).save(base / f"SegmentationClass/{name}.png")
+    with pytest.raises(DataError, match="give the classes their colours in labelmap.txt") as caught:
+        find_voc(base)
+    assert "classes.json" not in str(caught.value)
+    (base / "labelmap.txt").write_text("thing:1,2,3::\n")
+    (base / "ImageSets/Segmentation/val.txt").write_text("a\n")
+    assert shown(find_voc(base), "train") == {"a": ["thing"], "b": ["thing"]}
+    (base / "labelmap.txt").write_text("thing\nthing\n")
+    with pytest.raises(DataError, match="labelmap.txt: each name must occur once"):
+        find_voc(base)
+    (boxes / "a.xml").write_text(box(("unicorn", 0)))
+    (base / "labelmap.txt").write_text("thing\n")
+    with pytest.raises(DataError, match="write the classes into labelmap.txt beside JPEGImages, one a line"):
+        find_voc(base, tags="boxes")

@@ -31,7 +31,7 @@ from wsfcn_lib.data.sbd import (
     trainaug_notes,
 )
 from wsfcn_lib.data.selection import copy_pictures, select_classes, select_images
-from wsfcn_lib.data.voc import AUGMENTED, find_voc, voc_base, voc_classes
+from wsfcn_lib.data.voc import AUGMENTED, find_voc, in_words_of_voc, voc_base, voc_classes
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.settings import Settings
 from wsfcn_lib.runs.storage import require_space
@@ -53,7 +53,7 @@ class SourceSettings(Settings):
     masks: str = ""  # VOC: folder of the training masks, if not the list's own
     tags: Literal["masks", "boxes"] = "masks"  # VOC: where tags come from
     difficult: bool = False  # VOC: whether boxes marked as difficult give tags
-    val_fraction: float = Field(0.1, ge=0, lt=1)  # a folder without splits: drawn by image name
+    val_fraction: float = Field(0.1, ge=0, lt=1)  # a folder or COCO file without splits: drawn by image name
     test_fraction: float = Field(0.0, ge=0, lt=1)
     classes: tuple[str, ...] = ()  # keep only these; empty: all
     ids: dict[Split, str] = {}  # keep only the images in these lists
@@ -121,7 +121,7 @@ def find(settings: SourceSettings) -> DatasetListing:
             root = download_coco(raw)
         else:
             root = raw
-        return find_coco(root, raw / "masks")
+        return find_coco(root, raw / "masks", val_fraction=settings.val_fraction)
     if not settings.root:
         raise DataError(
             "dataset='folder' needs `root`, the folder with your pictures: name it, such as ~/holiday"
@@ -171,7 +171,10 @@ def _find_voc(settings: SourceSettings, raw: Path) -> DatasetListing:
     notes = notes + listing.notes
     if settings.tags == "boxes":  # else the masks are where the tags come from
         samples = [sample for split in listing.splits.values() for sample in split]
-        notes += check_masks(samples, Manifest(base, listing.classes))
+        try:
+            notes += check_masks(samples, Manifest(base, listing.classes))
+        except DataError as error:
+            raise in_words_of_voc(error) from error
     return replace(listing, notes=notes)
 
 
@@ -213,10 +216,14 @@ def _check_splits(dataset: str, listing: DatasetListing) -> None:
         if not listing.splits.get(split):
             reasons = [line for line in listing.missing + listing.notes if line.startswith(f"{split}: ")]
             reason = "; ".join(reasons[:2]) or "the source has none"
-            raise DataError(
-                f"{dataset}: no image of {split} is left ({reason}): "
-                "choose other classes or images, name a list for it, or raise val_fraction; "
+            advice = (
+                "name a list for it, or raise val_fraction; "
                 f"where tags.csv has a column split, write {split} at some pictures"
+            )
+            if dataset == "coco":
+                advice = "or correct the annotations"
+            raise DataError(
+                f"{dataset}: no image of {split} is left ({reason}): choose other classes or images, {advice}"
             )
 
 

@@ -86,20 +86,23 @@ def copy_pictures(
     foreign = sorted({info.mask_id for info in offered} - {info.mask_id for info in listing.classes})
     samples = [sample for split in listing.splits.values() for sample in split]
     occupied = {path.parent.resolve() for sample in samples for path in (sample.image, sample.mask) if path}
-    for target in (folder / "images", folder / "masks"):
+    images = {(sample.name, sample.image) for sample in samples}
+    apart = len({name for name, _ in images}) < len(images)  # pictures of two splits may be called alike
+    homes = {split: folder / split if apart else folder for split in listing.splits}
+    for target in (home / kind for home in homes.values() for kind in ("images", "masks")):
         if target.resolve() in occupied:
             raise DataError(
                 f"{target} is where copies go, and the source's own pictures lie there: name another folder"
             )
 
-    def copy(sample: Sample) -> tuple[Sample, str]:
+    def copy(sample: Sample, home: Path) -> tuple[Sample, str]:
         """The sample with the paths of its copies, None where a file is bad, and what is wrong with it."""
         image = mask = None
         fault = ""
         try:
-            image = _copy_image(sample, folder / "images", max_side)
+            image = _copy_image(sample, home / "images", max_side)
             if sample.mask:
-                mask = _copy_mask(sample, folder / "masks", max_side, source, foreign)
+                mask = _copy_mask(sample, home / "masks", max_side, source, foreign)
         except DataError as error:
             fault = turned(sample) or str(error)
         return replace(sample, image=image, mask=mask), fault
@@ -108,7 +111,8 @@ def copy_pictures(
     with ThreadPoolExecutor() as pool:
         for split, samples in listing.splits.items():
             splits[split] = []
-            for sample, fault in progress(pool.map(copy, samples), f"copy {split}", len(samples)):
+            copies = pool.map(copy, samples, [homes[split]] * len(samples))
+            for sample, fault in progress(copies, f"copy {split}", len(samples)):
                 stays = not fault or (split == "train" and sample.image)
                 if stays:
                     splits[split].append(sample)
