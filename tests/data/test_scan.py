@@ -22,7 +22,20 @@ def names_of(listing):
     return [info.name for info in listing.classes]
 
 
-@pytest.mark.parametrize("system", ["@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", ".cache"])
+@pytest.mark.parametrize(
+    "system",
+    [
+        "@eaDir",
+        "#recycle",
+        "$RECYCLE.BIN",
+        "__MACOSX",
+        ".cache",
+        "@Recycle",
+        "#snapshot",
+        "Thumbnails",
+        "FOUND.000",
+    ],
+)
 @pytest.mark.parametrize("place", ["", "cat/"])
 def test_folders_of_the_system_are_no_classes(tmp_path, system, place):
     root = many(tmp_path, "cat", "dog", f"{place}{system}")
@@ -31,7 +44,19 @@ def test_folders_of_the_system_are_no_classes(tmp_path, system, place):
     assert any(f"1 system or hidden folder ({place}{system})" in note for note in listing.notes)
 
 
-@pytest.mark.parametrize("part", ["images", "annotations", "ground_truth", "Mask", "labels"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "images",
+        "annotations",
+        "ground_truth",
+        "Mask",
+        "labels",
+        "masks_machine",
+        "gtFine",
+        "SegmentationClassAug",
+    ],
+)
 def test_parts_of_data_sets_are_no_classes(tmp_path, part):
     listing = find_folder(many(tmp_path, "cat", "dog", part), val_fraction=0)
     assert names_of(listing) == ["cat", "dog"]
@@ -78,6 +103,20 @@ def test_splits_above_classes_are_read_as_splits(tmp_path):
         "test": 3,
     }
     assert "the splits are those of the folders" in listing.notes
+
+
+@pytest.mark.parametrize(
+    "train, test", [("training_set", "test_set"), ("seg_train/seg_train", "seg_test/seg_test")]
+)
+def test_splits_as_kaggle_calls_them_are_no_classes(tmp_path, train, test):
+    listing = find_folder(many(tmp_path, f"{train}/cat", f"{train}/dog", f"{test}/cat", f"{test}/dog"))
+    assert names_of(listing) == ["cat", "dog"] and len(listing.splits["test"]) == 6
+
+
+@pytest.mark.parametrize("top", ["dataset", "images"])
+def test_a_folder_above_the_classes_is_told_which_to_name(tmp_path, top):
+    with pytest.raises(DataError, match=f"or name .*{top} as root, if its sub-folders are the classes"):
+        find_folder(many(tmp_path, f"{top}/cat", f"{top}/dog"))
 
 
 def test_without_a_folder_of_validation_some_is_drawn_from_train(tmp_path):
@@ -170,6 +209,31 @@ def test_masks_in_colours_beside_their_photographs_are_no_pictures(tmp_path):
     assert any(
         note.startswith("3 files such as cat/a.png are masks beside their pictures") for note in listing.notes
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["{}Mask", "{}_L", "{}.jpg", "{}.jpg___fuse", "{}_mask_cat", "matte{}", "{}"]
+)
+def test_what_looks_like_a_mask_beside_a_photograph_of_its_name_is_no_picture(tmp_path, name):
+    for k, stem in enumerate(("cat/a0", "cat/a01", "dog/c")):
+        photograph = tmp_path / f"{stem}.jpg"
+        noise(photograph, k)
+        coloured(photograph.with_name(f"{name.format(photograph.stem)}.png"))
+    noise(tmp_path / "dog" / "c2.png", 9)
+    coloured(tmp_path / "dog" / "drawing.png")
+    listing = find_folder(tmp_path, val_fraction=0)
+    pictures = {sample.image.name for sample in listing.splits["train"]}
+    assert pictures == {"a0.jpg", "a01.jpg", "c.jpg", "c2.png", "drawing.png"}
+    assert any(note.startswith("3 files such as cat/") for note in listing.notes)
+
+
+def test_a_link_to_a_class_beside_it_gives_no_name(tmp_path):
+    """Whatever order a disk lists them in."""
+    root = many(tmp_path, "dog", "zebra")
+    (root / "animal").symlink_to(root / "zebra")
+    listing = find_folder(root, val_fraction=0)
+    assert names_of(listing) == ["dog", "zebra"]
+    assert any("1 link to a folder that was entered before (animal)" in note for note in listing.notes)
 
 
 def test_grey_photographs_beside_others_are_pictures_and_it_is_said(tmp_path):

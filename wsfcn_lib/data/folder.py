@@ -41,9 +41,11 @@ SPLIT_FOLDERS = {
 # folders of data sets that hold parts of them, not classes; so do these with a year or a number
 MASK_PARTS = (
     "annotations", "annotation", "anns", "labels", "label", "masks", "mask", "ground_truth", "groundtruth", "gt",
-    "trimaps", "segmentation", "segmentationclass", "segmentationobject", "imagesets",
+    "trimaps", "segmentation", "segmentations", "segmentationclass", "segmentationclassaug", "segmentationclasspng",
+    "segmentationclassvisualization", "segmentationobject", "imagesets", "masks_machine", "masks_human", "gtfine",
+    "gtcoarse", "overlays",
 )  # fmt: skip
-PARTS = (*MASK_PARTS, "images", "image", "imgs", "img", "jpegimages", "pictures", "photos")
+PARTS = (*MASK_PARTS, "images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "leftimg8bit")
 
 
 def find_folder(
@@ -128,7 +130,7 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
     """An entry for each picture in a sub-folder, which is its tag, and notes on what is left out."""
     inside = [path for path in pictures if len(path.parts) > 1]
     tops = {path.parts[0] for path in inside}
-    split_folders = {name for name in tops if name.lower() in SPLIT_FOLDERS}
+    split_folders = {name for name in tops if split_named(name)}
     class_folders = {name for name in tops - split_folders if not _is_part(name)}
     if split_folders and class_folders:
         raise DataError(
@@ -140,6 +142,8 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
     for path in pictures:
         folders = path.parts[:-1]
         part = folders[0] if folders else ""
+        if split_named(part) and folders[1:2] == folders[:1]:
+            folders = folders[1:]  # as unpacking makes it: train/train/cat
         if len(folders) <= level or (split_folders and part not in split_folders):
             left_out[f"{part}/" if part else "no folder"] += 1
         elif _is_part(folders[level]):
@@ -147,7 +151,7 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
         elif inner := [name for name in folders[level + 1 :] if name.lower() in MASK_PARTS]:
             left_out[f"{folders[level]}/{inner[0]}/"] += 1
         else:
-            split = SPLIT_FOLDERS[part.lower()] if split_folders else ""
+            split = split_named(part)
             where = str(root.joinpath(*folders[: level + 1]))
             entries.append(Entry(path, (plain(folders[level]),), where, split=split))
     classes = sorted({entry.tags[0] for entry in entries})
@@ -164,6 +168,12 @@ def tag_by_folder(root: Path, pictures: list[PurePosixPath]) -> tuple[list[Entry
     return entries, notes
 
 
+def split_named(folder: str) -> str:
+    """The split that a folder's name says, such as train, training_set or seg_train; empty for other names."""
+    name = re.sub(r"^seg_|[ _-]?(set|data)$", "", folder.lower())
+    return SPLIT_FOLDERS.get(name, "")
+
+
 def _is_part(name: str) -> bool:
     """Whether a folder's name says that it is a part of a data set, such as images, masks_2 or train2017."""
     stem = re.sub(r"[ _-]?\d+$", "", name.lower())
@@ -174,6 +184,9 @@ def _other_dataset(root: Path) -> str:
     """What else a folder seems to be, where it is no folder of classes."""
     if any(root.glob("annotations/*.json")) or any(root.glob("*/_annotations.coco.json")):
         return "; its annotations look like COCO's: then set dataset: coco"
+    tops = [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    if len(tops) == 1 and sum(path.is_dir() for path in tops[0].iterdir()) > 1:
+        return f"; or name {tops[0]} as root, if its sub-folders are the classes"
     if any(root.glob("**/ImageSets/Segmentation/*.txt")):
         return "; it looks like VOC's: then set dataset: voc"
     return ""

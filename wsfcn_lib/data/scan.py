@@ -13,7 +13,10 @@ from PIL import Image
 from wsfcn_lib.data.files import DataError, in_utf8
 from wsfcn_lib.data.images import FORMATS, PICTURES
 
-SYSTEM_FOLDERS = ("@eadir", "#recycle", "$recycle.bin", "__macosx", "system volume information", "lost+found")
+SYSTEM_FOLDERS = (
+    "@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler", "found.000", "__macosx",
+    "__pycache__", "thumbnails", "system volume information", "lost+found",
+)  # fmt: skip
 TABLE_ENDINGS = ("tsv", "txt", "xlsx", "xls", "ods")  # of tables that would be tags.csv
 JPEG = (".jpg", ".jpeg")
 MASK_COLOURS = 64  # a mask has no more
@@ -96,6 +99,8 @@ def walk(
             inner.clear()
             continue
         entered.add(real)
+        # in one order on every disk, and folders before links to them, whose names are then none of classes
+        inner.sort(key=lambda name: (os.path.islink(Path(folder) / name), name))
         skipped = beside if here == PurePosixPath(".") else ()
         for name in list(inner):
             if name in skipped:
@@ -113,22 +118,39 @@ def walk(
 
 
 def _sibling_masks(root: Path, pictures: list[PurePosixPath]) -> list[PurePosixPath]:
-    """Those called like another picture and "mask", or "mask" or like it alone where they look like masks."""
+    """Those called like another picture and "mask", and those that look like masks where names say so.
+
+    Such a name holds that of a photograph beside it, or is "mask" or like it alone.
+    """
     by_stem = defaultdict(list)
     for path in pictures:
         by_stem[path.with_suffix("")].append(path)
     masks = []
     for path in pictures:
         named = OVERLAY.sub("", name_of_picture(path))
-        twins = by_stem[path.with_suffix("")]
         if named != path.stem and named and path.with_name(named) in by_stem:
             masks.append(path)
         elif MASK_ALONE.match(path.stem) and looks_like_mask(root / path):
             masks.append(path)
-        elif len(twins) > 1 and path.suffix.lower() not in JPEG and looks_like_mask(root / path):
-            if not all(looks_like_mask(root / twin) for twin in twins):
+        elif path.suffix.lower() not in JPEG and looks_like_mask(root / path):
+            if any(not looks_like_mask(root / other) for other in _within_name(path, by_stem)):
                 masks.append(path)
     return masks
+
+
+def _within_name(path: PurePosixPath, by_stem: dict) -> list[PurePosixPath]:
+    """Pictures beside one whose whole name stands at the begin or the end of its own, such as x1 of x1_fuse.
+
+    That of x12 does not hold x1: there a number goes on.
+    """
+    stem, found = path.stem, []
+    for cut in range(1, len(stem) + 1):
+        begin, rest = stem[:cut], stem[cut:]
+        if begin.strip() and not (begin[-1].isdigit() and rest[:1].isdigit()):
+            found += by_stem.get(path.with_name(begin), [])
+        if rest.strip() and not (begin[-1].isdigit() and rest[0].isdigit()):
+            found += by_stem.get(path.with_name(rest), [])
+    return [other for other in found if other != path]
 
 
 def name_of_picture(mask: PurePosixPath) -> str:
