@@ -160,16 +160,25 @@ class Progress:
         self.sums = [0.0] * 4
         self.count = 0
 
-    def save(self, folder: Path, net: nn.Module, optimiser: Optimizer, processes: list[tuple]) -> None:
+    def save(
+        self,
+        folder: Path,
+        net: nn.Module,
+        optimiser: Optimizer,
+        processes: list[tuple],
+        origin: dict | None = None,
+    ) -> None:
         """Write a resume state, whose checksum is a part of its name, and keep it and the one before.
 
-        `processes` holds what each process has of its own: its random states and its sums.
+        `processes` holds what each process has of its own: its random states and its sums; `origin` the
+        settings and lists that the training came from.
         """
         state = {
             "net": net.state_dict(),
             "optimiser": optimiser.state_dict(),
             "processes": processes,
             "progress": asdict(self),
+            "origin": origin or {},
         }
         part = folder / "state.part"
         digest = _write(part, lambda part: torch.save(state, part))
@@ -211,6 +220,14 @@ class Progress:
             set_random_states(random)
             return cls(**state["progress"] | {"sums": sums})
         return cls()
+
+
+def origin_of(folder: Path) -> dict:
+    """The `origin` of the newest resume state that opens; {} where none tells. No weights are read."""
+    for path in sorted(folder.glob("state-*.pt"), reverse=True):
+        with suppress(Exception):  # damaged: for `Progress.restore` to tell
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("origin", {})
+    return {}
 
 
 def _step_of(state: Path) -> int:

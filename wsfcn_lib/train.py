@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from wsfcn_lib.backbones import freeze
-from wsfcn_lib.checkpoints import Progress, random_states, save_snapshot, snapshots
+from wsfcn_lib.checkpoints import Progress, origin_of, random_states, save_snapshot, snapshots
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError, read_text
 from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.model_zoo import initial_weights
 from wsfcn_lib.data.training_set import MaskedTrainSet, TrainSet, epoch_batches, repeated_batches
 from wsfcn_lib.metrics import mean_average_precision
 from wsfcn_lib.modules import Align
@@ -34,8 +35,10 @@ from wsfcn_lib.runs.folder import RunFolder, other_run, read_run, stop_requested
 from wsfcn_lib.runs.log import RATES, RunLog, show_progress
 from wsfcn_lib.runs.paths import resolve_path, shell_path, use_utf8
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb
-from wsfcn_lib.runs.storage import RunError, make_folder
+from wsfcn_lib.runs.run_diff import plain
+from wsfcn_lib.runs.storage import RunError, checksum, make_folder
 from wsfcn_lib.supervision import TrainingError, autocast, require_finite, training_losses
+from wsfcn_lib.timm_trunk import HUB
 from wsfcn_lib.weights import start_from
 
 STAGE = "02_train"
@@ -89,6 +92,7 @@ def train(
         folder = open_run(config, run, manifest, device)
         began -= read_run(run)["stages"][STAGE].get("seconds", 0)  # of earlier parts of this training
         folder.record(STAGE, stopped_at=None)
+        origin = {"settings": plain(config.model_dump()), "data": manifest.checksums()}
     checkpoints = make_folder(run / "checkpoints")
     classes = [info.model_dump() for info in manifest.classes]
 
@@ -101,6 +105,8 @@ def train(
     )  # dropout and gate: a stream per process
     progress = Progress.restore(checkpoints, net, optimiser, accelerator.process_index)
     model = accelerator.prepare_model(net)
+    if leads and progress.step == 0:
+        folder.record(STAGE, initial_weights=file_of(config.initial_weights))
     batches = iter(step_loader(data, config, accelerator, progress.step))
     log = RunLog(run, progress.step) if leads else None
 
@@ -162,7 +168,7 @@ def train(
             processes = gather_object([(random_states(), progress.sums)])
             if leads:
                 log.sync()
-                progress.save(checkpoints, net, optimiser, processes)
+                progress.save(checkpoints, net, optimiser, processes, origin)
                 seconds = round(time.perf_counter() - began, 1)
                 folder.record(STAGE, seconds=seconds, stopped_at=progress.step if stop else None)
         if stop:  # all processes have agreed
@@ -285,10 +291,23 @@ def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object)
     # a start that failed before its first checkpoint binds nobody to its settings
     begun = any((run / "checkpoints").glob("*"))
     ignore = WITHOUT_EFFECT if begun else settings
+    recorded = (run / "run.json").exists() and "settings" in read_run(run)["stages"].get(STAGE, {})
+    origin = origin_of(run / "checkpoints")  # which outlives a run.json that is lost or edited
+    if begun and not recorded and not origin:
+        raise other_run(
+            run.name, "settings, perhaps: it has checkpoints, and nothing says from which settings they came"
+        )
+    changed = []
+    for name, before in origin.get("settings", {}).items():
+        now = plain(settings).get(name, "(absent)")
+        if name not in WITHOUT_EFFECT and now != before:
+            changed.append(f"{name} {before!r} → {now!r}")
+    if changed:
+        raise other_run(run.name, f"settings in its checkpoints: {', '.join(changed)}")
     folder = RunFolder.open(
         run, settings, STAGE, str(device), ignore=ignore, defaults=TrainConfig().model_dump()
     )
-    before, now = read_run(run)["stages"][STAGE].get("data"), manifest.checksums()
+    before, now = read_run(run)["stages"][STAGE].get("data") or origin.get("data"), manifest.checksums()
     if begun and before:
         lists = ("classes.json", "train.csv", "val.csv")
         changed = [name for name in lists if before.get(name) != now.get(name)]
@@ -297,6 +316,14 @@ def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object)
             raise other_run(run.name, f"lists in {config.data}: {', '.join(changed)} changed since it began")
     folder.record(STAGE, data=now)
     return folder
+
+
+def file_of(weights: str) -> dict[str, str] | None:
+    """The name and the checksum of the file behind `initial_weights`; None where no file is."""
+    if weights in ("", HUB):
+        return None
+    path = initial_weights(weights)
+    return {"file": path.name, "sha256": checksum(path)}
 
 
 def synchronise_norms(net: nn.Module, device: torch.device) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from wsfcn_lib.backbones import VGG16, MobileNetV2, ResNet, ResNet38
 from wsfcn_lib.checkpoints import is_snapshot, load_snapshot
 from wsfcn_lib.config import NetConfig
-from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError, initial_weights
+from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError, check_content, initial_weights
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.network import BaselineCAM, build_network
 from wsfcn_lib.runs.paths import resolve_path
@@ -130,6 +130,7 @@ def start_from(net: nn.Module, name: str, classes: list[str]) -> list[str]:
         backbone.load(HUB)
     else:
         path = initial_weights(name)
+        check_content(path)
         if path.suffix == ".safetensors" and is_snapshot(path):
             return _continue_from(net, path, classes)
         load_published(net, path)

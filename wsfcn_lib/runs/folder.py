@@ -15,7 +15,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from wsfcn_lib.runs.paths import RUNS, resolve_path
-from wsfcn_lib.runs.provenance import code_state, provenance
+from wsfcn_lib.runs.provenance import provenance
 from wsfcn_lib.runs.run_diff import diff_settings, flat, plain
 from wsfcn_lib.runs.storage import RunError, atomic_write, make_folder, writing
 
@@ -171,8 +171,11 @@ class RunFolder:
             rows = ", ".join(f"{key} {before!r} → {after!r}" for key, before, after in changes)
             raise other_run(self.path.name, f"settings for {stage}: {rows}")
         if is_new_here and not known.get("finished"):
-            # an interrupted stage goes on, perhaps with other code: that stays visible
-            resumed = {"at": now, "device": device, **code_state()}
+            # an interrupted stage goes on, perhaps with other code, versions or variables: that stays visible
+            facts = {"environment": {}} | provenance(device)
+            always = ("device", "commit", "dirty", "code")
+            changed = {k: v for k, v in facts.items() if k in always or v != known.get(k, {})}
+            resumed = {"at": now} | changed
             self.record(stage, settings=settings, resumed=[*known.get("resumed", []), resumed])
 
     def record(self, stage: str, **facts: object) -> None:
