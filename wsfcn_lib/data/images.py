@@ -11,12 +11,13 @@ from PIL import ExifTags, Image, ImageOps
 from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.files import DataError, in_utf8
 from wsfcn_lib.runs.paths import resolve_path
-from wsfcn_lib.runs.storage import atomic_write
+from wsfcn_lib.runs.storage import atomic_write, machine_fault
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # endings of pictures
 MOST_PIXELS = 80_000_000  # of a picture: a small file may claim to be one that fills the memory
 # Whatever the file is called; of the formats that Pillow knows some, such as EPS, start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+NOT_NOW = "cannot be read now"  # of a picture that may be sound
 PNG_STEPS = {"1": 1, "L;2": 85, "L;4": 17}  # how far apart Pillow puts grey values of 1, 2 and 4 bits
 
 
@@ -250,6 +251,8 @@ def _decode(
         if not too_large and not other_size:
             image.load()
     except Exception as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, ...
+        if told := machine_fault(error):
+            raise DataError(f"{path}: {NOT_NOW}: {told}") from error
         raise DataError(
             f"{path}: not a readable picture, perhaps truncated ({error}); replace or remove it"
         ) from error

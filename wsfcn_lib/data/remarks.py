@@ -2,8 +2,9 @@
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from wsfcn_lib.data.listing import DatasetListing
@@ -86,10 +87,12 @@ def alike(counts: dict[str, int]) -> list[str]:
 
 def twins(paths: list[Path]) -> list[str]:
     """A line, if any of the pictures are equal byte for byte."""
-    sizes = Counter(path.stat().st_size for path in paths)
-    first, pairs = {}, []
+    by_size, first, pairs = defaultdict(list), {}, []
     for path in paths:
-        if sizes[path.stat().st_size] > 1:
+        with suppress(OSError):  # one that cannot be read is told by `manifest.validate`
+            by_size[path.stat().st_size].append(path)
+    for path in (path for equal in by_size.values() if len(equal) > 1 for path in equal):
+        with suppress(OSError):
             other = first.setdefault(checksum(path), path)
             if other != path:
                 pairs.append(f"{other} = {path}")
