@@ -8,6 +8,7 @@ import importlib
 import json
 import math
 import os
+import re
 import sys
 import time
 from bisect import bisect_right
@@ -47,6 +48,10 @@ WITHOUT_EFFECT = ("device", "workers", "threads", "snapshot_every")
 DEFAULT_THREADS = torch.get_num_threads()  # as PyTorch or its environment chose
 LAUNCHERS_TRAINING = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "FP8_")
 LAUNCHERS_PLACEMENT = ("ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE", "ACCELERATE_CPU_AFFINITY")
+LAUNCHERS_PROCESSES = re.compile(
+    "(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(PMI|OMPI_COMM_WORLD|MV2_COMM_WORLD)_.*(RANK|SIZE)"
+    "|ACCELERATE_TORCH_DEVICE"
+)
 FLOW_RATE = 0.01  # learning rate of SF2's flow under AdamW, over that of other new weights
 
 
@@ -69,10 +74,19 @@ def train(
             epoch and before its resume state is saved: killed in between, a training does both again.
 
     Raises:
-        TrainingError: settings that no training can have, or a loss or weight that is not finite.
+        TrainingError: settings that no training can have, a loss or weight that is not finite, or processes
+            that the system ended or refused.
         RunError: the run folder has other settings, or another process works in it.
         DataError: an image cannot be read.
     """
+    with explained_loaders():  # one that is ended interrupts this process wherever it is
+        yield from _steps(config, run, after_epoch)
+
+
+def _steps(
+    config: TrainConfig, run: Path | str, after_epoch: Callable[[nn.Module, int], None] | None
+) -> Iterator[dict]:
+    """The rows of `train`."""
     run, began = resolve_path(run), time.perf_counter()
     accelerator = build_accelerator(config)
     device, leads = accelerator.device, accelerator.is_main_process  # the leading process alone writes
@@ -107,7 +121,7 @@ def train(
     model = accelerator.prepare_model(net)
     if leads and progress.step == 0:
         folder.record(STAGE, initial_weights=file_of(config.initial_weights))
-    batches = iter(step_loader(data, config, accelerator, progress.step))
+    batches = started(step_loader(data, config, accelerator, progress.step))
     log = RunLog(run, progress.step) if leads else None
 
     while True:
@@ -238,7 +252,7 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     # unused parameters: FCA keeps norms that the published checkpoints hold and no forward pass calls
     parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
     # precision and parts of a batch are the settings' alone, as run.json records them
-    with without_launchers_training():
+    with without_launchers_training(), as_launched():
         accelerator = Accelerator(
             cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[parallel]
         )
@@ -265,6 +279,30 @@ def without_launchers_training() -> Iterator[None]:
         yield
     finally:
         os.environ.update(hidden)
+
+
+@contextmanager
+def as_launched() -> Iterator[None]:
+    """Say which variables make this process one of several, or choose its device, where that waits or fails.
+
+    Shells and clusters keep them after a launcher has ended.
+    """
+    left = [name for name in os.environ if LAUNCHERS_PROCESSES.fullmatch(name)]
+    told = (
+        f"this process is told by {', '.join(f'{name}={os.environ[name]}' for name in left)} how to work with others: "
+        f"if no launcher started it, unset {' '.join(left)}; else start all of them by accelerate launch"
+    )
+    waits = "MASTER_ADDR" in left and any(name.endswith(("RANK", "SIZE")) for name in left)
+    by_launcher = "TORCHELASTIC_RUN_ID" in os.environ  # of accelerate and torch, which start all at once
+    if waits and not by_launcher and not PartialState._shared_state:
+        print(f"NOTE: {told}", flush=True)
+    try:
+        yield
+    except Exception as error:  # torch and accelerate raise a dozen kinds here
+        if not left:
+            raise
+        PartialState._reset_state()
+        raise TrainingError(f"{told} ({str(error).splitlines()[0]})") from error
 
 
 def check_sizes(config: TrainConfig, train_images: int, val_images: int, processes: int) -> None:
@@ -388,22 +426,43 @@ def step_loader(data: TrainSet, config: TrainConfig, accelerator: Accelerator, s
 def next_batch(batches: Iterator) -> list[Tensor]:
     """The next batch; DataError, in a line, where a picture has gone bad since preparation.
 
-    TrainingError, in a line, where the system ended a process that loads, or gave it no shared memory.
+    TrainingError as `explained_loaders`.
     """
     try:
-        return next(batches)
+        with explained_loaders():
+            return next(batches)
     except DataError as error:
         # a worker's traceback comes before the message
         message = str(error).rpartition("DataError: ")[2].strip()
         raise DataError(f"{message}; then give the same command again, it goes on") from None
+
+
+def started(loader: DataLoader) -> Iterator:
+    """The batches of a loader, whose processes start here; TrainingError, in a line, where the system refuses."""
+    with explained_loaders():
+        try:
+            return iter(loader)
+        except OSError as error:  # of semaphores, pipes and forks, which have no file's name
+            raise RuntimeError(f"DataLoader worker did not start: {error}") from error
+
+
+@contextmanager
+def explained_loaders() -> Iterator[None]:
+    """TrainingError, in a line, where the system ended a process that loads, or refused it something."""
+    try:
+        yield
     except RuntimeError as error:
         text = str(error)
-        if "DataLoader worker" not in text and "shared memory" not in text:
+        if not any(word in text for word in ("DataLoader worker", "shared memory", "ancdata")):
             raise
         cause, step = "was ended by the system, perhaps for want of memory", "lower `workers`, or set it to 0"
-        if any(word in text for word in ("shared memory", "shm", "Bus error", "No space left")):
+        if any(word in text for word in ("shared memory", "shm", "Bus error", "No space left", "Read-only")):
             cause = "found no room in shared memory (/dev/shm, 64 MB in Docker)"
             step = "set workers: 0, or give more: docker run --shm-size=2g"
+        elif "Too many open files" in text or "ancdata" in text:
+            cause, step = "may open no more files", "set workers: 0, or allow more: ulimit -n 4096"
+        elif "did not start" in text:
+            cause = f"did not start ({text.partition('start: ')[2]})"
         raise TrainingError(
             f"a process that loads pictures {cause}; {step}, and give the same command again, it goes on"
         ) from None
