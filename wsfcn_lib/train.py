@@ -597,7 +597,12 @@ def main() -> None:
 def settings_of(run: Path, file: str | None) -> TrainConfig:
     """The settings in a JSON file, or else those that notebook 02 recorded in the run's run.json."""
     if file:
-        given = json.loads(read_text(shell_path(file)))
+        try:
+            given = json.loads(read_text(shell_path(file)))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f'{file} is no JSON ({error}); write an object such as {{"epochs": 20}}'
+            ) from None
         if not isinstance(given, dict):
             raise ValueError(
                 f'{file} holds a {type(given).__name__}; write an object such as {{"epochs": 20}}'

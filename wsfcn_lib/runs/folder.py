@@ -19,7 +19,7 @@ from wsfcn_lib.runs.provenance import provenance
 from wsfcn_lib.runs.run_diff import diff_settings, flat, plain
 from wsfcn_lib.runs.storage import RunError, atomic_write, make_folder, writing
 
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a disk answers that knows none
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # what a disk answers that knows none
 _locks: dict[Path, FileLock] = {}  # of the run folders that this process has open
 
 
@@ -29,8 +29,13 @@ def read_run(path: Path | str) -> dict:
     metrics = record.with_name("metrics.json")
     try:
         run = json.loads(record.read_text("utf-8"))
+        stages = run.get("stages") if isinstance(run, dict) else None
+        if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+            raise ValueError("it holds no stages")
         if metrics.exists():
             run["metrics"] = json.loads(metrics.read_text("utf-8"))
+            if not isinstance(run["metrics"], dict):
+                raise ValueError("metrics.json holds no numbers by name; delete it and run 05_evaluate again")
         return run
     except FileNotFoundError:
         raise RunError(
@@ -80,8 +85,11 @@ def take_lock(path: Path) -> FileLock:
         try:
             lock.acquire(blocking=False)
         except Timeout:
+            owner = f"process {path.read_text('ascii', 'replace')}".strip()
+            if not owner.removeprefix("process ").isdigit():  # on another machine, or just begun
+                owner = "another process"
             raise RunError(
-                f"run {path.parent.name} is in use by process {path.read_text('utf-8')}: wait for it, touch the run's file "
+                f"run {path.parent.name} is in use by {owner}: wait for it, touch the run's file "
                 "`stop`, shut down the notebook kernel, or choose another run name"
             ) from None
         except (OSError, NotImplementedError) as error:

@@ -31,6 +31,8 @@ def writing(path: Path | str) -> Iterator[None]:
     """Let an error of the disk say which file it met and what to do; it stays an OSError of its kind."""
     try:
         yield
+    except TimeoutError:  # of a notebook's cell
+        raise
     except OSError as error:
         advice = "see what holds its disk, and start again"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
