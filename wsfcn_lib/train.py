@@ -579,13 +579,16 @@ def main() -> None:
     parser.add_argument("run", help="run folder, such as data/runs/demo")
     parser.add_argument("--settings", help="JSON file of TrainConfig settings, for a folder without run.json")
     arguments = parser.parse_args()
-    # by name: the method draws nothing itself, so no file of it imports the room that does
+    # by name: the method draws and measures nothing itself, so no file of it imports the rooms that do
     panels = importlib.import_module("wsfcn_lib.plots.training_panels")
+    profiling = importlib.import_module("wsfcn_lib.evaluation.profiling")
     try:
         run = shell_path(arguments.run)
         config = settings_of(run, arguments.settings)
         rows = train(config, run, panels.panel_writer(config, run))
         if os.environ.get("RANK", "0") == "0":
+            for line in profiling.doubts(config, Manifest.load(config.data)):
+                print(f"NOTE: {line}", flush=True)
             rows = show_progress(rows, config.epochs)
         for _ in rows:
             pass

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.files import DataError, in_utf8
-from wsfcn_lib.runs.paths import resolve_path
+from wsfcn_lib.runs.paths import require_utf8, resolve_path
 from wsfcn_lib.runs.storage import atomic_write, machine_fault
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # endings of pictures
@@ -238,6 +238,7 @@ def _decode(
     path: Path | str, content: bytes | None = None, size: tuple[int, int] | None = None
 ) -> Image.Image:
     """Open and decode fully, so that a truncated file fails here; a picture of wrong size is not decoded."""
+    require_utf8(path)
     name = in_utf8(path)
     if name != str(path):
         raise DataError(f"{name}: the name is not UTF-8, so no list can hold it; rename the file")

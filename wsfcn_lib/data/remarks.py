@@ -19,21 +19,31 @@ def remarks(listing: DatasetListing) -> list[str]:
     counts = {}
     for k, info in enumerate(listing.classes):
         counts[info.name] = sum(sample.tags[k] for sample in listing.splits.get("train", []))
-    notes = alike(counts)
-    rare = [f"{name} ({count})" for name, count in counts.items() if count < RARE]
-    if rare:
-        notes.append(f"fewer than {RARE} training images, little to learn from: {', '.join(rare)}")
-    notes += untaught(listing) + joined(counts)
+    notes = alike(counts) + untaught(listing) + joined(counts)
     if any(sample.mask for sample in samples):
         ids = ", ".join(f"{info.mask_id} {info.name}" for info in listing.classes)
         notes.append(f"masks are read with the ids {ids}")
     return notes + twins([sample.image for sample in samples])
 
 
-def untaught(listing: DatasetListing) -> list[str]:
-    """Lines on classes that tags cannot teach, or that validation cannot measure."""
-    notes = []
+def untaught(listing: DatasetListing, few: int = RARE) -> list[str]:
+    """Lines on classes that tags cannot teach or teach little (`few` images), or that validation cannot measure."""
+    notes, together = [], defaultdict(list)
     training = listing.splits.get("train", [])
+    counts = {info.name: sum(sample.tags[k] for sample in training) for k, info in enumerate(listing.classes)}
+    rare = [f"{name} ({count})" for name, count in counts.items() if count < few]
+    if rare:
+        notes.append(f"fewer than {few} training images, little to learn from: {', '.join(rare)}")
+    for k, info in enumerate(listing.classes):
+        shown = tuple(bool(sample.tags[k]) for sample in training)
+        if any(shown) and not all(shown):
+            together[shown].append(info.name)
+    for names in together.values():
+        if len(names) > 1:
+            notes.append(
+                f"{' and '.join(names)} always occur together in training: tags cannot tell them apart; add pictures of "
+                "one without the other, or make them one class"
+            )
     for k, info in enumerate(listing.classes):
         if training and all(sample.tags[k] for sample in training):
             without = (

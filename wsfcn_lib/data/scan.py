@@ -12,6 +12,7 @@ from PIL import Image
 
 from wsfcn_lib.data.files import DataError, in_utf8
 from wsfcn_lib.data.images import FORMATS, PICTURES
+from wsfcn_lib.runs.paths import require_utf8
 
 SYSTEM_FOLDERS = ("@eadir", "#recycle", "$recycle.bin", "__macosx", "system volume information", "lost+found")
 # the ends of names of masks; those of other words than mask may name photographs too, which are JPEGs
@@ -50,6 +51,7 @@ def scan(root: Path, beside: tuple[str, ...] = ()) -> Scan:
         raise DataError(f"{root} is no folder; name the one that holds your pictures")
     result = Scan()
     for path in sorted(_files(root, result.others, beside)):
+        require_utf8(path)
         if path.name.startswith("."):
             result.others["hidden"].append(path)
         elif in_utf8(path) != str(path):
