@@ -132,7 +132,8 @@ def _compare_with_record(path: Path) -> None:
     if known and checksum(path) != known:
         raise CheckpointError(
             f"{path} is not what its training wrote: run.json has another checksum of it, so it is damaged or was "
-            "replaced; bring it back, or name another snapshot of the run (or a folder elsewhere, if it is meant)"
+            "replaced; bring it back, or name another snapshot of the run, such as last.safetensors (one that you put "
+            "there belongs into another folder)"
         )
 
 
