@@ -33,7 +33,7 @@ from wsfcn_lib.runs.paths import ROOT, RUNS, resolve_path, shell_path, shell_run
 from wsfcn_lib.runs.provenance import notebook_hash
 from wsfcn_lib.runs.run_diff import diff_settings
 from wsfcn_lib.runs.settings import Settings
-from wsfcn_lib.runs.storage import RunError, atomic_write, checksum, make_folder
+from wsfcn_lib.runs.storage import RunError, atomic_write, checksum, make_folder, writing
 
 NETWORK = "checkpoints/*.safetensors"
 FILES = {  # what a notebook reads in the run, or leaves there, so that what is lost is made again
@@ -87,9 +87,9 @@ def run_notebooks(run: Path, given: dict, only: list[str], timeout: float | None
                 print(f"--- {name}: left out, no image of its split has a mask to compare by", flush=True)
                 continue
             record = run / "notebooks" / f"{name}.json"
-            changes = changes_since(record, state(name, run, given))
+            changes = changes_since(record, state(name, run, given)) if is_finished(run, name) else None
             if changes == []:
-                commit = read_run(run)["stages"][name]["commit"]
+                commit = read_run(run)["stages"][name].get("commit")
                 print(f"--- {name}: finished before, nothing changed (made by commit {commit})", flush=True)
                 continue
             print(f"--- {name}", *changes or [], flush=True)
@@ -111,15 +111,19 @@ def execute(name: str, run: Path, given: dict, timeout: float | None) -> None:
     options = {"progress_bar": False, "stdout_file": sys.stdout, "execution_timeout": timeout}
     options["extra_arguments"] = ["--log-level=ERROR"]  # else each kernel warns of its connection
     try:
-        papermill.execute_notebook(NOTEBOOKS[name], copy, changed, **options)
+        with writing(copy):
+            papermill.execute_notebook(NOTEBOOKS[name], copy, changed, **options)
     except papermill.PapermillExecutionError as error:
         raise NotebookError(failure(name, copy, f"{error.ename}: {error.evalue}")) from None
     except TimeoutError:
         raise NotebookError(failure(name, copy, f"it took more than {timeout:g} s")) from None
     except RuntimeError as error:
-        reason = f"{error}: its process failed, perhaps for want of memory"
+        reason = (
+            f"{error}: the system ended its process, perhaps for want of memory; lower batch_size, crop or workers "
+            "(those of a training that began: workers alone), and give the same command again to go on"
+        )
         raise NotebookError(failure(name, copy, reason)) from None
-    if not read_run(run)["stages"].get(name, {}).get("finished"):
+    if not is_finished(run, name):
         raise NotebookError(f"{name} was stopped before its end; give the same command again to go on")
 
 
@@ -185,7 +189,15 @@ def changes_since(record: Path, now: dict) -> list[str] | None:
     """What is other than when a notebook finished, such as parameters.lr or lists.train.csv; None where it never did."""
     if not record.exists():
         return None
-    return [key for key, _, _ in diff_settings(json.loads(record.read_text("utf-8")), now)]
+    try:
+        return [key for key, _, _ in diff_settings(json.loads(record.read_text("utf-8")), now)]
+    except (ValueError, AttributeError):
+        return [f"{shown(record)} is damaged"]
+
+
+def is_finished(run: Path, name: str) -> bool:
+    """Whether the run's run.json, which may have been lost, says that a notebook was executed to its end."""
+    return (run / "run.json").exists() and bool(read_run(run)["stages"].get(name, {}).get("finished"))
 
 
 def lacks_masks(given: dict) -> bool:
@@ -219,7 +231,11 @@ def print_results(runs: list[Path]) -> None:
     """Print the runs' results, and where their reports lie."""
     for run in runs:
         path = run / "metrics.json"
-        metrics = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        metrics = {}
+        try:
+            metrics = read_run(run)["metrics"] if path.exists() else {}
+        except (RunError, OSError) as error:
+            print(error, file=sys.stderr)
         numbers = [f"{key} {metrics[key]:.4f}" for key in RESULTS if metrics.get(key) is not None]
         print(run.name, *numbers or ["no results yet"], sep="  ")
         if (run / "report.html").exists():

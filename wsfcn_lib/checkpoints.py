@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +20,7 @@ from wsfcn_lib.config import NetConfig
 from wsfcn_lib.data.manifest import ClassInfo
 from wsfcn_lib.network import build_network
 from wsfcn_lib.runs.paths import resolve_path
-from wsfcn_lib.runs.storage import checksum
+from wsfcn_lib.runs.storage import checksum, machine_fault
 
 
 class CheckpointError(ValueError):
@@ -88,9 +89,17 @@ def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
             f"no snapshot at {path}; 02_train writes them into data/runs/<name>/checkpoints"
         )
     try:
+        if foreign := foreign_format(path):
+            raise CheckpointError(f"{path} is {foreign}")
+        _compare_with_record(path)
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}
+        if not {"config", "classes"} <= metadata.keys():
+            raise CheckpointError(
+                f"{path} is not a snapshot of this kit but another program's: it does not say which network and "
+                "classes it holds; use one that 02_train wrote (backbone weights belong to initial_weights)"
+            )
         config = NetConfig.model_validate_json(metadata["config"])
         classes = [ClassInfo(**entry).model_dump(mode="json") for entry in json.loads(metadata["classes"])]
         facts = dict(json.loads(metadata.get("facts", "{}")))
@@ -98,11 +107,67 @@ def load_snapshot(path: Path | str) -> tuple[nn.Module, list[dict], dict]:
             raise ValueError(f"{len(classes)} classes and a network of {config.num_classes}")
         net = build_network(config)
         net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError, MemoryError) as error:
+    except CheckpointError:
+        raise
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is not a snapshot of this kit, or torn ({_first_line(error)}); take last.safetensors or an "
+            "older snapshot of its run, or give the training again if it is not finished"
+        ) from error
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, MemoryError) as error:
+        if told := machine_fault(error):
+            raise CheckpointError(f"{path} cannot be read now: {told}") from error
         raise CheckpointError(
             f"{path} is not a snapshot of this kit ({_first_line(error)}); use one that 02_train wrote"
         ) from error
     return net.eval(), classes, facts
+
+
+def _compare_with_record(path: Path) -> None:
+    """Raise CheckpointError where the run of a snapshot has recorded another checksum: no format notices one wrong bit."""
+    known = None
+    with suppress(OSError, ValueError, TypeError, KeyError):  # no run, or for `read_run` to tell
+        stage = json.loads(path.parent.with_name("run.json").read_text("utf-8"))["stages"]["02_train"]
+        known = stage["finished"] and stage["files"][path.name]
+    if known and checksum(path) != known:
+        raise CheckpointError(
+            f"{path} is not what its training wrote: run.json has another checksum of it, so it is damaged or was "
+            "replaced; bring it back, or name another snapshot of the run, such as last.safetensors (one that you put "
+            "there belongs into another folder)"
+        )
+
+
+# the first bytes of files that are taken for weights of PyTorch: what they are, and the next step
+_FOREIGN = {
+    b"\x12\x01\0\0\0\0\0\0": "of MXNet (.params); name its converted .pth, see data/README.md",
+    b"\x89HDF": "of Keras or HDF5; have its tensors converted and saved by torch.save",
+    b"version https://git-lfs": "a pointer of Git LFS, not the weights; fetch them with `git lfs pull`",
+    b"\x1f\x8b": "compressed by gzip; unpack it",
+    b"<": "a web page, not the weights: open its address in a browser and save the file that it offers",
+}
+
+
+def foreign_format(path: Path) -> str:
+    """What a file of another kind is, by its first bytes, its parts or its ending, and what to do; empty for others."""
+    with path.open("rb") as file:
+        head = file.read(64).lstrip(b"\r\n\t ")
+    for beginning, kind in _FOREIGN.items():
+        if head.startswith(beginning):
+            return kind
+    parts = []
+    if head.startswith(b"PK") and is_zipfile(path):
+        with ZipFile(path) as archive:
+            parts = archive.namelist()
+    if parts and all(part.endswith(".npy") for part in parts):
+        return "of NumPy (.npz); have its arrays saved by torch.save, as tensors by name"
+    if any("/code/" in part and part.endswith(".py") for part in parts):
+        return (
+            "a program of TorchScript, not a state dict; if you trust its source: "
+            "torch.save(torch.jit.load(path).state_dict(), new)"
+        )
+    if path.suffix.lower() in (".onnx", ".pb", ".tflite", ".ckpt", ".npz", ".mat") and not parts:
+        return f"of another program ({path.suffix}); have its tensors saved by torch.save"
+    return ""
 
 
 def is_snapshot(path: Path) -> bool:
@@ -160,16 +225,25 @@ class Progress:
         self.sums = [0.0] * 4
         self.count = 0
 
-    def save(self, folder: Path, net: nn.Module, optimiser: Optimizer, processes: list[tuple]) -> None:
+    def save(
+        self,
+        folder: Path,
+        net: nn.Module,
+        optimiser: Optimizer,
+        processes: list[tuple],
+        origin: dict | None = None,
+    ) -> None:
         """Write a resume state, whose checksum is a part of its name, and keep it and the one before.
 
-        `processes` holds what each process has of its own: its random states and its sums.
+        `processes` holds what each process has of its own: its random states and its sums; `origin` the
+        settings and lists that the training came from.
         """
         state = {
             "net": net.state_dict(),
             "optimiser": optimiser.state_dict(),
             "processes": processes,
             "progress": asdict(self),
+            "origin": origin or {},
         }
         part = folder / "state.part"
         digest = _write(part, lambda part: torch.save(state, part))
@@ -211,6 +285,14 @@ class Progress:
             set_random_states(random)
             return cls(**state["progress"] | {"sums": sums})
         return cls()
+
+
+def origin_of(folder: Path) -> dict:
+    """The `origin` of the newest resume state that opens; {} where none tells. No weights are read."""
+    for path in sorted(folder.glob("state-*.pt"), reverse=True):
+        with suppress(Exception):  # damaged: for `Progress.restore` to tell
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("origin", {})
+    return {}
 
 
 def _step_of(state: Path) -> int:

@@ -155,7 +155,10 @@ def crf_many(jobs: Iterable[tuple], processes: int = 2) -> Iterator[tuple[str, n
     # the network, in threads of its pool, and runs ahead of whoever takes the results.
     from joblib.externals.loky import ProcessPoolExecutor
 
-    pool = ProcessPoolExecutor(processes)
+    try:
+        pool = ProcessPoolExecutor(processes)
+    except OSError:  # no room in /dev/shm, or no right to write there
+        pool = None
     waiting = deque()
     try:
         for name, image, masks, tags, recipe in jobs:
@@ -169,14 +172,15 @@ def crf_many(jobs: Iterable[tuple], processes: int = 2) -> Iterator[tuple[str, n
         while waiting:
             yield _result(*waiting.popleft())
     finally:
-        pool.shutdown(kill_workers=True)  # what is under way by now, nobody waits for
+        if pool:
+            pool.shutdown(kill_workers=True)  # what is under way by now, nobody waits for
 
 
 def _submit(pool, job: tuple) -> Future | None:
-    """The job's future; None where the pool is broken."""
+    """The job's future; None where there is no pool, it is broken, or its processes cannot start."""
     try:
-        return pool.submit(dense_crf, *job)
-    except BrokenExecutor:
+        return pool and pool.submit(dense_crf, *job)
+    except (BrokenExecutor, OSError):
         return None
 
 
@@ -186,12 +190,13 @@ def _result(name: str, present: np.ndarray, job: tuple, future: Future | None) -
         if future is not None:
             return name, present[_named(name, future.result)]
     except BrokenExecutor:
-        warnings.warn(
-            "the system ended a process of the dense CRF, perhaps for want of memory: the remaining images are "
-            "computed in this process; fewer `processes` need less memory",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        pass
+    warnings.warn(
+        "the system ended a process of the dense CRF, or let none start, perhaps for want of memory or of room in "
+        "/dev/shm: the remaining images are computed in this process; fewer `processes` need less",
+        RuntimeWarning,
+        stacklevel=2,
+    )
     return name, present[_named(name, dense_crf, *job)]
 
 

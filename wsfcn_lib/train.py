@@ -8,6 +8,7 @@ import importlib
 import json
 import math
 import os
+import re
 import sys
 import time
 from bisect import bisect_right
@@ -22,11 +23,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from wsfcn_lib.backbones import freeze
-from wsfcn_lib.checkpoints import Progress, random_states, save_snapshot, snapshots
+from wsfcn_lib.checkpoints import Progress, origin_of, random_states, save_snapshot, snapshots
 from wsfcn_lib.config import TIMM, TrainConfig
 from wsfcn_lib.data.files import DataError, read_text
 from wsfcn_lib.data.manifest import Manifest
-from wsfcn_lib.data.model_zoo import ARTEFACTS
+from wsfcn_lib.data.model_zoo import ARTEFACTS, initial_weights
 from wsfcn_lib.data.training_set import MaskedTrainSet, TrainSet, epoch_batches, repeated_batches
 from wsfcn_lib.metrics import mean_average_precision
 from wsfcn_lib.modules import Align
@@ -35,8 +36,10 @@ from wsfcn_lib.runs.folder import RunFolder, other_run, read_run, stop_requested
 from wsfcn_lib.runs.log import RATES, RunLog, show_progress
 from wsfcn_lib.runs.paths import resolve_path, shell_path, use_utf8
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb
-from wsfcn_lib.runs.storage import RunError, make_folder
+from wsfcn_lib.runs.run_diff import plain
+from wsfcn_lib.runs.storage import RunError, checksum, make_folder
 from wsfcn_lib.supervision import TrainingError, autocast, require_finite, training_losses
+from wsfcn_lib.timm_trunk import HUB
 from wsfcn_lib.weights import start_from
 
 STAGE = "02_train"
@@ -45,6 +48,10 @@ WITHOUT_EFFECT = ("device", "workers", "threads", "snapshot_every")
 DEFAULT_THREADS = torch.get_num_threads()  # as PyTorch or its environment chose
 LAUNCHERS_TRAINING = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "FP8_")
 LAUNCHERS_PLACEMENT = ("ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE", "ACCELERATE_CPU_AFFINITY")
+LAUNCHERS_PROCESSES = re.compile(
+    "(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(PMI|OMPI_COMM_WORLD|MV2_COMM_WORLD)_.*(RANK|SIZE)"
+    "|ACCELERATE_TORCH_DEVICE"
+)
 FLOW_RATE = 0.01  # learning rate of SF2's flow under AdamW, over that of other new weights
 
 
@@ -67,10 +74,19 @@ def train(
             epoch and before its resume state is saved: killed in between, a training does both again.
 
     Raises:
-        TrainingError: settings that no training can have, or a loss or weight that is not finite.
+        TrainingError: settings that no training can have, a loss or weight that is not finite, or processes
+            that the system ended or refused.
         RunError: the run folder has other settings, or another process works in it.
         DataError: an image cannot be read.
     """
+    with explained_loaders():  # one that is ended interrupts this process wherever it is
+        yield from _steps(config, run, after_epoch)
+
+
+def _steps(
+    config: TrainConfig, run: Path | str, after_epoch: Callable[[nn.Module, int], None] | None
+) -> Iterator[dict]:
+    """The rows of `train`."""
     run, began = resolve_path(run), time.perf_counter()
     accelerator = build_accelerator(config)
     device, leads = accelerator.device, accelerator.is_main_process  # the leading process alone writes
@@ -90,6 +106,7 @@ def train(
         folder = open_run(config, run, manifest, device)
         began -= read_run(run)["stages"][STAGE].get("seconds", 0)  # of earlier parts of this training
         folder.record(STAGE, stopped_at=None)
+        origin = {"settings": plain(config.model_dump()), "data": manifest.checksums()}
     checkpoints = make_folder(run / "checkpoints")
     classes = [info.model_dump() for info in manifest.classes]
 
@@ -102,7 +119,9 @@ def train(
     )  # dropout and gate: a stream per process
     progress = Progress.restore(checkpoints, net, optimiser, accelerator.process_index)
     model = accelerator.prepare_model(net)
-    batches = iter(step_loader(data, config, accelerator, progress.step))
+    if leads and progress.step == 0:
+        folder.record(STAGE, initial_weights=file_of(config.initial_weights))
+    batches = started(step_loader(data, config, accelerator, progress.step))
     log = RunLog(run, progress.step) if leads else None
 
     while True:
@@ -163,7 +182,7 @@ def train(
             processes = gather_object([(random_states(), progress.sums)])
             if leads:
                 log.sync()
-                progress.save(checkpoints, net, optimiser, processes)
+                progress.save(checkpoints, net, optimiser, processes, origin)
                 seconds = round(time.perf_counter() - began, 1)
                 folder.record(STAGE, seconds=seconds, stopped_at=progress.step if stop else None)
         if stop:  # all processes have agreed
@@ -250,7 +269,7 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     # unused parameters: FCA keeps norms that the published checkpoints hold and no forward pass calls
     parallel = DistributedDataParallelKwargs(find_unused_parameters=True)
     # precision and parts of a batch are the settings' alone, as run.json records them
-    with without_launchers_training():
+    with without_launchers_training(), as_launched():
         accelerator = Accelerator(
             cpu=config.device == "cpu", mixed_precision="no", kwargs_handlers=[parallel]
         )
@@ -279,6 +298,30 @@ def without_launchers_training() -> Iterator[None]:
         os.environ.update(hidden)
 
 
+@contextmanager
+def as_launched() -> Iterator[None]:
+    """Say which variables make this process one of several, or choose its device, where that waits or fails.
+
+    Shells and clusters keep them after a launcher has ended.
+    """
+    left = [name for name in os.environ if LAUNCHERS_PROCESSES.fullmatch(name)]
+    told = (
+        f"this process is told by {', '.join(f'{name}={os.environ[name]}' for name in left)} how to work with others: "
+        f"if no launcher started it, unset {' '.join(left)}; else start all of them by accelerate launch"
+    )
+    waits = "MASTER_ADDR" in left and any(name.endswith(("RANK", "SIZE")) for name in left)
+    by_launcher = "TORCHELASTIC_RUN_ID" in os.environ  # of accelerate and torch, which start all at once
+    if waits and not by_launcher and not PartialState._shared_state:
+        print(f"NOTE: {told}", flush=True)
+    try:
+        yield
+    except Exception as error:  # torch and accelerate raise a dozen kinds here
+        if not left:
+            raise
+        PartialState._reset_state()
+        raise TrainingError(f"{told} ({str(error).splitlines()[0]})") from error
+
+
 def check_sizes(config: TrainConfig, train_images: int, val_images: int, processes: int) -> None:
     """Raise TrainingError where no whole batch, no validation or no equal share per process is possible."""
     if not train_images or not val_images:
@@ -303,10 +346,23 @@ def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object)
     # a start that failed before its first checkpoint binds nobody to its settings
     begun = any((run / "checkpoints").glob("*"))
     ignore = WITHOUT_EFFECT if begun else settings
+    recorded = (run / "run.json").exists() and "settings" in read_run(run)["stages"].get(STAGE, {})
+    origin = origin_of(run / "checkpoints")  # which outlives a run.json that is lost or edited
+    if begun and not recorded and not origin:
+        raise other_run(
+            run.name, "settings, perhaps: it has checkpoints, and nothing says from which settings they came"
+        )
+    changed = []
+    for name, before in origin.get("settings", {}).items():
+        now = plain(settings).get(name, "(absent)")
+        if name not in WITHOUT_EFFECT and now != before:
+            changed.append(f"{name} {before!r} → {now!r}")
+    if changed:
+        raise other_run(run.name, f"settings in its checkpoints: {', '.join(changed)}")
     folder = RunFolder.open(
         run, settings, STAGE, str(device), ignore=ignore, defaults=TrainConfig().model_dump()
     )
-    before, now = read_run(run)["stages"][STAGE].get("data"), manifest.checksums()
+    before, now = read_run(run)["stages"][STAGE].get("data") or origin.get("data"), manifest.checksums()
     if begun and before:
         lists = ("classes.json", "train.csv", "val.csv")
         changed = [name for name in lists if before.get(name) != now.get(name)]
@@ -315,6 +371,14 @@ def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object)
             raise other_run(run.name, f"lists in {config.data}: {', '.join(changed)} changed since it began")
     folder.record(STAGE, data=now)
     return folder
+
+
+def file_of(weights: str) -> dict[str, str] | None:
+    """The name and the checksum of the file behind `initial_weights`; None where no file is."""
+    if weights in ("", HUB):
+        return None
+    path = initial_weights(weights)
+    return {"file": path.name, "sha256": checksum(path)}
 
 
 def synchronise_norms(net: nn.Module, device: torch.device) -> None:
@@ -379,22 +443,43 @@ def step_loader(data: TrainSet, config: TrainConfig, accelerator: Accelerator, s
 def next_batch(batches: Iterator) -> list[Tensor]:
     """The next batch; DataError, in a line, where a picture has gone bad since preparation.
 
-    TrainingError, in a line, where the system ended a process that loads, or gave it no shared memory.
+    TrainingError as `explained_loaders`.
     """
     try:
-        return next(batches)
+        with explained_loaders():
+            return next(batches)
     except DataError as error:
         # a worker's traceback comes before the message
         message = str(error).rpartition("DataError: ")[2].strip()
         raise DataError(f"{message}; then give the same command again, it goes on") from None
+
+
+def started(loader: DataLoader) -> Iterator:
+    """The batches of a loader, whose processes start here; TrainingError, in a line, where the system refuses."""
+    with explained_loaders():
+        try:
+            return iter(loader)
+        except OSError as error:  # of semaphores, pipes and forks, which have no file's name
+            raise RuntimeError(f"DataLoader worker did not start: {error}") from error
+
+
+@contextmanager
+def explained_loaders() -> Iterator[None]:
+    """TrainingError, in a line, where the system ended a process that loads, or refused it something."""
+    try:
+        yield
     except RuntimeError as error:
         text = str(error)
-        if "DataLoader worker" not in text and "shared memory" not in text:
+        if not any(word in text for word in ("DataLoader worker", "shared memory", "ancdata")):
             raise
         cause, step = "was ended by the system, perhaps for want of memory", "lower `workers`, or set it to 0"
-        if any(word in text for word in ("shared memory", "shm", "Bus error", "No space left")):
+        if any(word in text for word in ("shared memory", "shm", "Bus error", "No space left", "Read-only")):
             cause = "found no room in shared memory (/dev/shm, 64 MB in Docker)"
             step = "set workers: 0, or give more: docker run --shm-size=2g"
+        elif "Too many open files" in text or "ancdata" in text:
+            cause, step = "may open no more files", "set workers: 0, or allow more: ulimit -n 4096"
+        elif "did not start" in text:
+            cause = f"did not start ({text.partition('start: ')[2]})"
         raise TrainingError(
             f"a process that loads pictures {cause}; {step}, and give the same command again, it goes on"
         ) from None
@@ -511,13 +596,16 @@ def main() -> None:
     parser.add_argument("run", help="run folder, such as data/runs/demo")
     parser.add_argument("--settings", help="JSON file of TrainConfig settings, for a folder without run.json")
     arguments = parser.parse_args()
-    # by name: the method draws nothing itself, so no file of it imports the room that does
+    # by name: the method draws and measures nothing itself, so no file of it imports the rooms that do
     panels = importlib.import_module("wsfcn_lib.plots.training_panels")
+    profiling = importlib.import_module("wsfcn_lib.evaluation.profiling")
     try:
         run = shell_path(arguments.run)
         config = settings_of(run, arguments.settings)
         rows = train(config, run, panels.panel_writer(config, run))
         if os.environ.get("RANK", "0") == "0":
+            for line in profiling.doubts(config, Manifest.load(config.data)):
+                print(f"NOTE: {line}", flush=True)
             rows = show_progress(rows, config.epochs)
         for _ in rows:
             pass
@@ -529,7 +617,12 @@ def main() -> None:
 def settings_of(run: Path, file: str | None) -> TrainConfig:
     """The settings in a JSON file, or else those that notebook 02 recorded in the run's run.json."""
     if file:
-        given = json.loads(read_text(shell_path(file)))
+        try:
+            given = json.loads(read_text(shell_path(file)))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f'{file} is no JSON ({error}); write an object such as {{"epochs": 20}}'
+            ) from None
         if not isinstance(given, dict):
             raise ValueError(
                 f'{file} holds a {type(given).__name__}; write an object such as {{"epochs": 20}}'

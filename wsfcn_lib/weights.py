@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsfcn_lib.backbones import VGG16, MobileNetV2, ResNet, ResNet38
-from wsfcn_lib.checkpoints import is_snapshot, load_snapshot
+from wsfcn_lib.checkpoints import foreign_format, is_snapshot, load_snapshot
 from wsfcn_lib.config import NetConfig
-from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError, initial_weights
+from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError, check_content, initial_weights
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.network import BaselineCAM, build_network
 from wsfcn_lib.runs.paths import resolve_path
+from wsfcn_lib.runs.storage import machine_fault
 from wsfcn_lib.timm_trunk import HUB, TimmTrunk
 
 # mIoU in percent on VOC 2012, by split; val_true_tags is the upper bound that papers call clean
@@ -131,6 +132,7 @@ def start_from(net: nn.Module, name: str, classes: Sequence[str]) -> list[str]:
         backbone.load(HUB)
     else:
         path = initial_weights(name)
+        check_content(path)
         if path.suffix == ".safetensors" and is_snapshot(path):
             return _continue_from(net, path, classes)
         load_published(net, path)
@@ -271,8 +273,15 @@ def read_state(source) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        if isinstance(state, dict) and {"net", "optimiser"} <= state.keys():
+            raise WeightsError(
+                f"{where} is a resume state of this kit, with which 02_train goes on; name a snapshot beside it, "
+                "such as last.safetensors"
+            )
         kind = f"dict of {len(state)}" if isinstance(state, dict) else type(state).__name__
-        raise WeightsError(f"{where} is not a state dict (a {kind} was found)")
+        raise WeightsError(
+            f"{where} is not a state dict (a {kind} was found); name a file of tensors by name"
+        )
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
@@ -281,9 +290,9 @@ def _read_file(path: Path) -> object:
         raise WeightsError(
             f"no weights file at {path}; data/README.md says where each file comes from and belongs"
         )
-    if foreign := _foreign_format(path):
-        raise WeightsError(f"{path} is {foreign}")
     try:
+        if foreign := foreign_format(path):
+            raise WeightsError(f"{path} is {foreign}")
         if path.suffix == ".safetensors":
             return load_file(path)
         if is_zipfile(path):
@@ -292,41 +301,26 @@ def _read_file(path: Path) -> object:
             if size > path.stat().st_size:
                 raise UnpicklingError("its content is compressed, and might fill the memory")
         return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except Exception as error:  # torch raises a dozen kinds here
         raise WeightsError(f"{path} is not a readable file of tensors: {_cause(path, error)}") from error
 
 
-# the first bytes of files that are taken for weights of PyTorch: what they are, and the next step
-_FOREIGN = {
-    b"\x12\x01\0\0\0\0\0\0": "of MXNet (.params); name its converted .pth, see data/README.md",
-    b"\x89HDF": "of Keras or HDF5; have its tensors converted and saved by torch.save",
-    b"version https://git-lfs": "a pointer of Git LFS, not the weights; fetch them with `git lfs pull`",
-    b"\x1f\x8b": "compressed by gzip; unpack it",
-    b"<": "a web page, not the weights: open its address in a browser and save the file that it offers",
-}
-
-
-def _foreign_format(path: Path) -> str:
-    """What a file of another kind is, by its first bytes or its ending, and what to do; empty for others."""
-    with path.open("rb") as file:
-        head = file.read(64).lstrip(b"\r\n\t ")
-    for beginning, kind in _FOREIGN.items():
-        if head.startswith(beginning):
-            return kind
-    if path.suffix.lower() in (".onnx", ".pb", ".tflite", ".ckpt", ".npz", ".mat") and not is_zipfile(path):
-        return f"of another program ({path.suffix}); have its tensors saved by torch.save"
-    return ""
-
-
 def _cause(path: Path, error: Exception) -> str:
     """Why a file cannot be read, and what helps: only one that may be torn is worth another download."""
-    if isinstance(error, PermissionError | MemoryError):
-        return (
-            f"{type(error).__name__}: the file may be sound; check the right to read it and the free memory"
-        )
+    if told := machine_fault(error):
+        return told
     is_pickle = is_zipfile(path) or path.open("rb").read(1) == b"\x80"
     if isinstance(error, UnpicklingError) and is_pickle:
         unknown = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if unknown and re.search(r"(^|\.)(nn|models|modules?)\.", unknown[1]):
+            return (
+                f"it holds a whole network ({unknown[1]}), and reading that may run code; another download gives "
+                "the same. If you trust its source, take its tensors out in Python, where its program is installed: "
+                "torch.save(torch.load(path, weights_only=False).state_dict(), new), with the key before .state_dict "
+                "where it lies in a dictionary"
+            )
         more = "it holds more than tensors"
         if unknown:
             more += f" ({unknown[1]})"

@@ -74,3 +74,10 @@ def test_a_table_that_cannot_be_used(tmp_path, content, message):
     (tmp_path / "t.csv").write_text(content)
     with pytest.raises(DataError, match=f"t.csv.*{message}"):
         read_table(tmp_path / "t.csv", ("image", "tags"))
+
+
+def test_a_name_in_a_list_ends_with_its_line_alone(tmp_path):
+    """Not at other characters at which Python splits lines."""
+    names = ["line\u2028sep", "\u0085nel", "form\x0cfeed", "b"]
+    (tmp_path / "list.txt").write_text("\n".join(f"x{name}" for name in names) + "\n", "utf-8")
+    assert read_list(tmp_path / "list.txt") == [f"x{name}" for name in names]

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from factories import equal, settings, weights
+from wsfcn_lib import checkpoints
 from wsfcn_lib.checkpoints import CheckpointError, Progress, find_snapshot, load_snapshot, random_states
 from wsfcn_lib.network import build_network
 from wsfcn_lib.train import build_optimiser
@@ -98,6 +99,59 @@ def test_a_snapshot_that_is_missing_or_damaged_is_named(tmp_path):
     damaged.write_bytes(b"\x00" * 50)
     with pytest.raises(CheckpointError, match="not a snapshot"):
         load_snapshot(damaged)
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        (lambda whole: whole[: len(whole) // 2], "or torn .*take last.safetensors or an older snapshot"),
+        (lambda whole: b"", "or torn .*take last.safetensors"),
+        (lambda whole: b"<html>404</html>", "is a web page, not the weights"),
+        (
+            lambda whole: b"version https://git-lfs.github.com/spec/v1\n",
+            "is a pointer of Git LFS.*git lfs pull",
+        ),
+        (
+            lambda whole: whole[:-500] + bytes([whole[-500] ^ 1]) + whole[-499:],
+            "run.json has another checksum of it",
+        ),
+    ],
+)
+def test_a_snapshot_is_told_by_its_cause(finished, tmp_path, content, told):
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    path = find_snapshot(run, "best")
+    whole = path.read_bytes()
+    path.write_bytes(content(whole))
+    if "checksum" not in told:
+        (run / "run.json").unlink()
+    with pytest.raises(CheckpointError, match=told) as error:
+        load_snapshot(path)
+    assert path.name in str(error.value) and "\n" not in str(error.value)
+    shutil.copy(finished[0] / "run.json", run)
+    path.write_bytes(whole)
+    assert load_snapshot(path)[0].config.backbone == "tiny"
+
+
+def test_another_programs_safetensors_are_called_so(tmp_path):
+    save_file({"encoder.weight": torch.zeros(3)}, tmp_path / "hf.safetensors", {"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match="hf.safetensors is not .* but another program's: .*initial_weights"
+    ):
+        load_snapshot(tmp_path / "hf.safetensors")
+
+
+@pytest.mark.parametrize(
+    "fault, words",
+    [(PermissionError(13, "Permission denied"), "the right to read"), (MemoryError(), "not enough memory")],
+)
+def test_a_sound_snapshot_is_not_blamed(finished, monkeypatch, fault, words):
+    def refuse(*arguments):
+        raise fault
+
+    monkeypatch.setattr(checkpoints, "foreign_format", refuse)
+    with pytest.raises(CheckpointError, match=f"cannot be read now: .*{words}") as error:
+        load_snapshot(find_snapshot(finished[0]))
+    assert "is not a snapshot" not in str(error.value)
 
 
 def test_a_snapshot_of_before_a_setting_existed_is_read(finished, tmp_path):

@@ -1,11 +1,14 @@
 """What a launcher or a shell leaves in the environment does not train: it has no effect, or run.json shows it."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from factories import equal, settings, weights
 from wsfcn_lib.runs.folder import read_run
+from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.train import build_accelerator, train
 
 LEFT = {
@@ -43,3 +46,51 @@ def test_what_libraries_heed_is_recorded_without_folders(data, tmp_path, monkeyp
     list(train(settings(data, epochs=1), tmp_path / "run"))
     recorded = read_run(tmp_path / "run")["stages"]["02_train"]["environment"]
     assert recorded["NVIDIA_TF32_OVERRIDE"] == "1" and "TORCH_HOME" not in recorded
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"LOCAL_RANK": "0"},
+        {"WORLD_SIZE": "2"},
+        {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1"},
+        {"PMI_SIZE": "2", "PMI_RANK": "0"},
+        {"ACCELERATE_TORCH_DEVICE": "nowhere"},
+    ],
+)
+def test_what_a_launcher_left_is_named_with_the_way_to_unset_it(data, tmp_path, left):
+    done = train_alone(data, tmp_path, left)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("TrainingError: this process is told by ")
+    assert f"if no launcher started it, unset {' '.join(left)};" in done.stderr
+    assert all(f"{name}={value}" in done.stderr for name, value in left.items())
+
+
+def test_a_process_that_waits_for_others_says_so(data, tmp_path):
+    left = {
+        "WORLD_SIZE": "2",
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29517",
+    }
+    with pytest.raises(subprocess.TimeoutExpired) as waiting:
+        train_alone(data, tmp_path, left, timeout=30)
+    assert b"NOTE: this process is told by WORLD_SIZE=2" in waiting.value.stdout
+    assert b"unset WORLD_SIZE RANK LOCAL_RANK MASTER_ADDR MASTER_PORT;" in waiting.value.stdout
+
+
+def train_alone(data, folder, variables, timeout=200):
+    """The command in a process of its own, as from a shell with these variables."""
+    (folder / "settings.json").write_text(settings(data).model_dump_json())
+    command = [
+        sys.executable,
+        "-m",
+        "wsfcn_lib.train",
+        str(folder / "run"),
+        "--settings",
+        str(folder / "settings.json"),
+    ]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, timeout=timeout
+    )

@@ -2,13 +2,16 @@
 
 import os
 import signal
+import sys
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from factories import settings
+from wsfcn_lib import train as training
 from wsfcn_lib.supervision import TrainingError
-from wsfcn_lib.train import next_batch
+from wsfcn_lib.train import main, next_batch, started, train
 
 
 class Killed(Dataset):
@@ -59,3 +62,43 @@ def test_other_errors_stay_what_they_are():
 
     with pytest.raises(RuntimeError, match="size"):
         next_batch(iter(DataLoader(Bad())))
+
+
+@pytest.mark.parametrize(
+    "number, words",
+    [
+        (28, r"no room in shared memory .*workers: 0, .*--shm-size"),
+        (30, r"no room in shared memory .*workers: 0, .*--shm-size"),
+        (24, r"may open no more files; set workers: 0, or allow more: ulimit -n"),
+        (11, r"did not start \(.*temporarily unavailable\); lower `workers`"),
+    ],
+)
+def test_loaders_that_cannot_start_are_one_line(monkeypatch, number, words):
+    def refuse(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(torch.multiprocessing, "Queue", refuse)
+    with pytest.raises(TrainingError, match=words) as error:
+        started(DataLoader(Killed(), num_workers=1))
+    assert "\n" not in str(error.value)
+
+
+def test_a_loader_killed_anywhere_in_a_step_is_one_line(data, tmp_path, monkeypatch):
+    """As torch tells it: its handler of signals raises wherever this process is."""
+
+    def interrupted(*arguments):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(training, "train_step", interrupted)
+    (tmp_path / "settings.json").write_text(settings(data).model_dump_json())
+    with pytest.raises(
+        TrainingError, match="ended by the system, .*lower `workers`, or set it to 0, and give"
+    ):
+        list(train(settings(data), tmp_path / "run"))
+    monkeypatch.setattr(
+        sys, "argv", ["", str(tmp_path / "run"), "--settings", str(tmp_path / "settings.json")]
+    )
+    with pytest.raises(
+        SystemExit, match="^TrainingError: a process that loads pictures was ended by the system"
+    ):
+        main()

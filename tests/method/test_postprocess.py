@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import pytest
 from joblib import Parallel, delayed
+from joblib.externals import loky
 
 import oracles
 from factories import needs_crf
@@ -214,6 +215,22 @@ def test_a_killed_process_costs_no_image():
     assert [name for name, _ in results] == [str(k) for k in range(10)]
     expected = crf(image, masks, tags)
     assert all(np.array_equal(labels, expected) for _, labels in results)
+
+
+@needs_crf
+@pytest.mark.parametrize("place", ["__init__", "submit"])
+def test_a_pool_that_cannot_start_costs_no_image(monkeypatch, place):
+    """As where /dev/shm is full or read-only, or no more files may be opened."""
+    image, masks, tags, _ = scene(0, size=(30, 30))
+
+    def refuse(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loky.ProcessPoolExecutor, place, refuse)
+    with pytest.warns(RuntimeWarning, match="let none start.*/dev/shm.*computed in this process"):
+        results = list(crf_many([(str(k), image, masks, tags, "wsfcn") for k in range(5)], 2))
+    expected = crf(image, masks, tags)
+    assert [name for name, labels in results if np.array_equal(labels, expected)] == [*"01234"]
 
 
 @needs_crf

@@ -203,6 +203,34 @@ def test_other_programs_files_are_called_what_they_are(tmp_path, name, content, 
     assert "download it again" not in str(error.value)
 
 
+def test_a_program_of_torchscript_a_network_and_an_archive_of_numpy_are_told_with_a_way_that_works(tmp_path):
+    layer = torch.nn.Linear(2, 2)
+    torch.jit.save(torch.jit.script(layer), tmp_path / "script.pth")
+    with pytest.raises(WeightsError, match="script.pth is a program of TorchScript, not a state dict"):
+        read_state(tmp_path / "script.pth")
+    torch.save(torch.jit.load(tmp_path / "script.pth").state_dict(), tmp_path / "new.pth")
+    assert read_state(tmp_path / "new.pth").keys() == {"weight", "bias"}
+
+    torch.save(layer, tmp_path / "whole.pth")
+    with pytest.raises(
+        WeightsError, match=r"holds a whole network \(torch.nn.modules.linear.Linear\).*state_dict"
+    ):
+        read_state(tmp_path / "whole.pth")
+    torch.save(torch.load(tmp_path / "whole.pth", weights_only=False).state_dict(), tmp_path / "new.pth")
+    assert read_state(tmp_path / "new.pth").keys() == {"weight", "bias"}
+
+    np.savez(tmp_path / "arrays.npz", a=np.zeros(3))
+    (tmp_path / "arrays.npz").rename(tmp_path / "arrays.pth")
+    with pytest.raises(WeightsError, match="arrays.pth is of NumPy"):
+        read_state(tmp_path / "arrays.pth")
+
+
+def test_a_resume_state_is_no_weights_file(finished):
+    state = max((finished[0] / "checkpoints").glob("state-*.pt"))
+    with pytest.raises(WeightsError, match="is a resume state of this kit, .* such as last.safetensors"):
+        load_network(state)
+
+
 @pytest.mark.parametrize("more", [Namespace(lr=0.1), np.float64(0.7)])
 def test_what_stands_beside_the_tensors_is_named_and_the_way_named_works(tmp_path, more):
     path, state = tmp_path / "more.pth", {"a": torch.zeros(3)}

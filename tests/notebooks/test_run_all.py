@@ -383,6 +383,33 @@ def test_what_stands_on_a_change_is_done_again(work, change, again):
     assert work() == [], "and once is enough"
 
 
+@pytest.mark.parametrize("content", ["", '{"param', "[]", "null"])
+def test_a_torn_record_of_a_notebook_is_named_and_made_again(work, capsys, content):
+    work()
+    write("run/notebooks/03_explore.json", content)(work.home)
+    assert work() == ["03_explore"]
+    assert "notebooks/03_explore.json is damaged" in capsys.readouterr().out
+    assert work() == []
+
+
+def test_a_lost_run_json_is_made_anew(work):
+    work()
+    remove("run/run.json")(work.home)
+    assert work() == NAMES and work() == []
+    write("run/run.json", '{"stages": {"01_prepare_data": {"finished": true, "commit": null}}}')(work.home)
+    assert work() == NAMES[1:], "what it does not tell of"
+
+
+@pytest.mark.parametrize("content", ['{"mean', "[]"])
+def test_torn_results_are_named(work, capsys, content):
+    work("--only", "01")
+    write("run/metrics.json", content)(work.home)
+    given = ["--params", str(work.home / "p.yaml"), "--run-name", str(work.home / "run"), "--only", "01"]
+    assert run_all.main(given) == 1
+    err = capsys.readouterr().err
+    assert "FAILED" in err and f"{work.home / 'run'} holds a damaged run.json or metrics.json (" in err
+
+
 @pytest.mark.parametrize(
     "given, again",
     [
@@ -530,7 +557,11 @@ def tiny(tmp_path, monkeypatch):
     [
         ("raise ValueError('\\n'.join(f'line {n}' for n in range(99)))", [], "line 97\n  line 98\n"),
         ("import time\ntime.sleep(60)", ["--timeout", "2"], "it took more than 2 s\n"),
-        ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", [], "Kernel died: its process failed"),
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+            [],
+            "Kernel died: the system ended its process, perhaps for want of memory; lower",
+        ),
     ],
 )
 def test_a_failure_names_notebook_cell_section_and_the_end_of_the_reason(
@@ -541,6 +572,16 @@ def test_a_failure_names_notebook_cell_section_and_the_end_of_the_reason(
     assert "FAILED  03_explore, cell In [4], section 2 · The second\n  " in err
     assert message in err and "line 1\n" not in err
     assert f"executed copy: {tmp_path / 'run' / 'notebooks' / '03_explore.ipynb'}" in err
+
+
+def test_a_disk_that_fills_while_a_notebook_runs_is_told_with_its_file(tiny, tmp_path, capsys, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("papermill.execute_notebook", full)
+    assert tiny("1") == 1
+    err = capsys.readouterr().err
+    assert "make room on its disk" in err and "03_explore.ipynb" in err
 
 
 OPEN = """

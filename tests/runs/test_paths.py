@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factories import settings
+from factories import picture, settings
 from wsfcn_lib.checkpoints import find_snapshot
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import to_array
-from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.manifest import Manifest, validate
 from wsfcn_lib.data.model_zoo import initial_weights
+from wsfcn_lib.data.preparation import SourceSettings, prepare
 from wsfcn_lib.evaluation.inputs import images_path, load_trained
 from wsfcn_lib.evaluation.mask_archives import score_archive
 from wsfcn_lib.infer import segment
@@ -122,3 +123,23 @@ def test_commands_take_paths_of_the_shell(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8")
         assert done.returncode == 1 and message in done.stderr
     assert json.loads((tmp_path / "mine/a/run.json").read_text("utf-8"))["stages"]
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_names_within_a_folder_are_told_of_the_locale_too(tmp_path, monkeypatch, table):
+    """Not that pictures are missing, nor with classes of letters that nobody wrote."""
+    for k in range(4):
+        picture(tmp_path / "own" / ("Katze" if k % 2 else "Hündin") / f"{k}.png")
+    if table:
+        (tmp_path / "own" / "tags.csv").write_text("image,tags\nHündin/0.png,a\nKatze/1.png,b\n", "utf-8")
+    prepare(SourceSettings(dataset="folder", root=str(tmp_path / "own")), tmp_path / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "getfilesystemencoding", lambda: "iso8859-1")
+        with pytest.raises(
+            ValueError, match="beyond ASCII, and the locale's coding iso8859-1 .*PYTHONUTF8=1"
+        ):
+            prepare(SourceSettings(dataset="folder", root=str(tmp_path / "own")), tmp_path / "other")
+        with pytest.raises(
+            ValueError, match="beyond ASCII, and the locale's coding iso8859-1 .*PYTHONUTF8=1"
+        ):
+            validate(Manifest.load(tmp_path / "data"))

@@ -214,6 +214,22 @@ def test_missing_and_damaged_runs_are_named(tmp_path):
     (tmp_path / "run.json").write_text('{"stages": ')
     with pytest.raises(RunError, match=r"damaged run\.json.*bring that file back, or make the run again"):
         read_run(tmp_path)
+    for content in ("[]", "{}", "null", '{"stages": null}', '{"stages": {"02_train": null}}'):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(RunError, match=r"damaged run\.json .*\(it holds no stages\)"):
+            read_run(tmp_path)
+    assert list_runs(tmp_path.parent)
+    (tmp_path / "run.json").write_text('{"stages": {}}')
+    (tmp_path / "metrics.json").write_text("[]")
+    with pytest.raises(RunError, match=r"metrics\.json holds no numbers by name; delete it"):
+        read_run(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"4711x"])
+def test_a_lock_that_tells_no_process_is_held_all_the_same(folder, content):
+    with RunFolder.open(folder, {}, STAGE):
+        (folder / ".lock").write_bytes(content)
+        assert "run demo is in use by another process: wait for it" in other_process(folder).stderr
 
 
 def test_space_is_checked_before_the_folder_exists(tmp_path):

@@ -55,7 +55,9 @@ def read_list(path: Path | str) -> list[str]:
         raise DataError(
             f"{path}: there is no such list; write image names into it, one a line, without their endings"
         )
-    lines = [line.strip() for line in read_text(path).splitlines()]
+    lines = [
+        line.strip() for line in read_text(path).split("\n")
+    ]  # names may hold what splitlines() splits at
     names = [line for line in lines if line and not line.startswith("#")]
     if not names or len(set(names)) < len(names):
         raise DataError(

@@ -10,13 +10,14 @@ from PIL import ExifTags, Image, ImageOps
 
 from wsfcn_lib.data.classes import BORDER_COLOUR, IGNORE
 from wsfcn_lib.data.files import DataError, in_utf8
-from wsfcn_lib.runs.paths import resolve_path
-from wsfcn_lib.runs.storage import atomic_write
+from wsfcn_lib.runs.paths import require_utf8, resolve_path
+from wsfcn_lib.runs.storage import atomic_write, machine_fault
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")  # endings of pictures
 MOST_PIXELS = 80_000_000  # of a picture: a small file may claim to be one that fills the memory
 # Whatever the file is called; of the formats that Pillow knows some, such as EPS, start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+NOT_NOW = "cannot be read now"  # of a picture that may be sound
 PNG_STEPS = {"1": 1, "L;2": 85, "L;4": 17}  # how far apart Pillow puts grey values of 1, 2 and 4 bits
 INEXACT = ("JPEG", "WEBP", "jpeg", "tiff_jpeg", "webp")  # formats, and compressions inside TIFF
 EXACT = ("P", "P;1", "P;2", "P;4", "L", "RGB", "BGR", "BGRX", "RGBX", "")  # what reading does not change
@@ -341,6 +342,7 @@ def _decode(
     path: Path | str, content: bytes | None = None, size: tuple[int, int] | None = None
 ) -> Image.Image:
     """Open and decode fully, so that a truncated file fails here; a picture of wrong size is not decoded."""
+    require_utf8(path)
     name = in_utf8(path)
     if name != str(path):
         raise DataError(f"{name}: the name is not UTF-8, so no list can hold it; rename the file")
@@ -356,6 +358,8 @@ def _decode(
             if not too_large and not other_size:
                 image.load()
     except Exception as error:  # Pillow's decoders raise many types: OSError, SyntaxError, ValueError, ...
+        if told := machine_fault(error):
+            raise DataError(f"{path}: {NOT_NOW}: {told}") from error
         cause, advice = "perhaps truncated", "replace or remove it"
         if Path(path).suffix.lower() not in PICTURES:
             cause = f"known are {', '.join(FORMATS)}"

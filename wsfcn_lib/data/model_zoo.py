@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from wsfcn_lib.runs.paths import ROOT, resolve_path
+from wsfcn_lib.runs.storage import checksum
 
 
 class WeightsError(ValueError):
@@ -79,6 +80,16 @@ def _read_table() -> dict[str, Artefact]:
 
 
 ARTEFACTS = _read_table()
+
+
+def check_content(path: Path) -> None:
+    """Raise WeightsError where a file has a released one's name and other content."""
+    known = next((row for row in ARTEFACTS.values() if row.file == path.name and row.sha256), None)
+    if known and not (found := checksum(path)).startswith(known.sha256):
+        raise WeightsError(
+            f"{path} is not the released {known.what}: its sha256 begins with {found[:8]}, not with "
+            f"{known.sha256}; fetch it again, or rename it and name its path if it is meant"
+        )
 
 
 def initial_weights(name: str | Path) -> Path:

@@ -12,6 +12,7 @@ from wsfcn_lib.data.coco import download_coco, find_coco
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.folder import find_folder
 from wsfcn_lib.data.glyphs import GLYPH_CLASSES, GlyphSettings, make_glyphs
+from wsfcn_lib.data.images import NOT_NOW
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import (
     CLASSES_FILE,
@@ -235,11 +236,12 @@ def leave_out(manifest: Manifest, faults: list[str], settings: SourceSettings) -
     """
     tags_from_masks = settings.dataset in ("glyphs", "voc") and settings.tags == "masks"
     splits, explained = {}, set()
+    bad = [line for line in faults if NOT_NOW not in line]  # what may be sound is not given up
     for split in manifest.splits:
         splits[split] = []
         for sample in manifest.masked_samples(split):
-            of_image = [line for line in faults if line.startswith(f"{sample.image}: ")]
-            of_mask = [line for line in faults if line.startswith(f"{sample.mask}: ")]
+            of_image = [line for line in bad if line.startswith(f"{sample.image}: ")]
+            of_mask = [line for line in bad if line.startswith(f"{sample.mask}: ")]
             explained.update(of_image, of_mask)
             if of_mask and split == "train" and not tags_from_masks:
                 sample = replace(sample, mask=None)

@@ -2,8 +2,9 @@
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from wsfcn_lib.data.images import pages
@@ -19,11 +20,7 @@ def remarks(listing: DatasetListing) -> list[str]:
     counts = {}
     for k, info in enumerate(listing.classes):
         counts[info.name] = sum(sample.tags[k] for sample in listing.splits.get("train", []))
-    notes = alike(counts)
-    rare = [f"{name} ({count})" for name, count in counts.items() if count < RARE]
-    if rare:
-        notes.append(f"fewer than {RARE} training images, little to learn from: {', '.join(rare)}")
-    notes += untaught(listing) + joined(counts)
+    notes = alike(counts) + untaught(listing) + joined(counts)
     if any(sample.mask for sample in samples):
         ids = ", ".join(f"{info.mask_id} {info.name}" for info in listing.classes)
         notes.append(f"masks are read with the ids {ids}")
@@ -42,10 +39,24 @@ def several_pages(paths: list[Path]) -> list[str]:
     ]
 
 
-def untaught(listing: DatasetListing) -> list[str]:
-    """Lines on classes that tags cannot teach, or that validation cannot measure."""
-    notes = []
+def untaught(listing: DatasetListing, few: int = RARE) -> list[str]:
+    """Lines on classes that tags cannot teach or teach little (`few` images), or that validation cannot measure."""
+    notes, together = [], defaultdict(list)
     training = listing.splits.get("train", [])
+    counts = {info.name: sum(sample.tags[k] for sample in training) for k, info in enumerate(listing.classes)}
+    rare = [f"{name} ({count})" for name, count in counts.items() if count < few]
+    if rare:
+        notes.append(f"fewer than {few} training images, little to learn from: {', '.join(rare)}")
+    for k, info in enumerate(listing.classes):
+        shown = tuple(bool(sample.tags[k]) for sample in training)
+        if any(shown) and not all(shown):
+            together[shown].append(info.name)
+    for names in together.values():
+        if len(names) > 1:
+            notes.append(
+                f"{' and '.join(names)} always occur together in training: tags cannot tell them apart; add pictures of "
+                "one without the other, or make them one class"
+            )
     for k, info in enumerate(listing.classes):
         if training and all(sample.tags[k] for sample in training):
             without = (
@@ -101,10 +112,12 @@ def alike(counts: dict[str, int]) -> list[str]:
 
 def twins(paths: list[Path]) -> list[str]:
     """A line, if any of the pictures are equal byte for byte."""
-    sizes = Counter(path.stat().st_size for path in paths)
-    first, pairs = {}, []
+    by_size, first, pairs = defaultdict(list), {}, []
     for path in paths:
-        if sizes[path.stat().st_size] > 1:
+        with suppress(OSError):  # one that cannot be read is told by `manifest.validate`
+            by_size[path.stat().st_size].append(path)
+    for path in (path for equal in by_size.values() if len(equal) > 1 for path in equal):
+        with suppress(OSError):
             other = first.setdefault(checksum(path), path)
             if other != path:
                 pairs.append(f"{other} = {path}")

@@ -12,6 +12,7 @@ from PIL import Image
 
 from wsfcn_lib.data.files import DataError, in_utf8
 from wsfcn_lib.data.images import FORMATS, PICTURES
+from wsfcn_lib.runs.paths import require_utf8
 
 SYSTEM_FOLDERS = (
     "@eadir", "@recycle", "@tmp", "#recycle", "#snapshot", "$recycle.bin", "recycler", "found.000", "__macosx",
@@ -68,6 +69,7 @@ def scan(root: Path, beside: tuple[str, ...] = ()) -> Scan:
         raise DataError(f"{root} is no folder; name the one that holds your pictures")
     result = Scan()
     for path in sorted(walk(root, result.others, beside)):
+        require_utf8(path)
         if path.name.startswith("."):
             result.others["hidden"].append(path)
         elif in_utf8(path) != str(path):

@@ -78,6 +78,7 @@ def cost(config: TrainConfig, num_classes: int, steps: int = 3) -> dict[str, flo
 
 
 FEW_STEPS = 300
+FEW_PICTURES = 10  # of a class
 SHIPPED_STEPS = 1200  # of voc_animals_mobilenet, data/results
 VOC_STEPS = 20 * (10582 // 16)  # of the published schedule
 
@@ -155,7 +156,7 @@ def doubts(config: TrainConfig, manifest: Manifest) -> list[str]:
     samples = {split: manifest.samples(split) for split in manifest.splits}
     images = len(samples["train"])
     steps = epoch_starts(config, images)[-1]
-    lines = untaught(DatasetListing(manifest.classes, samples))
+    lines = untaught(DatasetListing(manifest.classes, samples), FEW_PICTURES)
     if steps < FEW_STEPS:
         lines.append(
             f"only {steps} steps ({images} images, batch_size {config.batch_size}, {config.epochs} epochs), and with "

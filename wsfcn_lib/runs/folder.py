@@ -15,11 +15,11 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from wsfcn_lib.runs.paths import ROOT, RUNS, resolve_path
-from wsfcn_lib.runs.provenance import code_state, provenance
+from wsfcn_lib.runs.provenance import provenance
 from wsfcn_lib.runs.run_diff import diff_settings, flat, plain
 from wsfcn_lib.runs.storage import RunError, atomic_write, make_folder, writing
 
-NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)  # what a disk answers that knows none
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # what a disk answers that knows none
 _locks: dict[Path, FileLock] = {}  # of the run folders that this process has open
 
 
@@ -29,8 +29,13 @@ def read_run(path: Path | str) -> dict:
     metrics = record.with_name("metrics.json")
     try:
         run = json.loads(record.read_text("utf-8"))
+        stages = run.get("stages") if isinstance(run, dict) else None
+        if not isinstance(stages, dict) or not all(isinstance(stage, dict) for stage in stages.values()):
+            raise ValueError("it holds no stages")
         if metrics.exists():
             run["metrics"] = json.loads(metrics.read_text("utf-8"))
+            if not isinstance(run["metrics"], dict):
+                raise ValueError("metrics.json holds no numbers by name; delete it and run 05_evaluate again")
         return run
     except FileNotFoundError:
         raise RunError(
@@ -93,8 +98,11 @@ def take_lock(path: Path) -> FileLock:
         try:
             lock.acquire(blocking=False)
         except Timeout:
+            owner = f"process {path.read_text('ascii', 'replace')}".strip()
+            if not owner.removeprefix("process ").isdigit():  # on another machine, or just begun
+                owner = "another process"
             raise RunError(
-                f"run {path.parent.name} is in use by process {path.read_text('utf-8')}: wait for it, touch the run's file "
+                f"run {path.parent.name} is in use by {owner}: wait for it, touch the run's file "
                 "`stop`, shut down the notebook kernel, or choose another run name"
             ) from None
         except (OSError, NotImplementedError) as error:
@@ -185,8 +193,11 @@ class RunFolder:
             rows = ", ".join(f"{key} {before!r} → {after!r}" for key, before, after in changes)
             raise other_run(self.path.name, f"settings for {stage}: {rows}")
         if is_new_here and not known.get("finished"):
-            # an interrupted stage goes on, perhaps with other code: that stays visible
-            resumed = {"at": now, "device": device, **code_state()}
+            # an interrupted stage goes on, perhaps with other code, versions or variables: that stays visible
+            facts = {"environment": {}} | provenance(device)
+            always = ("device", "commit", "dirty", "code")
+            changed = {k: v for k, v in facts.items() if k in always or v != known.get(k, {})}
+            resumed = {"at": now} | changed
             self.record(stage, settings=settings, resumed=[*known.get("resumed", []), resumed])
 
     def record(self, stage: str, **facts: object) -> None:

@@ -46,18 +46,23 @@ def shell_run(name: str) -> Path:
 
 def expanded(path: Path | str) -> Path:
     """A path with the home folder for ~; ValueError as `resolve_path`."""
-    coding = sys.getfilesystemencoding()
-    if coding != "utf-8" and not str(path).isascii():
-        raise ValueError(
-            f"{ascii(str(path))} has letters beyond ASCII, and the locale's coding {coding} would change them: "
-            "set PYTHONUTF8=1 in the environment, and start Python or Jupyter again"
-        )
+    require_utf8(path)
     try:
         return Path(path).expanduser()
     except RuntimeError:
         raise ValueError(
             f"{path}: no user of this machine has that name; write ~/ for your own home folder, or the whole path"
         ) from None
+
+
+def require_utf8(path: Path | str) -> None:
+    """ValueError for letters beyond ASCII where the locale's coding for names of files is not UTF-8."""
+    coding = sys.getfilesystemencoding()
+    if coding != "utf-8" and not str(path).isascii():
+        raise ValueError(
+            f"{ascii(str(path))} has letters beyond ASCII, and the locale's coding {coding} would change them: "
+            "set PYTHONUTF8=1 in the environment, and start Python or Jupyter again"
+        )
 
 
 def use_utf8() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.storage import checksum
 
-PACKAGES = "accelerate matplotlib numpy papermill pillow pydantic pydensecrf2 torch torchvision".split()
+PACKAGES = "accelerate matplotlib numpy papermill pillow pydantic pydensecrf2 timm torch torchvision".split()
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 

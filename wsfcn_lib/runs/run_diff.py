@@ -8,10 +8,11 @@ from wsfcn_lib.runs.paths import ROOT
 # why two runs differ, causes before effects, and the keys of a stage (or of the run) that say so
 KINDS = {
     "settings": ("settings",),
-    "data": ("data",),
+    "data": ("data", "initial_weights"),
     "code": ("commit", "dirty", "code"),
     "versions": ("versions", "python"),
     "machine": ("platform", "cpus", "device"),
+    "environment": ("environment",),
     "files": ("files",),
     "results": ("metrics",),
 }

@@ -31,6 +31,8 @@ def writing(path: Path | str) -> Iterator[None]:
     """Let an error of the disk say which file it met and what to do; it stays an OSError of its kind."""
     try:
         yield
+    except TimeoutError:  # of a notebook's cell
+        raise
     except OSError as error:
         advice = "see what holds its disk, and start again"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -43,6 +45,24 @@ def writing(path: Path | str) -> Iterator[None]:
             advice = "it is gone; see whether its folder and disk are still there, and start again"
         told = f"{error.strerror or error}: {advice}; what was written before is whole"
         raise OSError(error.errno, told, str(path)) from error
+
+
+def machine_fault(error: BaseException) -> str:
+    """Why a sound file cannot be read and what helps, where the machine is the cause; empty where the file may be."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+        return "not enough memory, the file may be sound; end other programs, or use fewer workers"
+    if number in (errno.EACCES, errno.EPERM):
+        return (
+            f"{error.strerror}, the file may be sound; get the right to read it (chmod u+r, or ask its owner)"
+        )
+    if number in (errno.EMFILE, errno.ENFILE):
+        return (
+            f"{error.strerror}, the file is not to blame; allow more (ulimit -n 4096), or use fewer workers"
+        )
+    if number in (errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.ETIMEDOUT):
+        return f"{error.strerror}, the file may be sound; see whether its disk or network drive works, and try again"
+    return ""
 
 
 def make_folder(path: Path | str) -> Path:
