@@ -8,12 +8,11 @@ import importlib
 import json
 import math
 import os
-import re
 import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -35,6 +34,7 @@ from wsfcn_lib.network import build_network, unreachable_taps
 from wsfcn_lib.runs.folder import RunFolder, other_run, read_run, stop_requested
 from wsfcn_lib.runs.log import RATES, RunLog, show_progress
 from wsfcn_lib.runs.paths import resolve_path, shell_path, use_utf8
+from wsfcn_lib.runs.processes import as_launched, explained_loaders, started, without_launchers_training
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb
 from wsfcn_lib.runs.run_diff import plain
 from wsfcn_lib.runs.storage import RunError, checksum, make_folder
@@ -46,12 +46,6 @@ STAGE = "02_train"
 # Settings that change no result or, as device and threads do, its last digits: a run may go on with others.
 WITHOUT_EFFECT = ("device", "workers", "threads", "snapshot_every")
 DEFAULT_THREADS = torch.get_num_threads()  # as PyTorch or its environment chose
-LAUNCHERS_TRAINING = ("ACCELERATE_", "FSDP_", "MEGATRON_LM_", "PARALLELISM_CONFIG_", "FP8_")
-LAUNCHERS_PLACEMENT = ("ACCELERATE_USE_CPU", "ACCELERATE_TORCH_DEVICE", "ACCELERATE_CPU_AFFINITY")
-LAUNCHERS_PROCESSES = re.compile(
-    "(LOCAL_)?(RANK|WORLD_SIZE)|MASTER_(ADDR|PORT)|(PMI|OMPI_COMM_WORLD|MV2_COMM_WORLD)_.*(RANK|SIZE)"
-    "|ACCELERATE_TORCH_DEVICE"
-)
 FLOW_RATE = 0.01  # learning rate of SF2's flow under AdamW, over that of other new weights
 
 
@@ -74,9 +68,9 @@ def train(
             epoch and before its resume state is saved: killed in between, a training does both again.
 
     Raises:
-        TrainingError: settings that no training can have, a loss or weight that is not finite, or processes
-            that the system ended or refused.
-        RunError: the run folder has other settings, or another process works in it.
+        TrainingError: settings that no training can have, or a loss or weight that is not finite.
+        RunError: the run folder has other settings, another process works in it, or the system ended or
+            refused a process that loads.
         DataError: an image cannot be read.
     """
     with explained_loaders():  # one that is ended interrupts this process wherever it is
@@ -282,46 +276,6 @@ def build_accelerator(config: TrainConfig) -> Accelerator:
     return accelerator
 
 
-@contextmanager
-def without_launchers_training() -> Iterator[None]:
-    """Hide variables by which a launcher or a shell would change how accelerate trains.
-
-    ACCELERATE_GRADIENT_ACCUMULATION_STEPS would divide every loss. Those for devices and processes stay.
-    """
-    hidden = {}
-    for name in list(os.environ):
-        if name.startswith(LAUNCHERS_TRAINING) and name not in LAUNCHERS_PLACEMENT:
-            hidden[name] = os.environ.pop(name)
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
-
-
-@contextmanager
-def as_launched() -> Iterator[None]:
-    """Say which variables make this process one of several, or choose its device, where that waits or fails.
-
-    Shells and clusters keep them after a launcher has ended.
-    """
-    left = [name for name in os.environ if LAUNCHERS_PROCESSES.fullmatch(name)]
-    told = (
-        f"this process is told by {', '.join(f'{name}={os.environ[name]}' for name in left)} how to work with others: "
-        f"if no launcher started it, unset {' '.join(left)}; else start all of them by accelerate launch"
-    )
-    waits = "MASTER_ADDR" in left and any(name.endswith(("RANK", "SIZE")) for name in left)
-    by_launcher = "TORCHELASTIC_RUN_ID" in os.environ  # of accelerate and torch, which start all at once
-    if waits and not by_launcher and not PartialState._shared_state:
-        print(f"NOTE: {told}", flush=True)
-    try:
-        yield
-    except Exception as error:  # torch and accelerate raise a dozen kinds here
-        if not left:
-            raise
-        PartialState._reset_state()
-        raise TrainingError(f"{told} ({str(error).splitlines()[0]})") from error
-
-
 def check_sizes(config: TrainConfig, train_images: int, val_images: int, processes: int) -> None:
     """Raise TrainingError where no whole batch, no validation or no equal share per process is possible."""
     if not train_images or not val_images:
@@ -443,7 +397,7 @@ def step_loader(data: TrainSet, config: TrainConfig, accelerator: Accelerator, s
 def next_batch(batches: Iterator) -> list[Tensor]:
     """The next batch; DataError, in a line, where a picture has gone bad since preparation.
 
-    TrainingError as `explained_loaders`.
+    RunError as `explained_loaders`.
     """
     try:
         with explained_loaders():
@@ -452,37 +406,6 @@ def next_batch(batches: Iterator) -> list[Tensor]:
         # a worker's traceback comes before the message
         message = str(error).rpartition("DataError: ")[2].strip()
         raise DataError(f"{message}; then give the same command again, it goes on") from None
-
-
-def started(loader: DataLoader) -> Iterator:
-    """The batches of a loader, whose processes start here; TrainingError, in a line, where the system refuses."""
-    with explained_loaders():
-        try:
-            return iter(loader)
-        except OSError as error:  # of semaphores, pipes and forks, which have no file's name
-            raise RuntimeError(f"DataLoader worker did not start: {error}") from error
-
-
-@contextmanager
-def explained_loaders() -> Iterator[None]:
-    """TrainingError, in a line, where the system ended a process that loads, or refused it something."""
-    try:
-        yield
-    except RuntimeError as error:
-        text = str(error)
-        if not any(word in text for word in ("DataLoader worker", "shared memory", "ancdata")):
-            raise
-        cause, step = "was ended by the system, perhaps for want of memory", "lower `workers`, or set it to 0"
-        if any(word in text for word in ("shared memory", "shm", "Bus error", "No space left", "Read-only")):
-            cause = "found no room in shared memory (/dev/shm, 64 MB in Docker)"
-            step = "set workers: 0, or give more: docker run --shm-size=2g"
-        elif "Too many open files" in text or "ancdata" in text:
-            cause, step = "may open no more files", "set workers: 0, or allow more: ulimit -n 4096"
-        elif "did not start" in text:
-            cause = f"did not start ({text.partition('start: ')[2]})"
-        raise TrainingError(
-            f"a process that loads pictures {cause}; {step}, and give the same command again, it goes on"
-        ) from None
 
 
 def lr_factor(step: int, steps: int, schedule: str) -> float:

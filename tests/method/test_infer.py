@@ -1,5 +1,8 @@
 """Views, fusion and `segment`, against the published protocol."""
 
+import io
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +12,14 @@ import oracles
 from published import fixture, published_network, relative_error
 from wsfcn_lib import WSFCN, NetConfig, infer, segment
 from wsfcn_lib.checkpoints import CheckpointError, save_snapshot
+from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.model_zoo import WeightsError
 from wsfcn_lib.infer import (
     LONG_SIDE,
     OWN_SCALES,
     SCALES,
     VIEW_LIMIT,
+    Segmentation,
     at_size,
     predict_masks,
     shrink,
@@ -197,3 +202,47 @@ def test_the_recipe_is_that_of_the_weights(monkeypatch):
         monkeypatch.setattr(infer, "load_network", lambda path, facts=facts: (net, CLASSES, facts))
         segment(np.zeros((40, 40, 3), np.uint8), "some.pth", asked)
     assert taken == ["wsfcn", "1stage", "wsfcn"]
+
+
+def answer_of(labels, tags, scores):
+    names, colours = ("background", "cat", "dog"), np.array([(0, 0, 0), (9, 99, 9), (9, 9, 199)], np.uint8)
+    masks = np.zeros((3, *labels.shape), np.float32)
+    image = np.full((*labels.shape, 3), 90, np.uint8)
+    return Segmentation(masks, np.array(scores), np.array(tags), labels, names, colours, image)
+
+
+def test_an_answer_is_a_picture_in_a_notebook_and_a_sentence_elsewhere(tmp_path):
+    labels = np.zeros((40, 50), np.uint8)
+    labels[:10] = 2
+    answer = answer_of(labels, (False, True), (0.04, 0.91))
+    assert repr(answer) == "Segmentation of 50x40 pixels: dog 0.91, 25 % of the picture"
+    shown = Image.open(io.BytesIO(answer._repr_png_()))
+    path = answer.save(tmp_path / "answer")
+    assert path == tmp_path / "answer.png" and np.array_equal(np.asarray(shown), np.asarray(Image.open(path)))
+    assert shown.size[0] == 50 and shown.size[1] > 40
+    assert answer.save(path) == path, "its own picture may be written anew"
+    Image.new("RGB", (4, 4)).save(tmp_path / "mine.png")
+    with pytest.raises(DataError, match="was not drawn by this kit"):
+        answer.save(tmp_path / "mine.png")
+    with pytest.raises(ValueError, match="answer.jpg is written as PNG; name it answer.png"):
+        answer.save(tmp_path / "answer.jpg")
+
+
+def test_an_answer_without_a_class_says_the_strongest():
+    answer = answer_of(np.zeros((4, 5), np.uint8), (False, False), (0.04, 0.06))
+    assert repr(answer).endswith("no class above the cut; strongest dog 0.06")
+
+
+def test_an_answer_is_shown_where_it_is_asked_for(monkeypatch):
+    answer = answer_of(np.zeros((40, 50), np.uint8), (False, False), (0.04, 0.06))
+    shown = []
+    monkeypatch.setattr(Image.Image, "show", lambda picture: shown.append(picture.size))
+    answer.show()
+    monkeypatch.setattr(
+        "builtins.get_ipython",
+        lambda: SimpleNamespace(has_trait=lambda name: name == "kernel"),
+        raising=False,
+    )
+    monkeypatch.setattr("builtins.display", shown.append, raising=False)
+    answer.show()
+    assert shown[0][0] == 50 and shown[1] is answer

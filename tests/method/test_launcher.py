@@ -61,7 +61,7 @@ def test_what_libraries_heed_is_recorded_without_folders(data, tmp_path, monkeyp
 def test_what_a_launcher_left_is_named_with_the_way_to_unset_it(data, tmp_path, left):
     done = train_alone(data, tmp_path, left)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
-    assert done.stderr.startswith("TrainingError: this process is told by ")
+    assert done.stderr.startswith("RunError: this process is told by ")
     assert f"if no launcher started it, unset {' '.join(left)};" in done.stderr
     assert all(f"{name}={value}" in done.stderr for name, value in left.items())
 

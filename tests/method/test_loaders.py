@@ -10,8 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from factories import settings
 from wsfcn_lib import train as training
-from wsfcn_lib.supervision import TrainingError
-from wsfcn_lib.train import main, next_batch, started, train
+from wsfcn_lib.runs.processes import started
+from wsfcn_lib.runs.storage import RunError
+from wsfcn_lib.train import main, next_batch, train
 
 
 class Killed(Dataset):
@@ -25,9 +26,7 @@ class Killed(Dataset):
 
 
 def test_a_killed_loader_is_one_line():
-    with pytest.raises(
-        TrainingError, match="ended by the system, .*lower `workers`, or set it to 0"
-    ) as error:
+    with pytest.raises(RunError, match="ended by the system, .*lower `workers`, or set it to 0") as error:
         next_batch(iter(DataLoader(Killed(), num_workers=1)))
     assert "\n" not in str(error.value)
 
@@ -47,7 +46,7 @@ def test_too_little_shared_memory_is_one_line(text):
         raise RuntimeError(text)
         yield
 
-    with pytest.raises(TrainingError, match=r"no room in shared memory .*workers: 0, .*--shm-size") as error:
+    with pytest.raises(RunError, match=r"no room in shared memory .*workers: 0, .*--shm-size") as error:
         next_batch(batches())
     assert "\n" not in str(error.value)
 
@@ -78,7 +77,7 @@ def test_loaders_that_cannot_start_are_one_line(monkeypatch, number, words):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(torch.multiprocessing, "Queue", refuse)
-    with pytest.raises(TrainingError, match=words) as error:
+    with pytest.raises(RunError, match=words) as error:
         started(DataLoader(Killed(), num_workers=1))
     assert "\n" not in str(error.value)
 
@@ -91,14 +90,10 @@ def test_a_loader_killed_anywhere_in_a_step_is_one_line(data, tmp_path, monkeypa
 
     monkeypatch.setattr(training, "train_step", interrupted)
     (tmp_path / "settings.json").write_text(settings(data).model_dump_json())
-    with pytest.raises(
-        TrainingError, match="ended by the system, .*lower `workers`, or set it to 0, and give"
-    ):
+    with pytest.raises(RunError, match="ended by the system, .*lower `workers`, or set it to 0, and give"):
         list(train(settings(data), tmp_path / "run"))
     monkeypatch.setattr(
         sys, "argv", ["", str(tmp_path / "run"), "--settings", str(tmp_path / "settings.json")]
     )
-    with pytest.raises(
-        SystemExit, match="^TrainingError: a process that loads pictures was ended by the system"
-    ):
+    with pytest.raises(SystemExit, match="^RunError: a process that loads pictures was ended by the system"):
         main()

@@ -12,7 +12,7 @@ from wsfcn_lib.runs.paths import resolve_path
 
 
 class RunError(RuntimeError):
-    """A run folder cannot be used as asked; the message says which rule is broken and what to do."""
+    """A run cannot be made or used as asked; the message says which rule is broken and what to do."""
 
 
 def require_space(path: Path | str, bytes_needed: float) -> None:

@@ -1,0 +1,44 @@
+"""Label maps over photographs: tints, outlines, and the line that names the classes."""
+
+import numpy as np
+from PIL import Image
+
+from wsfcn_lib.data.painting import PAPER, edges, overlay, paint
+
+COLOURS = np.array([(0, 0, 0), (200, 0, 0), (0, 0, 200)], np.uint8)
+
+
+def scene(height=60, width=90):
+    image = np.full((height, width, 3), 100, np.uint8)
+    label = np.zeros((height, width), np.uint8)
+    label[10:40, 20:60] = 1
+    return image, label
+
+
+def test_edges_lie_on_both_sides_of_a_border():
+    label = np.zeros((5, 6), np.uint8)
+    label[:, 3:] = 1
+    assert edges(label).any(0).tolist() == [False, False, True, True, False, False]
+    assert edges(label, 2).any(0).tolist() == [False, True, True, True, True, False]
+    assert not edges(np.ones((4, 4), np.uint8)).any()
+
+
+def test_a_class_is_tinted_and_outlined_and_background_stays():
+    image, label = scene()
+    picture = np.asarray(paint(image, label, COLOURS, {1: "dog 0.9, 22 %"}))
+    assert picture.shape[1] == 90 and picture.shape[0] > 60, "the line stands below"
+    inside = overlay(image, label, COLOURS, 0.5)
+    assert (picture[:60][label == 0] == 100).all()
+    assert (picture[20, 30] == inside[20, 30]).all() and (picture[10, 30] == PAPER).all()
+    square = (picture[60:] == COLOURS[1]).all(2)
+    assert square.sum() > 50, "its colour stands before its name"
+
+
+def test_a_long_line_is_broken_and_words_without_a_class_have_no_square():
+    image, label = scene()
+    one = paint(image, label, COLOURS, {1: "dog"})
+    many = paint(image, label, COLOURS, {1: "a dog of many words", 2: "a cat of many words"})
+    assert many.height > one.height and many.width == 90
+    none = np.asarray(paint(image, np.zeros_like(label), COLOURS, {0: "nothing"}))[60:]
+    assert (none.max(2) - none.min(2)).max() < 40, "no colour"
+    assert Image.fromarray(none).convert("L").getextrema()[0] < 100, "but words"
