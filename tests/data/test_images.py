@@ -85,7 +85,7 @@ def test_a_picture_that_cannot_be_read_now_is_not_left_out(tmp_path, monkeypatch
     read = Image.open
 
     def without_right(path, *arguments, **options):
-        if os.path.realpath(path) == str(closed):
+        if os.path.realpath(getattr(path, "name", path)) == str(closed):
             raise PermissionError(errno.EACCES, "Permission denied")
         return read(path, *arguments, **options)
 

@@ -34,7 +34,7 @@ def test_operations_are_those_of_the_convolutions(monkeypatch):
             logits = with_background(self.conv(images), 1.0)
             return NetOutput(logits, logits.softmax(1), logits.mean((2, 3))[:, 1:])
 
-    monkeypatch.setattr(profiling, "build_network", lambda _: One())
+    monkeypatch.setattr(profiling, "trainable_network", lambda *_: One())
     measured = cost(CONFIG.model_copy(update={"optimiser": "sgd"}), 3)
     assert measured["parameters"] == 54 and measured["gflops"] == pytest.approx(2 * 54 * 48 * 48 / 1e9)
     assert measured["activations_mb"] > 4 * 3 * 48 * 48 * 4 / 1e6, "the batch itself is held"

@@ -128,7 +128,7 @@ def test_other_settings_of_a_finished_training_are_refused_with_the_two_ways_on(
     assert run_all.main(["--params", str(tmp_path / "other.yaml"), "--only", "02"]) == 1
     told = capsys.readouterr().err.splitlines()
     assert told[1].startswith("FAILED  02_train, cell In [")
-    assert "run run has other settings for 02_train: lr 0.001 → 0.5" in told[2]
+    assert "run run has other settings in its checkpoints: lr 0.001 → 0.5" in told[2]
     assert "run_all.py --run-name other" in told[3]
     assert "run_all.py --fresh, which keeps the old run" in told[4]
     assert before == {path: path.read_bytes() for path in before}

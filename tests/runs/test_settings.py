@@ -14,9 +14,13 @@ from wsfcn_lib.runs.settings import SettingsError
     [
         (TrainConfig, {"epochs": 0}, "epochs=0: should be greater than or equal to 1"),
         (TrainConfig, {"flor": 0.2}, "TrainConfig has no setting 'flor': did you mean 'floor'?"),
-        (TrainConfig, {"zzz": 0.2}, "TrainConfig has no setting 'zzz': choose from backbone, context, "),
+        (
+            TrainConfig,
+            {"zzz": 0.2},
+            "TrainConfig has no setting 'zzz': choose from backbone, output_stride, ",
+        ),
         (TrainConfig, {"lr": "x"}, "lr='x': should be a valid number"),
-        (TrainConfig, {"backbone": "resnt"}, "backbone='resnt': should be 'resnet38', 'vgg16', "),
+        (TrainConfig, {"backbone": "resnt"}, "backbone='resnt': choose one of resnet38, vgg16, "),
         (TrainConfig, {"dilations": [1, 2, 3]}, "dilations=[1, 2, 3]: dilations.3 is missing; add it"),
         (TrainConfig, {"dilations": [1, 0, 3, 4]}, "dilations.1=0: should be greater than or equal to 1"),
         (

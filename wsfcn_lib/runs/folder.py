@@ -52,7 +52,9 @@ def require_run_folder(path: Path | str) -> None:
     """RunError unless a folder is a run or may become one: never one that holds other things, or the home folder."""
     place = resolve_path(path).resolve()
     others = [other for other in os.listdir(place) if other[0] != "."] if place.is_dir() else []
-    is_run = (place / "run.json").exists() or set(others) <= {"notebooks", "stop"}  # these may come first
+    first = {"notebooks", "figures", "checkpoints", "stop"}  # these may come before run.json
+    lost = {"notebooks", "checkpoints"} <= set(others) or any((place / "checkpoints").glob("state-*.pt"))
+    is_run = lost or (place / "run.json").exists() or set(others) <= first
     homes = [Path(home).resolve() for home in (ROOT, RUNS, os.path.expanduser("~"))]
     if not place.name.strip() or not is_run or any(home.is_relative_to(place) for home in homes):
         raise RunError(
