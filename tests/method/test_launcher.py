@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from accelerate import PartialState
 
 from factories import equal, settings, weights
 from wsfcn_lib.runs.folder import read_run
 from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.runs.processes import as_launched
 from wsfcn_lib.train import build_accelerator, train
 
 LEFT = {
@@ -66,7 +68,7 @@ def test_what_a_launcher_left_is_named_with_the_way_to_unset_it(data, tmp_path, 
     assert all(f"{name}={value}" in done.stderr for name, value in left.items())
 
 
-def test_a_process_that_waits_for_others_says_so(data, tmp_path):
+def test_a_process_that_will_wait_for_others_says_so(monkeypatch, capsys):
     left = {
         "WORLD_SIZE": "2",
         "RANK": "0",
@@ -74,13 +76,22 @@ def test_a_process_that_waits_for_others_says_so(data, tmp_path):
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": "29517",
     }
-    with pytest.raises(subprocess.TimeoutExpired) as waiting:
-        train_alone(data, tmp_path, left, timeout=30)
-    assert b"NOTE: this process is told by WORLD_SIZE=2" in waiting.value.stdout
-    assert b"unset WORLD_SIZE RANK LOCAL_RANK MASTER_ADDR MASTER_PORT;" in waiting.value.stdout
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(PartialState, "_shared_state", {})  # as in a process that has not begun
+    with as_launched():
+        pass
+    told = capsys.readouterr().out
+    assert told.startswith("NOTE: this process is told by ") and "WORLD_SIZE=2" in told
+    assert all(name in told.partition("unset ")[2].partition(";")[0].split() for name in left)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    with as_launched():
+        pass
+    assert capsys.readouterr().out == "", "a launcher starts the others too"
 
 
-def train_alone(data, folder, variables, timeout=200):
+def train_alone(data, folder, variables):
     """The command in a process of its own, as from a shell with these variables."""
     (folder / "settings.json").write_text(settings(data).model_dump_json())
     command = [
@@ -92,5 +103,5 @@ def train_alone(data, folder, variables, timeout=200):
         str(folder / "settings.json"),
     ]
     return subprocess.run(
-        command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, timeout=timeout
+        command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, timeout=200
     )

@@ -32,7 +32,10 @@ FAMILIES = {
 SMALL = {"width": 16, "dilations": (1, 2, 4, 6), "num_classes": 4}
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+LARGE = ("swin_tiny_patch4_window7_224", "vit_small_patch14_dinov2")  # whose states take long to write
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in LARGE)) for n in FAMILIES])
 def test_a_family_trains_and_is_saved_and_segments(name, tmp_path):
     """Forward, backward, a stopped and resumed training, its export, and `segment` from its snapshot."""
     data = folder_of(tmp_path, 9)
@@ -155,7 +158,7 @@ def test_published_backbones_answer_where_the_object_is(name):
     """Their padding is symmetric, so that aligned corners fit sides of 16 k + 1 pixels, such as 321."""
     net = boxes(build_backbone(name))
     for deep in (False, True):
-        assert displacement(net, 257, deep).abs().max() < 0.05
+        assert displacement(net, 129, deep).abs().max() < 0.05
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
