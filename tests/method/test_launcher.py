@@ -103,5 +103,10 @@ def train_alone(data, folder, variables):
         str(folder / "settings.json"),
     ]
     return subprocess.run(
-        command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, timeout=200
+        command,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
