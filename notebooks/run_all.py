@@ -325,6 +325,8 @@ def check_settings(given: dict, only: list[str], run: Path) -> None:
         if name.startswith(tuple(only)):
             own = parameters_of(name, given)
             try:
+                if check is check_ablation:
+                    check_start(given)
                 check(own)
                 Amounts(**part_of(Amounts, own))
                 for kind in ("images", "picture", "masks", "snapshot"):
@@ -353,6 +355,18 @@ def check_preparation(own: dict) -> None:
 
 def check_training(own: dict) -> None:
     TrainConfig(**part_of(TrainConfig, own) | own["more"])
+
+
+def check_start(given: dict) -> None:
+    """Raise a ValueError where notebook 04 would compare what its schedule and its other modules cannot have."""
+    weights = str(given.get("initial_weights", ""))
+    begun = weights == "shipped" or weights.endswith(".safetensors")
+    for name, stands in (("steps", given.get("steps")), ("initial_weights", begun)):
+        if stands:
+            raise ParameterError(
+                f"{name}={given[name]!r} would hold for each configuration, whose schedule is `ablation_epochs` and "
+                "whose modules differ; leave this notebook out: --only 01 02 03 05"
+            )
 
 
 def check_exploration(own: dict) -> None:

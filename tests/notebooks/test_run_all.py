@@ -669,3 +669,17 @@ def test_a_second_command_stops_with_a_message_and_a_killed_one_goes_on(start, t
     code, out, _ = ended(start("none"))
     assert code == 0 and out.count("finished before, nothing changed") == 2
     assert all(stage["finished"] for stage in read_run(tmp_path / "run")["stages"].values())
+
+
+@pytest.mark.parametrize(
+    "line", ["steps: 600", "initial_weights: shipped", "initial_weights: own.safetensors"]
+)
+def test_modules_are_not_compared_from_a_start_or_a_length_that_they_cannot_have(tmp_path, capsys, line):
+    """Its configurations would silently take 600 steps each, or fail at the first whose modules differ."""
+    (tmp_path / "own.yaml").write_text(f"run: {tmp_path / 'run'}\n{line}\n")
+    with pytest.raises(SystemExit) as stopped:
+        run_all.main(["--params", str(tmp_path / "own.yaml"), "--only", "04"])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "04_ablations: " in said and "leave this notebook out: --only 01 02 03 05" in said
+    run_all.parse(["--params", str(tmp_path / "own.yaml"), "--only", "01", "02"])
