@@ -1,9 +1,9 @@
 """Run the five notebooks in order, through papermill, into data/runs/<name>/.
 
-A notebook that is finished is skipped while its parameters, its inputs and its own code are what they were; so an interrupted
-command goes on when it is given again. A training keeps its settings and data for good: others are refused, and another
---run-name or --fresh is the way on. Changed code of the library makes nothing run again: delete
-data/runs/<name>/notebooks/05_evaluate.json to have that notebook executed once more.
+A finished notebook is skipped while its parameters, its inputs and its own code are unchanged; so an interrupted command, run
+again, goes on where it was. A training keeps its settings and data: with others it is refused, and --run-name or --fresh is the
+way on. A change of the library makes nothing run again: delete data/runs/<name>/notebooks/05_evaluate.json to have that notebook
+executed once more.
 Exit code: 0 all went well, 1 a notebook failed, 2 wrong usage, 130 interrupted.
 """
 
@@ -11,6 +11,7 @@ import argparse
 import csv
 import hashlib
 import json
+import logging
 import os
 import re
 import sys
@@ -125,6 +126,21 @@ def execute(name: str, run: Path, given: dict, timeout: float | None) -> None:
         raise NotebookError(failure(name, copy, reason)) from None
     if not is_finished(run, name):
         raise NotebookError(f"{name} was stopped before its end; give the same command again to go on")
+    write_page(copy)
+    if (run / "report.html").exists():
+        from wsfcn_lib.evaluation.report import write_report
+
+        write_report(run)  # once more, with the link to this page
+
+
+def write_page(copy: Path) -> None:
+    """Write an executed notebook as a page beside it, for who has no Jupyter."""
+    from nbconvert import HTMLExporter  # which takes a second
+
+    quiet = logging.getLogger("wsfcn_lib.pages")
+    quiet.setLevel(logging.ERROR)  # else it counts pictures that have no text beside them
+    page, _ = HTMLExporter(log=quiet).from_filename(str(copy))
+    atomic_write(copy.with_suffix(".html"), page)
 
 
 def failure(name: str, copy: Path, reason: str) -> str:
@@ -253,8 +269,18 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[tuple[P
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--params", nargs="+", type=Path, metavar="YAML", help="parameters unlike the notebooks', a run each")
-    add("--run-name", metavar="NAME", help="folder in data/runs, or a path; else demo, or the YAML's name")
+    add(
+        "--params",
+        nargs="+",
+        type=Path,
+        metavar="YAML",
+        help="files of parameters that differ from the notebooks' own, a run each",
+    )
+    add(
+        "--run-name",
+        metavar="NAME",
+        help="name of a folder in data/runs, or a path; default: demo, or the name of the YAML",
+    )
     numbers = [name[:2] for name in NOTEBOOKS]
     add(
         "--only",
@@ -262,11 +288,15 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[tuple[P
         metavar="NN",
         choices=[*numbers, *NOTEBOOKS],
         default=numbers,
-        help="only these notebooks",
+        help="the notebooks to run, by number; default: all",
     )
-    add("--timeout", type=float, metavar="SECONDS", help="that each cell may take (default: any)")
-    add("--fresh", action="store_true", help="begin anew; a run of this name is kept as NAME-before")
-    add("--commit", action="store_true", help="make the default run and keep its outputs in the notebooks")
+    add(
+        "--timeout", type=float, metavar="SECONDS", help="the longest that a cell may take; default: no limit"
+    )
+    add("--fresh", action="store_true", help="begin anew; a run that has this name is kept as NAME-before")
+    add(
+        "--commit", action="store_true", help="execute the default run, and keep its outputs in the notebooks"
+    )
     options = parser.parse_args(arguments)
     name = options.run_name
     if options.commit and (options.params or name or options.only != numbers):
@@ -384,30 +414,35 @@ def check_ablation(own: dict) -> None:
     from wsfcn_lib.evaluation.scoring import EvalSettings
 
     TrainConfig(epochs=own["ablation_epochs"], warmup_epochs=own["ablation_warmup"], device=own["device"])
-    check_place("ablation_images", own["ablation_images"], [])
+    if own["ablation_images"] not in SPLITS:
+        raise ParameterError(
+            f"ablation_images={own['ablation_images']!r} is no split; choose one of {', '.join(SPLITS)}"
+        )
     EvalSettings(scales=own["ablation_scales"])
 
 
 def check_evaluation(own: dict) -> None:
-    from wsfcn_lib.evaluation.scoring import EvalSettings
+    from wsfcn_lib.evaluation.scoring import UNSAID, EvalSettings
 
-    unsaid = {"recipe": "", "scales": [], "canvas": -1}
     asked = part_of(EvalSettings, own)
-    EvalSettings(**{name: value for name, value in asked.items() if value != unsaid.get(name)})
+    EvalSettings(**{name: value for name, value in asked.items() if value != UNSAID.get(name)})
 
 
 def check_place(name: str, value: str, made: list[Path]) -> None:
     """Raise ParameterError for a file or folder that is not there, nor will be made: what lies below `made` may be."""
-    weights = [known for known, row in ARTEFACTS.items() if row.file.endswith(".pth")]
-    names = {"images": SPLITS, "ablation_images": SPLITS, "snapshot": ("best", "last", *weights)}
+    networks = [known for known, row in ARTEFACTS.items() if row.holds_network]
+    names = {"images": SPLITS, "ablation_images": SPLITS, "snapshot": ("best", "last", "shipped", *networks)}
     known = names.get(name, ("",))
     if value in known:
         return
     place = resolve_path(value)
     if not value.strip() or not (place.exists() or any(place.is_relative_to(folder) for folder in made)):
+        kinds = {"images": "split", "ablation_images": "split", "snapshot": "name"}
+        kind = f"neither a {kinds[name]} ({', '.join(known)}) nor" if name in kinds else "not"
         other = "; the folder of VOC's training masks is train_masks" if name == "masks" else ""
-        told = f"none of {', '.join(known)}, and " if any(known) else ""
-        raise ParameterError(f"{name}={value!r} is {told}nothing that lies at {place}; correct it{other}")
+        raise ParameterError(
+            f"{name}={value!r} is {kind} a file or folder (looked at {place}); correct it{other}"
+        )
 
 
 class ParameterLoader(yaml.SafeLoader):

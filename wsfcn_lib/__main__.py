@@ -7,7 +7,7 @@ from wsfcn_lib.data.drawn import require_own
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.scan import unique_names
 from wsfcn_lib.evaluation.inputs import photographs
-from wsfcn_lib.infer import SCORE_CUT, segment
+from wsfcn_lib.infer import segment
 from wsfcn_lib.runs.paths import expanded, shell_path, use_utf8
 
 
@@ -21,8 +21,8 @@ def main() -> None:
     parser.add_argument(
         "-o",
         "--output",
-        help="the PNG to write, of a folder the folder to write into; default: <name>_segmented.png or "
-        "<name>_segmented where you are",
+        help="the PNG to write; for a folder of pictures, the folder to write into; default: "
+        "<name>_segmented.png or <name>_segmented in the current folder",
     )
     parser.add_argument("--checkpoint", help="run folder or file of weights; default: the network of the kit")
     parser.add_argument("--crf", action="store_true", help="refine the mask by the dense CRF")
@@ -44,7 +44,9 @@ def main() -> None:
     for name, score, present in zip(result.names[1:], result.scores, result.tags):
         mark = "present" if present else ""
         print(f"{score:.3f}  {name:20}  {mark}".rstrip())
-    print(f"Present are classes with a score above {SCORE_CUT}. The image with their masks: {output}")
+    print(
+        f"Present are classes with a score above {result.score_cut:g}. The image with their masks: {output}"
+    )
 
 
 def segment_folder(args: argparse.Namespace) -> None:
@@ -78,7 +80,9 @@ def segment_folder(args: argparse.Namespace) -> None:
     if empty:
         first = ", ".join(str(path) for path in empty[:3])
         print(f"no pixel painted in {len(empty)} of {done} pictures, first {first}")
-    print(f"Classes with a score above {SCORE_CUT} are present; known are {', '.join(result.names[1:])}.")
+    print(
+        f"Classes with a score above {result.score_cut:g} are present; known are {', '.join(result.names[1:])}."
+    )
     for line in files.notes():
         print(line)
 

@@ -133,7 +133,7 @@ def _compare_with_record(path: Path) -> None:
         raise CheckpointError(
             f"{path} is not what its training wrote: run.json has another checksum of it, so it is damaged or was "
             "replaced; bring it back, or name another snapshot of the run, such as last.safetensors (one that you put "
-            "there belongs into another folder)"
+            "there belongs in another folder)"
         )
 
 
@@ -172,11 +172,24 @@ def foreign_format(path: Path) -> str:
 
 def is_snapshot(path: Path) -> bool:
     """Whether a .safetensors file says, as snapshots do, which network and classes it holds."""
+    return {"config", "classes"} <= _header(path).keys()
+
+
+def facts_of(path: Path) -> dict:
+    """The facts that were saved with a snapshot, without its weights; {} where the file is none."""
+    try:
+        return dict(json.loads(_header(path).get("facts", "{}")))
+    except (ValueError, TypeError):
+        return {}
+
+
+def _header(path: Path) -> dict[str, str]:
+    """What a .safetensors file says of itself; {} for another file."""
     try:
         with safe_open(path, "pt") as file:
-            return {"config", "classes"} <= (file.metadata() or {}).keys()
-    except SafetensorError:
-        return False
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
 
 
 def _first_line(error: Exception) -> str:

@@ -120,11 +120,13 @@ class TrainConfig(Architecture):
     def _warmup_fits(self):
         if self.warmup_epochs > self.epochs:
             raise ValueError(
-                f"warmup_epochs={self.warmup_epochs} is more than epochs={self.epochs}: no epoch could end it"
+                f"warmup_epochs={self.warmup_epochs} is more than epochs={self.epochs}: the warm-up would outlast the "
+                "training; lower it"
             )
         if self.steps and self.steps < self.epochs:
             raise ValueError(
-                f"steps={self.steps} is less than epochs={self.epochs}, which divide them; lower epochs"
+                f"steps={self.steps} is less than epochs={self.epochs}, and each epoch needs a step; raise steps "
+                "or lower epochs"
             )
         return self
 

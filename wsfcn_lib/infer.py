@@ -7,17 +7,15 @@ scores maximised (paper, section IV-A). `segment` does all of it, from files to 
 import builtins
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
-from wsfcn_lib.config import Recipe
 from wsfcn_lib.data.drawn import MARK, require_own
 from wsfcn_lib.data.images import encode, resize_image, resize_labels, to_array
 from wsfcn_lib.data.model_zoo import SHIPPED
@@ -25,15 +23,11 @@ from wsfcn_lib.data.normalisation import normalise
 from wsfcn_lib.data.painting import paint
 from wsfcn_lib.modules import resize
 from wsfcn_lib.postprocess import crf, label_map
+from wsfcn_lib.protocol import SCALES, protocol_of, usual_side
 from wsfcn_lib.runs.paths import resolve_path
-from wsfcn_lib.runs.settings import Settings
 from wsfcn_lib.runs.storage import atomic_write
 from wsfcn_lib.weights import load_network
 
-LONG_SIDE = 640  # pixels; VOC's images have at most 500, COCO's 640
-SCALES = (1.0, 0.5, 1.5, 2.0)
-OWN_SCALES = (1.0, 1.5, 2.0)  # of networks trained here that name none: the built-in scenes gain by enlarging
-SCORE_CUT = 0.1  # a class is present where its probability exceeds this
 VIEW_LIMIT = 2048 * 2048  # pixels of a view: about 4 GB of memory, at the 1,000 bytes that a pixel takes
 
 
@@ -47,6 +41,7 @@ class Segmentation(NamedTuple):
     names: of the K classes.
     colours: (K, 3) uint8.
     image: (H, W, 3) uint8, what was segmented.
+    score_cut: the probability above which a class is present.
 
     A notebook shows it as a picture; `show` does so anywhere, `save` writes it.
     """
@@ -58,6 +53,7 @@ class Segmentation(NamedTuple):
     names: tuple[str, ...]
     colours: np.ndarray
     image: np.ndarray
+    score_cut: float
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -81,7 +77,11 @@ class Segmentation(NamedTuple):
             self.picture().show()
 
     def save(self, path: Path | str) -> Path:
-        """Write the picture as PNG, which is what a path without an ending becomes; returns its path."""
+        """Write the picture as PNG; returns its path.
+
+        A path without an ending gets .png. A relative one lies in the repository, as everywhere in the library,
+        where the working folder has no such file. What the kit did not draw itself is never replaced.
+        """
         path = resolve_path(path)
         if not path.suffix:
             path = path.with_suffix(".png")
@@ -108,7 +108,9 @@ class Segmentation(NamedTuple):
                 captions[index] = f"{self.names[index]} {self.scores[index - 1]:.2f}, {share}"
         if not captions:
             best = int(self.scores.argmax())
-            captions[0] = f"no class above the cut; strongest {self.names[1 + best]} {self.scores[best]:.2f}"
+            captions[0] = (
+                f"no class above {self.score_cut:g}; strongest {self.names[1 + best]} {self.scores[best]:.2f}"
+            )
         return captions
 
 
@@ -117,8 +119,9 @@ def segment(
     checkpoint: Path | str | None = None,
     recipe: str = "",
     use_crf: bool = False,
-    long_side: int | None = LONG_SIDE,
+    long_side: int | None = None,
     scales: Sequence[float] = (),
+    score_cut: float | None = None,
 ) -> Segmentation:
     """Segment one image with a trained network; needs no tags and no ground truth.
 
@@ -131,23 +134,27 @@ def segment(
             "wsfcn".
         use_crf: refine by the dense CRF.
         long_side: network and CRF see a larger image shrunk to so many pixels on its longer side; the answer
-            comes at the image's own size, masks enlarged bilinearly, labels to the nearest pixel. None: all
-            as it is.
+            comes at the image's own size, masks enlarged bilinearly, labels to the nearest pixel. 0: all as
+            it is; None: what suits the weights, see `usual_side`.
         scales: of the views; empty: those that belong to the weights, see `protocol_of`.
+        score_cut: a class is present where its probability exceeds it, in [0, 1]; None: that of the weights.
     """
     net, classes, facts = _open(checkpoint)
     protocol = protocol_of(facts)
     recipe = recipe or protocol["recipe"]
+    cut = protocol["score_cut"] if score_cut is None else score_cut
     image = to_array(image)
-    small = shrink(image, long_side)
+    small = shrink(image, usual_side(facts) if long_side is None else long_side)
     masks, scores = predict_masks(net, small, scales or protocol["scales"])
     chances = probabilities(scores)
-    tags = chances > SCORE_CUT
+    tags = chances > cut
     labels = crf(small, masks, tags, recipe) if use_crf else label_map(masks, tags, recipe)
     size = image.shape[:2]
     names = ("background", *(entry["name"] for entry in classes))
     colours = np.array([(0, 0, 0), *(entry["colour"] for entry in classes)], np.uint8)
-    return Segmentation(at_size(masks, size), chances, tags, at_size(labels, size), names, colours, image)
+    return Segmentation(
+        at_size(masks, size), chances, tags, at_size(labels, size), names, colours, image, cut
+    )
 
 
 def _open(checkpoint: Path | str | None) -> tuple[nn.Module, list[dict], dict]:
@@ -162,24 +169,6 @@ def _open(checkpoint: Path | str | None) -> tuple[nn.Module, list[dict], dict]:
     if resolve_path(checkpoint).is_dir():
         checkpoint = find_snapshot(checkpoint)
     return load_network(checkpoint)
-
-
-class Protocol(Settings):
-    """How a network is evaluated, as its file says."""
-
-    recipe: Recipe
-    scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(min_length=1, max_length=16)
-    canvas: int = Field(ge=0, le=4096)
-
-
-def protocol_of(facts: dict) -> dict:
-    """How a network is evaluated unless asked otherwise: recipe, scales, canvas, by the facts of its file."""
-    protocol = {"recipe": "wsfcn", "scales": SCALES if "published" in facts else OWN_SCALES, "canvas": 0}
-    stated = {name: facts[name] for name in protocol if name in facts}
-    try:
-        return Protocol(**protocol | stated).model_dump()
-    except ValueError as error:
-        raise CheckpointError(f"the facts in this file of weights are none of this kit's: {error}") from error
 
 
 class Prediction(NamedTuple):

@@ -1,8 +1,8 @@
 """Any network of timm as a backbone: `backbone: timm:<name>`, such as timm:tf_efficientnet_lite0.
 
 Like the published backbones it turns images (B, 3, H, W) into `low` (B, low_channels, H/4, W/4) and `deep`
-(B, deep_channels, H/stride, W/stride), and like there BatchNorms keep their stored statistics and what stands
-behind `low` stays as it came. Both maps are sampled at the places where a decoder of aligned corners expects
+(B, deep_channels, H/stride, W/stride), and like there BatchNorms keep their stored statistics and what
+`low` is computed from stays as it came. Both maps are sampled at the places where a decoder of aligned corners expects
 them: the first at the first pixel, the last at the last.
 
 Where a cell of a map looks is a matter of padding, strides and what its filters have learnt: those of
@@ -77,7 +77,7 @@ class TimmTrunk(nn.Module):
             module for module in self.net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
         ]
         freeze(*self.norms)
-        self._freeze_behind_low()
+        self._freeze_source_of_low()
         for module in self.net.modules():
             if _is_plain_depthwise(module):
                 module.__class__ = DepthwiseConv2d  # the same layer, with a faster backward pass
@@ -114,7 +114,7 @@ class TimmTrunk(nn.Module):
             maps.append(features)
         return maps
 
-    def _freeze_behind_low(self) -> None:
+    def _freeze_source_of_low(self) -> None:
         """Take out of training what `low` is computed from; autograd knows what that is."""
         self.eval()
         side = 2 * self.multiple
@@ -230,9 +230,9 @@ def build_features(name: str, output_stride: int) -> tuple[nn.Module, dict]:
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), 3)
+        similar = f"similar names are {', '.join(near)}" if near else "no name is similar"
         raise TrunkError(
-            f"timm knows no network {architecture!r}; near are {', '.join(near) or 'none'}, and timm.list_models() "
-            "lists all"
+            f"timm knows no network {architecture!r}; {similar}, and timm.list_models() lists all"
         )
     reasons = []
     for options in (

@@ -31,7 +31,7 @@ from wsfcn_lib.data.training_set import MaskedTrainSet, TrainSet, epoch_batches,
 from wsfcn_lib.metrics import mean_average_precision
 from wsfcn_lib.modules import Align
 from wsfcn_lib.network import build_network, unreachable_taps
-from wsfcn_lib.runs.folder import RunFolder, other_run, read_run, stop_requested
+from wsfcn_lib.runs.folder import WAYS_ON, RunFolder, other_run, read_run, stop_requested
 from wsfcn_lib.runs.log import RATES, RunLog, show_progress
 from wsfcn_lib.runs.paths import resolve_path, shell_path, use_utf8
 from wsfcn_lib.runs.processes import as_launched, explained_loaders, started, without_launchers_training
@@ -40,7 +40,7 @@ from wsfcn_lib.runs.run_diff import plain
 from wsfcn_lib.runs.storage import RunError, checksum, make_folder
 from wsfcn_lib.supervision import TrainingError, autocast, require_finite, training_losses
 from wsfcn_lib.timm_trunk import HUB
-from wsfcn_lib.weights import start_from
+from wsfcn_lib.weights import inherited_protocol, start_from
 
 STAGE = "02_train"
 # Settings that change no result or, as device and threads do, its last digits: a run may go on with others.
@@ -103,6 +103,11 @@ def _steps(
         origin = {"settings": plain(config.model_dump()), "data": manifest.checksums()}
     checkpoints = make_folder(run / "checkpoints")
     classes = [info.model_dump() for info in manifest.classes]
+    protocol = inherited_protocol(config.initial_weights)
+
+    def keep(name: str, epoch: int) -> None:
+        facts = {"epoch": epoch, "step": progress.step, "crop": config.crop}
+        save_snapshot(net, checkpoints / f"{name}.safetensors", classes, **facts | protocol)
 
     # network and optimiser, as they begin or as the last resume state left them
     set_seed(config.seed)
@@ -127,8 +132,7 @@ def _steps(
             if epoch >= config.warmup_epochs and score >= progress.best:
                 progress.best = score
                 if leads:
-                    path = checkpoints / f"e{epoch:03d}Xs{score:.3f}.safetensors"
-                    save_snapshot(net, path, classes, epoch=epoch, crop=config.crop)
+                    keep(f"e{epoch:03d}Xs{score:.3f}", epoch)
                     for old in snapshots(checkpoints)[: -config.snapshots_kept]:
                         old.unlink()
             row = {"epoch": epoch, "step": progress.step, "val_loss": val_loss, "val_map": val_map}
@@ -169,8 +173,7 @@ def _steps(
             finished_epochs = bisect_right(starts, progress.step) - 1
             if leads:
                 for name in names:
-                    path = checkpoints / f"{name}.safetensors"
-                    save_snapshot(net, path, classes, epoch=finished_epochs, crop=config.crop)
+                    keep(name, finished_epochs)
             if leads and epoch_ends and after_epoch:
                 after_epoch(net, epoch)
             processes = gather_object([(random_states(), progress.sums)])
@@ -228,7 +231,7 @@ def starting_network(config: TrainConfig, classes: Sequence[str]) -> tuple[nn.Mo
     named = config.backbone.removeprefix("timm:tf_").removeprefix(TIMM)
     advice = named if named in ARTEFACTS else "a file, or hub for those that timm fetches"
     return net, [
-        f"{config.backbone} begins at random, from which photographs are hardly learnt: set initial_weights, "
+        f"{config.backbone} starts from random weights, which seldom learn from photographs; set initial_weights "
         f"to {advice}"
     ]
 
@@ -303,8 +306,8 @@ def open_run(config: TrainConfig, run: Path, manifest: Manifest, device: object)
     recorded = (run / "run.json").exists() and "settings" in read_run(run)["stages"].get(STAGE, {})
     origin = origin_of(run / "checkpoints")  # which outlives a run.json that is lost or edited
     if begun and not recorded and not origin:
-        raise other_run(
-            run.name, "settings, perhaps: it has checkpoints, and nothing says from which settings they came"
+        raise RunError(
+            f"run {run.name} has checkpoints, and no record of the settings they came from\n{WAYS_ON}"
         )
     changed = []
     for name, before in origin.get("settings", {}).items():
@@ -405,7 +408,7 @@ def next_batch(batches: Iterator) -> list[Tensor]:
     except DataError as error:
         # a worker's traceback comes before the message
         message = str(error).rpartition("DataError: ")[2].strip()
-        raise DataError(f"{message}; then give the same command again, it goes on") from None
+        raise DataError(f"{message}; then run the same command again; it goes on") from None
 
 
 def lr_factor(step: int, steps: int, schedule: str) -> float:

@@ -15,11 +15,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from wsfcn_lib.backbones import VGG16, MobileNetV2, ResNet, ResNet38
-from wsfcn_lib.checkpoints import foreign_format, is_snapshot, load_snapshot
+from wsfcn_lib.checkpoints import facts_of, foreign_format, is_snapshot, load_snapshot
 from wsfcn_lib.config import NetConfig
-from wsfcn_lib.data.model_zoo import ARTEFACTS, WeightsError, check_content, initial_weights
+from wsfcn_lib.data.model_zoo import ARTEFACTS, SHIPPED, WeightsError, check_content, initial_weights
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.network import BaselineCAM, build_network
+from wsfcn_lib.protocol import stated
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.storage import machine_fault
 from wsfcn_lib.timm_trunk import HUB, TimmTrunk
@@ -37,10 +38,16 @@ PUBLISHED = {
     },
 }
 CANVAS = 1024  # pixels, of both published evaluations
+# settings by which networks differ in the names or shapes of their weights
+SHAPING = (
+    "backbone", "context", "fusion", "width", "fca_branches", "channel_attention", "align", "flow", "deep_width",
+)  # fmt: skip
 
 
 def load_network(source: Path | str) -> tuple[nn.Module, list[dict], dict]:
     """Read a whole network: a snapshot of this kit (.safetensors) or released weights (.pth, or their name).
+
+    "shipped" is the snapshot that comes with the kit.
 
     Returns the same as `load_snapshot`: the network in evaluation mode, its foreground classes, and facts.
     The facts of released weights are recipe ("wsfcn" or "1stage"), canvas (pixels) and published (a row of
@@ -50,8 +57,9 @@ def load_network(source: Path | str) -> tuple[nn.Module, list[dict], dict]:
         CheckpointError, WeightsError: missing, unreadable, the file of a backbone alone, or a network nobody
             published.
     """
-    if Path(source).suffix == ".safetensors":
-        net, classes, facts = load_snapshot(source)
+    path = SHIPPED if source == "shipped" else Path(source)
+    if path.suffix == ".safetensors":
+        net, classes, facts = load_snapshot(path)
         return net.to(memory_format=torch.channels_last), classes, facts  # as the views come
     path = initial_weights(source)
     state = read_state(path)
@@ -143,6 +151,13 @@ def start_from(net: nn.Module, name: str, classes: Sequence[str]) -> list[str]:
     return lines
 
 
+def inherited_protocol(name: str) -> dict:
+    """What a training takes over from the protocol of the snapshot it starts from; {} for other weights."""
+    if name in ("", HUB):
+        return {}
+    return stated(facts_of(initial_weights(name)))
+
+
 def _continue_from(net: nn.Module, path: Path, classes: Sequence[str]) -> list[str]:
     """Fill `net` from a snapshot of this kit; see `start_from`."""
     source, known, _ = load_snapshot(path)
@@ -152,13 +167,9 @@ def _continue_from(net: nn.Module, path: Path, classes: Sequence[str]) -> list[s
     last = "classifier" if isinstance(net, BaselineCAM) else f"head.{len(net.head) - 1}"
     foreign = [name for name in by_class if not name.startswith(last)]
     if own.keys() != state.keys() or foreign:
-        differing = []
-        for setting in type(ours).model_fields:
-            a, b = getattr(theirs, setting), getattr(ours, setting)
-            if a != b and setting != "num_classes":
-                differing.append(f"{setting} {a} there, {b} here")
+        differing = _differences(theirs, ours, SHAPING)
         raise WeightsError(
-            f"{path.name} is the snapshot of another network ({'; '.join(differing)}); give these settings its "
+            f"{path.name} is the snapshot of another network ({differing}); give these settings its "
             "values, or start from other weights"
         )
     names = [entry["name"] for entry in known]
@@ -175,7 +186,20 @@ def _continue_from(net: nn.Module, path: Path, classes: Sequence[str]) -> list[s
     lines = [f"starting from {path.name}, which knows {', '.join(names)}"]
     if new:
         lines.append(f"the weights of the last layer begin anew for {', '.join(new)}")
+    others = [setting for setting in type(ours).model_fields if setting not in (*SHAPING, "num_classes")]
+    if differing := _differences(theirs, ours, others):
+        lines.append(f"its settings were others: {differing}")
     return lines
+
+
+def _differences(theirs: NetConfig, ours: NetConfig, settings: Sequence[str]) -> str:
+    """In words, which of `settings` a snapshot and a new training have not in common."""
+    differing = []
+    for setting in settings:
+        a, b = getattr(theirs, setting), getattr(ours, setting)
+        if a != b:
+            differing.append(f"{setting} {a} there, {b} here")
+    return "; ".join(differing)
 
 
 def load_published(net: nn.Module, source) -> list[str]:

@@ -30,12 +30,13 @@ from throughput import inference, pamr_floor, training
 import oracles
 from wsfcn_lib import NetConfig, TrainConfig
 from wsfcn_lib.data.normalisation import normalise
-from wsfcn_lib.infer import SCALES, predict_masks
+from wsfcn_lib.infer import predict_masks
 from wsfcn_lib.metrics import ConfusionMatrix
 from wsfcn_lib.modules import FCA
 from wsfcn_lib.network import build_network
 from wsfcn_lib.pamr import pamr
 from wsfcn_lib.postprocess import BILATERAL_SXY, crf, crf_many, crf_masks
+from wsfcn_lib.protocol import SCALES
 from wsfcn_lib.runs.provenance import code_state, provenance
 from wsfcn_lib.runs.storage import atomic_write
 from wsfcn_lib.train import build_optimiser, train_step

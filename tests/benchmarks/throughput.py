@@ -9,9 +9,10 @@ from measure import timed, watched
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsfcn_lib import NetConfig, TrainConfig
-from wsfcn_lib.infer import SCALES, predict_masks
+from wsfcn_lib.infer import predict_masks
 from wsfcn_lib.network import build_network
 from wsfcn_lib.pamr import pamr
+from wsfcn_lib.protocol import SCALES
 from wsfcn_lib.train import build_optimiser, train_step
 
 VOC_IMAGES, VOC_EPOCHS = 10_582, 31  # the paper's schedule

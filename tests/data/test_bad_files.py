@@ -243,7 +243,7 @@ def test_a_name_in_another_coding(tmp_path, weights):
     chosen = EvalSettings(images=str(root / "cat"), scales=(1.0,), use_crf=False)
     results = evaluate(net, manifest_of(classes), chosen, tmp_path / "run")
     (line,) = json.loads((tmp_path / "run" / "metrics_cat.json").read_text())["passed_over"]
-    assert line == "no pictures, passed over: 1 named not in UTF-8 (caf?.png)"
+    assert line == "not pictures, passed over: 1 named not in UTF-8 (caf?.png)"
     assert len(results.rows) == 4
 
 

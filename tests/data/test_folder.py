@@ -92,7 +92,7 @@ def test_sub_folders_give_classes_and_nothing_below_them_is_lost(tmp_path):
     }
     assert noted(found, "^1 pictures lie in no class's sub-folder")
     others = "2 .mov (bird/film.MOV), 1 system or hidden folder (.thumbs), 1 .aae (bird/a.AAE), 1 .txt"
-    assert f"no pictures, passed over: {others} (bird/notes.txt)" in found.notes
+    assert f"not pictures, passed over: {others} (bird/notes.txt)" in found.notes
 
 
 def test_equal_stems_get_names_of_their_own(tmp_path):

@@ -102,9 +102,7 @@ def test_paths_and_wrong_names(root, monkeypatch):
     monkeypatch.chdir(path.parent)
     assert initial_weights("mine.pth") == path
     for wrong in ("resnet83", "data/weights", "", root / "absent.pth"):
-        message = (
-            "is no file and no name of released weights; the names are shipped, resnet38, vgg16, .*1stage"
-        )
+        message = "is neither a file nor a name of weights; the names are shipped, resnet38, vgg16, .*1stage"
         with pytest.raises(WeightsError, match=f"{re.escape(repr(str(wrong)))} {message}"):
             initial_weights(wrong)
     with pytest.raises(

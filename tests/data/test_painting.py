@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from wsfcn_lib.data.painting import PAPER, edges, overlay, paint
+from wsfcn_lib.data.painting import PAPER, edges, outlined, overlay, paint
 
 COLOURS = np.array([(0, 0, 0), (200, 0, 0), (0, 0, 200)], np.uint8)
 
@@ -42,3 +42,15 @@ def test_a_long_line_is_broken_and_words_without_a_class_have_no_square():
     none = np.asarray(paint(image, np.zeros_like(label), COLOURS, {0: "nothing"}))[60:]
     assert (none.max(2) - none.min(2)).max() < 40, "no colour"
     assert Image.fromarray(none).convert("L").getextrema()[0] < 100, "but words"
+
+
+def test_outlines_are_those_of_objects_alone():
+    label = np.zeros((9, 9), np.uint8)
+    label[3:6, 3:6] = 2
+    label[2, 2:7] = label[6, 2:7] = label[2:7, 2] = label[2:7, 6] = 255  # VOC's border
+    picture = np.full((9, 9, 3), 7, np.uint8)
+    drawn = outlined(picture, label, (1, 2, 3))
+    marked = (drawn == (1, 2, 3)).all(-1)
+    assert (picture == 7).all() and (drawn[~marked] == 7).all()
+    assert marked[3, 3:6].all() and marked[2, 3:6].all(), "one line, a pixel on either side"
+    assert not marked[1].any() and not marked[4, 4] and not marked[7].any()

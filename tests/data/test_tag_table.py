@@ -190,7 +190,7 @@ def test_masks_that_belong_to_no_picture_are_named(tmp_path):
     assert any(
         note.startswith("1 files in masks/ belong to no picture, first bb.png; call") for note in notes
     )
-    assert "no masks in masks/, passed over: 1 .npy (notes.npy)" in notes
+    assert "not masks in masks/, passed over: 1 .npy (notes.npy)" in notes
 
 
 @pytest.mark.parametrize("column", ["a.PNG", "a"])

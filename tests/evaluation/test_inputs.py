@@ -23,6 +23,7 @@ from wsfcn_lib.evaluation.inputs import (
 )
 from wsfcn_lib.evaluation.scoring import EvalSettings
 from wsfcn_lib.network import build_network
+from wsfcn_lib.protocol import SCALES
 from wsfcn_lib.runs.folder import RunFolder
 from wsfcn_lib.runs.settings import SettingsError
 from wsfcn_lib.runs.storage import RunError
@@ -103,7 +104,7 @@ def test_a_folder_is_its_pictures_in_order(manifest, tmp_path):
     assert found(samples_of(f"{holiday}/", manifest)) == pictures
     assert found(samples_of("holiday.2020/dog.JPG", manifest)) == pictures[2:3]
     assert passed_over("holiday.2020") == [
-        "no pictures, passed over: 1 hidden (._cat.jpg), 1 .txt (notes.txt)"
+        "not pictures, passed over: 1 hidden (._cat.jpg), 1 .txt (notes.txt)"
     ]
     (holiday / "dog.png").touch()
     assert [sample.name for sample in samples_of(str(holiday), manifest)][2:4] == ["dog_JPG", "dog_png"]
@@ -121,13 +122,15 @@ def test_folders_of_masks_and_masks_beside_pictures_are_no_photographs(manifest,
     Image.new("RGB", (6, 5)).save(tmp_path / "home" / "drawn.png", pnginfo=MARK)
     assert [sample.image.name for sample in samples_of("home", manifest)] == ["x.jpg", "y.jpg"]
     assert passed_over("home") == [
-        "2 files such as x_mask.png are masks beside their pictures, no pictures, and are not used; list those that "
+        "2 files such as x_mask.png are masks beside their pictures, not pictures, and are not used; list those that "
         "are photographs in tags.csv",
-        "no pictures, passed over: 2 in folders of masks (annotations/trimaps/x.png), 1 system or hidden folder (@eaDir), "
+        "not pictures, passed over: 2 in folders of masks (annotations/trimaps/x.png), 1 system or hidden folder (@eaDir), "
         "1 drawn by the kit (drawn.png)",
     ]
     assert [sample.image.name for sample in samples_of("voc", manifest)] == ["z.jpg"]
-    assert passed_over("voc") == ["no pictures, passed over: 2 in folders of masks (SegmentationClass/z.png)"]
+    assert passed_over("voc") == [
+        "not pictures, passed over: 2 in folders of masks (SegmentationClass/z.png)"
+    ]
     assert [sample.image.name for sample in samples_of("only/masks", manifest)] == ["x.png"], "named itself"
     with pytest.raises(
         DataError, match=r"passed over: 1 in folders of masks \(masks/x.png\); name the folder that"
@@ -203,7 +206,8 @@ def test_a_manifest_without_lists():
     assert bare.folder.is_absolute() and isinstance(bare.folder, Path)
 
 
-OURS = {"recipe": "wsfcn", "scales": (1.0, 1.5, 2.0), "canvas": 0}
+CUTS = {"long_side": 640, "score_cut": 0.1}
+OURS = {"recipe": "wsfcn", "scales": (1.0, 1.5, 2.0), "canvas": 0} | CUTS
 
 
 def snapshot(path, classes=CLASSES):
@@ -269,7 +273,7 @@ def test_a_file_needs_no_training(manifest, tmp_path):
             load_trained(new)
     with pytest.raises(RunError, match="is not a run"):
         load_trained(tmp_path / "nowhere")
-    with pytest.raises(WeightsError, match="is no file and no name of released weights"):
+    with pytest.raises(WeightsError, match="is neither a file nor a name of weights"):
         load_trained(tmp_path / "nowhere", "absent.safetensors")
     foreign = snapshot(tmp_path / "foreign.safetensors", CLASSES[::-1])
     with pytest.raises(
@@ -282,5 +286,5 @@ def test_released_weights_come_with_their_protocol(tmp_path, monkeypatch):
     released_file(tmp_path / ARTEFACTS["1stage"].file, "vgg16", "1stage")
     monkeypatch.setenv("WSFCN_WEIGHTS", str(tmp_path))
     found = load_trained(tmp_path / "run", "1stage")
-    assert found.protocol == {"recipe": "1stage", "scales": (1.0, 0.5, 1.5, 2.0), "canvas": 1024}
+    assert found.protocol == {"recipe": "1stage", "scales": SCALES, "canvas": 1024} | CUTS
     assert (found.config.context, found.config.backbone, found.manifest.num_classes) == ("aspp", "vgg16", 21)

@@ -40,7 +40,8 @@ RECORD = {
     "stages": {"02_train": TRAINED, "05_evaluate": {"settings": {"note": NASTY}}},
     "provenance": {"versions": {"torch": "2.14.1"}},
 }
-SECTIONS = ["Result", "Classes", "Ablation", "Pictures", "Growth", "Stages", "Settings", "Notebooks"]
+SECTIONS = ["Gallery", "Classes", "Ablation", "Figures", "Growth", "Stages", "Settings", "Notebooks"]
+JPEG = b"\xff\xd8\xff\xe0 a picture"
 
 
 class Page(HTMLParser):
@@ -91,6 +92,11 @@ def run(tmp_path):
     for epoch in (0, 2, 9, 10, 11):
         (tmp_path / "panels" / f"epoch_{epoch}.png").write_bytes(PNG)
     (tmp_path / "notebooks" / "02_train & more.ipynb").write_text("{}")
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "gallery" / "0000.jpg").write_bytes(JPEG)
+    entry = {"file": "0000.jpg", "name": NASTY, "caption": "cat · IoU 0.50"}
+    content = {"title": "test", "of": 7, "pictures": [entry, entry | {"file": "../run.json"}]}
+    (tmp_path / "gallery" / "pictures.json").write_text(json.dumps(content))
     return tmp_path
 
 
@@ -99,8 +105,9 @@ def test_page_is_whole_and_self_contained(run):
     assert path == run / "report.html"
     page = Page(path.read_text(encoding="utf-8"))
     assert not page.of("script") and not page.of("link") and not page.of("iframe")
-    images = [image["src"] for image in page.of("img")]
-    assert len(images) == 6
+    first, *images = [image["src"] for image in page.of("img")]
+    assert base64.b64decode(first.removeprefix("data:image/jpeg;base64,")) == JPEG
+    assert len(images) == 6, "what lies outside the gallery is not in it"
     for source in images:
         assert base64.b64decode(source.removeprefix("data:image/png;base64,")) == PNG
     links = [link["href"] for link in page.of("a")]
@@ -133,7 +140,8 @@ def test_numbers_and_names_are_shown(run):
     assert NASTY in text  # escaped, so that it reads as it was written
     assert text.count("Epoch") == 3
     assert text.index("Epoch 0") < text.index("Epoch 9") < text.index("Epoch 11")
-    assert "Not here yet" not in text
+    assert "Not in this report" not in text
+    assert "1 of the 7 pictures of test, worst first" in text and text.index("63.1") < text.index("IoU 0.50")
 
 
 def test_the_other_recipe_is_listed_with_and_without_crf(run):
@@ -146,7 +154,7 @@ def test_large_pictures_become_jpeg_where_that_halves_them(run):
     noise = np.random.default_rng(0).integers(0, 256, (260, 260, 3), np.uint8)
     (run / "figures" / "noise.png").write_bytes(to_png(tile([[noise] * 2]), dpi=200))
     kinds = [image["src"].split(";")[0] for image in Page(write_report(run).read_text("utf-8")).of("img")]
-    assert kinds.count("data:image/jpeg") == 1 and set(kinds) == {"data:image/jpeg", "data:image/png"}
+    assert kinds.count("data:image/jpeg") == 1 + 1 and set(kinds) == {"data:image/jpeg", "data:image/png"}
 
 
 def test_without_true_tags_that_row_is_left_out(run):
@@ -156,9 +164,45 @@ def test_without_true_tags_that_row_is_left_out(run):
 
 
 def test_missing_parts_are_said_in_words(tmp_path):
-    text = words(write_report(tmp_path))
-    assert text.count("Not here yet") == 8
-    assert "metrics.json is missing or unreadable (05_evaluate" in text
+    page = Page(write_report(tmp_path).read_text("utf-8"))
+    text = " ".join(page.words)
+    assert [section["id"] for section in page.of("section")] == ["Absent"] and len(page.of("li")) == 9
+    assert "Result (metrics.json is missing or unreadable: 05_evaluate measures the network)" in text
+
+
+def test_a_run_on_pictures_without_masks_opens_with_all_of_them(run):
+    metrics = {"images": 40, "split": "holiday", "mean_iou": None, "mean_iou_crf": None, "mean_ap": 0.81}
+    (run / "metrics.json").write_text(json.dumps(metrics | {"nothing_painted": 3}))
+    (run / "figures" / "best-worst.png").write_bytes(PNG)
+    (run / "ablation.csv").unlink()
+    page = Page(write_report(run).read_text("utf-8"))
+    text = " ".join(page.words)
+    assert "None of these pictures has a mask" in text and "nothing painted 3" in " ".join(text.split())
+    assert page.of("img")[0]["src"].startswith("data:image/jpeg"), "the gallery comes first"
+    assert "open" in page.of("details")[0] and "–" not in text.partition("Stages")[0]
+    assert "Ablation (04_ablations makes it, where pictures have a mask)" in text
+
+
+def test_measured_pictures_open_with_the_best_and_the_worst(run):
+    (run / "figures" / "best-worst.png").write_bytes(PNG)
+    captions = json.loads((run / "figures" / "captions.json").read_text())
+    captions["best-worst.png"] = {"title": "Both ends", "caption": "of five", "order": 52}
+    (run / "figures" / "captions.json").write_text(json.dumps(captions))
+    page = Page(write_report(run).read_text("utf-8"))
+    text = " ".join(page.words)
+    assert (
+        text.index("63.1") < text.index("Both ends") < text.index("worst first")
+        and text.count("Both ends") == 1
+    )
+    assert page.of("img")[0]["alt"] == "Both ends" and "open" not in page.of("details")[0], (
+        "the gallery is folded"
+    )
+
+
+def test_executed_notebooks_are_linked_as_pages_where_there_are_some(run):
+    (run / "notebooks" / "02_train & more.html").write_text("<p>page</p>")
+    links = [link["href"] for link in Page(write_report(run).read_text("utf-8")).of("a")]
+    assert links[-1] == "notebooks/02_train%20%26%20more.html"
 
 
 def test_damaged_files_are_said_in_words(run):
@@ -170,7 +214,9 @@ def test_damaged_files_are_said_in_words(run):
     noise = np.random.default_rng(0).integers(0, 256, (260, 260, 3), np.uint8)
     (run / "figures" / "b.png").write_bytes(to_png(tile([[noise] * 2]), dpi=200)[:-9000])
     text = words(write_report(run))
-    assert text.count("Not here yet") == 5
+    assert [text.count(f"{part} (") for part in ("Result", "Classes", "Ablation", "Stages", "Settings")] == [
+        1
+    ] * 5
     assert "a.png is damaged" in text and "b.png is damaged" in text
 
 

@@ -17,7 +17,14 @@ from wsfcn_lib.data.images import read_image, read_mask, save_mask
 from wsfcn_lib.evaluation.diagnostics import DiagnosticsRecorder
 from wsfcn_lib.evaluation.inputs import manifest_of
 from wsfcn_lib.evaluation.results import EvaluationResults, PostProcessing
-from wsfcn_lib.evaluation.scoring import EvalSettings, add_metrics, evaluate, post_processings, predict
+from wsfcn_lib.evaluation.scoring import (
+    EvalSettings,
+    add_metrics,
+    evaluate,
+    post_processings,
+    predict,
+    unpainted,
+)
 from wsfcn_lib.infer import predict_masks, probabilities, segment
 from wsfcn_lib.network import build_network
 from wsfcn_lib.postprocess import crf, crf_many, label_map
@@ -88,6 +95,7 @@ def test_order_and_columns(tmp_path):
             "image",
             "tags",
             "predicted",
+            "painted",
             "iou",
             "iou_true_tags",
             "iou_crf",
@@ -104,7 +112,7 @@ def test_images_without_masks_are_predicted_but_not_measured(tmp_path):
     metrics, rows = json.loads((tmp_path / "metrics.json").read_text()), rows_of(tmp_path / "per_image.csv")
     assert metrics["images"] == len(rows) == len(list((tmp_path / "masks" / "test").glob("*.png"))) == 5
     assert metrics["mean_iou"] is metrics["mean_iou_true_tags"] is metrics["mean_iou_crf"] is None
-    assert list(rows[0]) == ["image", "tags", "predicted"] and "per_class_iou" not in metrics
+    assert list(rows[0]) == ["image", "tags", "predicted", "painted"] and "per_class_iou" not in metrics
     # some with, some without: the numbers are those of the former
     (tmp_path / "some").mkdir()
     some = folder_of(tmp_path / "some", masked=(1, 3))
@@ -227,8 +235,11 @@ def test_a_folder_needs_nothing_but_a_snapshot(tmp_path):
     assert [key for key, value in metrics.items() if value is None] == [
         *("mean_iou", "mean_iou_true_tags", "mean_iou_crf", "mean_iou_crf_true_tags", "mean_ap")
     ]
+    shares = []
+    for name in "ab":
+        shares.append((read_mask(run / "masks" / "holiday" / f"{name}.png", manifest_of(classes)) > 0).mean())
     assert [list(row.values()) for row in rows_of(run / "per_image_holiday.csv")] == [
-        [n, "", "cat;dog;cow"] for n in "ab"
+        [n, "", "cat;dog;cow", str(round(share, 4))] for n, share in zip("ab", shares)
     ]
     assert sorted(path.name for path in (run / "masks" / "holiday").iterdir()) == ["a.png", "b.png"]
     for name, row in zip(("a.jpg", "b.png"), rows_of(run / "scores_holiday.csv")):
@@ -239,6 +250,23 @@ def test_a_folder_needs_nothing_but_a_snapshot(tmp_path):
         assert (
             read_mask(run / "masks" / "holiday" / f"{name[0]}.png", manifest_of(classes)) == expected
         ).all()
+
+
+def test_pictures_without_a_painted_pixel_are_counted_and_named_with_the_reason(tmp_path, capsys):
+    manifest, net = folder_of(tmp_path), Painter().eval()
+    evaluate(net, manifest, QUICK.model_copy(update={"score_cut": 1.0}), tmp_path)
+    line = "no pixel painted in 5 of 5 pictures, first p4, p3, p2: in 5 no class scores above 1"
+    assert line in capsys.readouterr().out
+    assert json.loads((tmp_path / "metrics.json").read_text())["nothing_painted"] == 5
+    results = EvaluationResults(manifest, QUICK)
+    (result,) = predict(net, manifest, manifest.samples("test")[:1], QUICK)
+    result.tags["predicted"][:] = True
+    for labels in result.labels.values():
+        labels[:] = 0
+    results.add(result)
+    assert unpainted(results).endswith(
+        "in 1 of 1 pictures, first p4: in 1 a class does, and its masks stay below the background"
+    )
 
 
 def test_a_list_is_scored_like_its_images(tmp_path):

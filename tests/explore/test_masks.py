@@ -15,9 +15,9 @@ from wsfcn_lib.explore.evaluated import KINDS, PREDICTION, TRUTH, WITH_CRF, read
 from wsfcn_lib.explore.inspection import ALL_VIEWS, Inspector
 from wsfcn_lib.explore.masks import DIFFERENCE, FOUR, RECUT, MaskExplorer
 from wsfcn_lib.explore.sweep import BACKGROUNDS, SCORE_CUTS, count, recut, sweep
-from wsfcn_lib.infer import SCORE_CUT
 from wsfcn_lib.metrics import ConfusionMatrix
 from wsfcn_lib.postprocess import BACKGROUND_MASK, crf_available, label_map
+from wsfcn_lib.protocol import SCORE_CUT
 
 AS_EVALUATED = {"scales": (1.0,), "flip": False}
 

@@ -10,14 +10,11 @@ from PIL import Image
 
 import oracles
 from published import fixture, published_network, relative_error
-from wsfcn_lib import WSFCN, NetConfig, infer, segment
+from wsfcn_lib import WSFCN, NetConfig, infer, segment, weights
 from wsfcn_lib.checkpoints import CheckpointError, save_snapshot
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.model_zoo import WeightsError
 from wsfcn_lib.infer import (
-    LONG_SIDE,
-    OWN_SCALES,
-    SCALES,
     VIEW_LIMIT,
     Segmentation,
     at_size,
@@ -26,6 +23,7 @@ from wsfcn_lib.infer import (
     view,
 )
 from wsfcn_lib.postprocess import label_map
+from wsfcn_lib.protocol import LONG_SIDE, LONGEST, OWN_SCALES, SCALES, protocol_of, usual_side
 
 TINY = NetConfig(backbone="tiny", width=16, dilations=(1, 2, 4, 6), num_classes=4)
 CLASSES = [{"name": n, "mask_id": i, "colour": (9, i, 9)} for i, n in enumerate(("cat", "dog", "cow"), 1)]
@@ -102,7 +100,7 @@ def test_bad_calls_say_what_to_do():
         predict_masks(net, image[..., 0])
     with pytest.raises(CheckpointError, match="no snapshot"):
         segment(image, "nowhere.safetensors")
-    with pytest.raises(WeightsError, match="'nowhere' is no file and no name of released weights"):
+    with pytest.raises(WeightsError, match="'nowhere' is neither a file nor a name of weights"):
         segment(image, "nowhere")
 
 
@@ -152,7 +150,7 @@ def test_large_images_are_seen_small_and_answered_large(tmp_path):
     torch.manual_seed(0)
     snapshot = save_snapshot(WSFCN(TINY), tmp_path / "net.safetensors", CLASSES, epoch=1)
     image = np.random.default_rng(1).integers(0, 256, (40, 80, 3), dtype=np.uint8)
-    plain, same = segment(image, snapshot, long_side=None), segment(image, snapshot)
+    plain, same = segment(image, snapshot, long_side=0), segment(image, snapshot)
     assert all((a == b).all() for a, b in zip(plain[:4], same[:4])), "small ones are seen as they are"
     half = segment(image, snapshot, long_side=40)
     small = segment(Image.fromarray(image).resize((40, 20), Image.Resampling.BICUBIC), snapshot)
@@ -191,6 +189,33 @@ def test_a_network_ships_with_the_kit(tmp_path, monkeypatch):
         segment(image)
     save_snapshot(WSFCN(TINY), tmp_path / "shipped.safetensors", CLASSES)
     assert segment(image).names == ("background", "cat", "dog", "cow")
+    monkeypatch.setattr(weights, "SHIPPED", tmp_path / "shipped.safetensors")
+    assert segment(image, "shipped").names == ("background", "cat", "dog", "cow")
+
+
+def test_an_image_is_shown_at_the_size_and_cut_that_belong_to_the_weights():
+    assert usual_side({}) == protocol_of({})["long_side"] == LONG_SIDE
+    assert usual_side({"crop": 96}) == 192 and usual_side({"crop": 321}) == LONGEST
+    assert usual_side({"crop": 96, "long_side": 320}) == 320
+    assert usual_side({"published": {}, "canvas": 1024}) == LONG_SIDE
+    assert protocol_of({"crop": 96})["long_side"] == LONG_SIDE, "a data set has prepared its images"
+    for wrong in ({"long_side": -1}, {"score_cut": 2}, {"scales": []}, {"recipe": "mine"}):
+        with pytest.raises(CheckpointError, match=f"{next(iter(wrong))}.*"):
+            protocol_of(wrong)
+
+
+def test_the_cut_is_that_of_the_weights_unless_another_is_asked_for(tmp_path):
+    torch.manual_seed(0)
+    net, image = WSFCN(TINY), np.random.default_rng(1).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    plain = save_snapshot(net, tmp_path / "plain.safetensors", CLASSES)
+    scores = segment(image, plain).scores
+    cut = float(np.sort(scores)[1])  # of three classes one is above it
+    careful = save_snapshot(net, tmp_path / "careful.safetensors", CLASSES, score_cut=cut)
+    answer = segment(image, careful)
+    assert answer.score_cut == cut and (answer.tags == (scores > cut)).all() and answer.tags.sum() == 1
+    assert segment(image, careful, score_cut=0).tags.all()
+    assert not segment(image, careful, score_cut=1).tags.any()
+    assert segment(image, careful, score_cut=1).summary().startswith("no class above 1; strongest ")
 
 
 def test_the_recipe_is_that_of_the_weights(monkeypatch):
@@ -208,7 +233,7 @@ def answer_of(labels, tags, scores):
     names, colours = ("background", "cat", "dog"), np.array([(0, 0, 0), (9, 99, 9), (9, 9, 199)], np.uint8)
     masks = np.zeros((3, *labels.shape), np.float32)
     image = np.full((*labels.shape, 3), 90, np.uint8)
-    return Segmentation(masks, np.array(scores), np.array(tags), labels, names, colours, image)
+    return Segmentation(masks, np.array(scores), np.array(tags), labels, names, colours, image, 0.1)
 
 
 def test_an_answer_is_a_picture_in_a_notebook_and_a_sentence_elsewhere(tmp_path):
@@ -230,7 +255,7 @@ def test_an_answer_is_a_picture_in_a_notebook_and_a_sentence_elsewhere(tmp_path)
 
 def test_an_answer_without_a_class_says_the_strongest():
     answer = answer_of(np.zeros((4, 5), np.uint8), (False, False), (0.04, 0.06))
-    assert repr(answer).endswith("no class above the cut; strongest dog 0.06")
+    assert repr(answer).endswith("no class above 0.1; strongest dog 0.06")
 
 
 def test_an_answer_is_shown_where_it_is_asked_for(monkeypatch):

@@ -91,8 +91,16 @@ def test_another_number_of_classes_is_no_obstacle(snapshot):
     assert start_from(net, str(snapshot), ["boat", "tree"])[-1].endswith("anew for boat, tree")
 
 
+def test_settings_that_shape_nothing_may_differ_from_the_snapshots_and_are_said(snapshot):
+    net = build_network(settings("x", dilations=(1, 2, 3, 4), gate_rate=0.2).network(4))
+    line = start_from(net, str(snapshot), ["cat", "dog", "cow"])[-1]
+    assert line.startswith("its settings were others: dilations (1, ") and line.endswith(
+        ") there, (1, 2, 3, 4) here; gate_rate 0.3 there, 0.2 here"
+    )
+
+
 def test_the_snapshot_of_another_network_is_refused_by_what_differs(snapshot):
-    net = build_network(settings("x", width=32).network(4))
+    net = build_network(settings("x", width=32, gate_rate=0.2).network(4))  # the latter shapes no weight
     with pytest.raises(
         WeightsError, match="another network .width 16 there, 32 here.; give these settings its"
     ):

@@ -91,7 +91,7 @@ def test_a_folder_is_segmented_with_its_sub_folders_and_the_rest_is_counted(
     assert files == {"a_jpg.png", "deep__a_jpg.png", "B.png"}
     assert "3 pictures with their masks lie in" in text and "1 cannot be opened" in text
     assert "torn.jpg: not a readable picture" in text
-    assert "no pictures, passed over: 1 system or hidden folder (@eaDir), 1 .txt (notes.txt)" in text
+    assert "not pictures, passed over: 1 system or hidden folder (@eaDir), 1 .txt (notes.txt)" in text
     for output in ("own", "own/results"):
         monkeypatch.setattr(sys, "argv", ["wsfcn_lib", "own", "-o", output])
         with pytest.raises(ValueError, match="name another folder for the results"):

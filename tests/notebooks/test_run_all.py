@@ -74,7 +74,7 @@ def params(tmp_path):
         ("epochs: 3\n---\nepochs: 4", "line 2: but found another document; leave out the line ---"),
         ("1: 2", "no notebook has a parameter 1: choose from run, "),
         ("? [a]\n: 2", "line 1: a name must be plain text"),
-        ("foreground_cut: 0.5", "it belongs into `more`, as in more: {foreground_cut: 0.5}"),
+        ("foreground_cut: 0.5", "it belongs in `more`, as in more: {foreground_cut: 0.5}"),
         ("size: 64", "no notebook has a parameter 'size': the side of the built-in scenes is image_size"),
         ("glyphs: {size: 64}", "the built-in scenes have image_size, train_images, "),
         ("timeout: 60", "it is an option of run_all.py: --timeout"),
@@ -155,8 +155,8 @@ def test_bad_params_files_are_usage_errors(capsys, params, text, message):
             {"images": "val", "recipe": "1stage", "scales": [1], "canvas": 0},
         ),
         (
-            "snapshot: data/voc_animals_mobilenet.safetensors",
-            {"snapshot": "data/voc_animals_mobilenet.safetensors"},
+            "snapshot: data/voc_animals.safetensors",
+            {"snapshot": "data/voc_animals.safetensors"},
         ),
         (
             "data: a\nsnapshot: data/runs/mine/weights.safetensors",
@@ -201,7 +201,7 @@ def test_values_are_read_as_meant(params, text, expected, coding):
         (
             "ablation_images: dev",
             "04",
-            "ablation_images='dev' is none of train, val, test, and nothing that lies at",
+            "ablation_images='dev' is no split; choose one of train, val, test",
         ),
         (
             "export: Weights",
@@ -212,15 +212,23 @@ def test_values_are_read_as_meant(params, text, expected, coding):
         ("canvas: 9999", "05", "05_evaluate: canvas=9999: should be less than or equal to 4096"),
         ("score_cut: 1.5", "05", "05_evaluate: score_cut=1.5: should be less than or equal to 1"),
         ("processes: 0", "05", "05_evaluate: processes=0: should be greater than or equal to 1"),
-        ("long_side: -1", "05", "05_evaluate: long_side=-1: should be greater than or equal to 0"),
+        ("long_side: -2", "05", "05_evaluate: long_side=-2: should be greater than or equal to 0"),
         (
             "images: tst",
             "05",
-            "05_evaluate: images='tst' is none of train, val, test, and nothing that lies at",
+            "05_evaluate: images='tst' is neither a split (train, val, test) nor a file or folder (looked at",
         ),
-        ("images: ''", "05", "05_evaluate: images='' is none of train, val, test, and nothing that lies at"),
-        ("picture: nowhere.jpg", "05", "05_evaluate: picture='nowhere.jpg' is nothing that lies at"),
-        ("snapshot: bset", "05", "05_evaluate: snapshot='bset' is none of best, last, resnet38"),
+        ("images: ''", "05", "05_evaluate: images='' is neither a split (train, val, test) nor a file"),
+        (
+            "picture: nowhere.jpg",
+            "05",
+            "05_evaluate: picture='nowhere.jpg' is not a file or folder (looked at",
+        ),
+        (
+            "snapshot: bset",
+            "05",
+            "05_evaluate: snapshot='bset' is neither a name (best, last, shipped, wsfcn, 1stage) nor",
+        ),
         ("masks: SegmentationClassAug", "05", "the folder of VOC's training masks is train_masks"),
     ],
 )

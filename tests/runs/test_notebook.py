@@ -80,7 +80,7 @@ def test_good_parameters_pass(one_other_notebook, given):
             "run=None must be of type str, such as 'data/runs/demo'; nothing stands after its colon",
         ),
         ("run = False", "run=False must be of type str, such as 'data/runs/demo'; YAML reads more than text"),
-        ("foreground_cut = 0.5", "it belongs into `more`, as in more: {foreground_cut: 0.5}"),
+        ("foreground_cut = 0.5", "it belongs in `more`, as in more: {foreground_cut: 0.5}"),
         ("size = 3", "the side of the built-in scenes is image_size"),
         ("training = {'width': 3}", "write the lines in it without it"),
         ("more = {'epochs': 3}", "'epochs' is a parameter of its own: write it beside `more`, not in it"),

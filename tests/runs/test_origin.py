@@ -71,7 +71,7 @@ def test_checkpoints_that_nothing_tells_of_are_left_alone(data, finished, tmp_pa
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / "last.safetensors").write_bytes(b"of before")
-    with pytest.raises(RunError, match="nothing says from which settings they came\nKeep it"):
+    with pytest.raises(RunError, match="no record of the settings they came from\nKeep it"):
         next(train(settings(data), run))
     assert [path.name for path in run.rglob("*.*")] == ["last.safetensors"]
 

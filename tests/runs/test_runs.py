@@ -270,6 +270,14 @@ def test_the_hash_of_code_changes_with_code_alone(library):
     assert library("data/a.py", code) == before != library("data/b.py", "")
 
 
+def test_the_hash_of_code_takes_no_notice_of_the_words_of_errors(library):
+    code = 'def f(x):\n    if x < 2:\n        raise ValueError(f"{x} is small")\n'
+    before = library("a.py", code)
+    assert library("a.py", code.replace("is small", "is too small; raise it")) == before
+    for old, new in (("x < 2", "x < 3"), ("ValueError", "OSError"), ("raise ", "return ")):
+        assert library("a.py", code.replace(old, new)) != before, new
+
+
 def test_the_hash_of_a_notebook_reads_its_code_but_not_its_outputs(tmp_path):
     def hashes(*lines, outputs=(), injected="", words=""):
         cells = [{"cell_type": "code", "metadata": {}, "source": lines, "outputs": outputs}]

@@ -26,7 +26,7 @@ from wsfcn_lib.runs.settings import SettingsError
         (
             TrainConfig,
             {"warmup_epochs": 40},
-            "warmup_epochs=40 is more than epochs=31: no epoch could end it",
+            "warmup_epochs=40 is more than epochs=31: the warm-up would outlast the training; lower it",
         ),
         (TrainConfig, {"data": ""}, "data='': is empty; name a folder made by 01_prepare_data"),
         (SourceSettings, {"glyphs": {"size": 3}}, "size=3: should be greater than or equal to 48"),

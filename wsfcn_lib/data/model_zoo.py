@@ -35,7 +35,17 @@ class Artefact:
     @property
     def folder(self) -> str:
         """Where it belongs, relative to ROOT; weights may also lie in the folder that WSFCN_WEIGHTS names."""
-        return "data/weights" if self.file.endswith(".pth") else "data/raw/masks"
+        return "data/weights" if self.holds_weights else "data/raw/masks"
+
+    @property
+    def holds_network(self) -> bool:
+        """Whether it is a whole network, not a backbone or masks."""
+        return self.holds_weights and not self.what.startswith("ImageNet")
+
+    @property
+    def holds_weights(self) -> bool:
+        """Whether it is a network's weights; else it is an archive of masks."""
+        return self.file.endswith(".pth")
 
     @property
     def advice(self) -> str:
@@ -67,7 +77,7 @@ class Artefact:
         return None
 
 
-SHIPPED = ROOT / "data" / "voc_animals_mobilenet.safetensors"  # a small network for six animals
+SHIPPED = ROOT / "data" / "voc_animals.safetensors"  # a small network for six animals
 
 
 def _read_table() -> dict[str, Artefact]:
@@ -113,9 +123,10 @@ def initial_weights(name: str | Path) -> Path:
         path = resolve_path(name)
         if path.is_file():
             return path
+        names = ", ".join(name for name, row in ARTEFACTS.items() if row.holds_weights)
         raise WeightsError(
-            f"{str(name)!r} is no file and no name of released weights; the names are shipped, "
-            f"{', '.join(ARTEFACTS)}"
+            f"{str(name)!r} is neither a file nor a name of weights; the names are shipped, {names}, and for "
+            "timm: backbones hub"
         )
     path = row.find()
     if path is None:

@@ -6,6 +6,8 @@ Pure functions of arrays; no matplotlib.
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from wsfcn_lib.data.classes import IGNORE
+
 PAPER, INK = (255, 255, 255), (20, 20, 20)
 
 
@@ -53,6 +55,19 @@ def edges(label: np.ndarray, width: int = 1) -> np.ndarray:
     return found
 
 
+def outlined(picture: np.ndarray, label: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """A picture (H, W, 3) uint8 with the outlines of a label map (H, W) in a colour; 255 belongs to no object."""
+    label = np.where(np.asarray(label) == IGNORE, 0, label)
+    drawn = np.array(picture)
+    drawn[edges(label, line_width(label.shape))] = colour
+    return drawn
+
+
+def line_width(size: tuple[int, int]) -> int:
+    """Pixels of a line that is seen in a picture of a size (H, W)."""
+    return max(1, round(max(size) / 400))
+
+
 def paint(
     image: np.ndarray, label: np.ndarray, colours: np.ndarray, captions: dict[int, str], opacity: float = 0.5
 ) -> Image.Image:
@@ -66,8 +81,7 @@ def paint(
         opacity: of the tint, in [0, 1].
     """
     picture = overlay(image, label, colours, opacity)
-    width = max(1, round(max(label.shape) / 400))
-    picture[edges(label, width) & (np.asarray(label) > 0)] = PAPER
+    picture[edges(label, line_width(label.shape)) & (np.asarray(label) > 0)] = PAPER
     return _with_legend(Image.fromarray(picture), colours, captions)
 
 

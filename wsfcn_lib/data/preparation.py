@@ -108,7 +108,8 @@ def prepare(settings: SourceSettings, folder: Path | str) -> Report:
 def find(settings: SourceSettings) -> DatasetListing:
     """What a source offers before anything is chosen; draws, downloads and converts what is not there yet.
 
-    Folders are taken from ROOT. `root` wins; else WSFCN_VOC_ROOT for VOC; else `raw`, where downloads go.
+    The source lies in `root` where one is given; VOC's else in the folder that WSFCN_VOC_ROOT names; else in
+    `raw`, where downloads go. Relative folders are found as `resolve_path` finds them.
     """
     raw = resolve_path(settings.raw or f"data/raw/{settings.dataset}")
     if settings.dataset == "glyphs":

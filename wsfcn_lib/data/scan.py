@@ -47,7 +47,7 @@ class Scan:
         if self.sibling_masks:
             notes.append(
                 f"{len(self.sibling_masks)} files such as {self.sibling_masks[0]} are masks beside their pictures, "
-                "no pictures, and are not used; list those that are photographs in tags.csv"
+                "not pictures, and are not used; list those that are photographs in tags.csv"
             )
         counts = Counter(path.with_suffix("") for path in self.pictures)
         twins = [path for path in self.pictures if counts[path.with_suffix("")] > 1]
@@ -59,7 +59,7 @@ class Scan:
         if self.others:
             kinds = sorted(self.others.items(), key=lambda item: -len(item[1]))
             counts = ", ".join(f"{len(paths)} {kind} ({in_utf8(paths[0])})" for kind, paths in kinds)
-            notes.append(f"no {wanted}, passed over: {counts}")
+            notes.append(f"not {wanted}, passed over: {counts}")
         return notes
 
 

@@ -106,7 +106,7 @@ def voc_names(base: Path, split_list: str, augmented: Path | None = None) -> lis
             return sorted(masks - set(voc_names(base, "val")) | set(voc_names(base, "train")))
     own = list_file(base, split_list)
     lists = sorted(other.stem for other in own.parent.glob("*.txt"))
-    advice = "name one of them in `lists`, or add the file"
+    advice = "name one of them as train_list, val_list or test_list, or add the file"
     if split_list == "trainaug":
         advice += "; SBD's folder gives this one"
     raise DataError(f"{own} is missing; the lists there are {lists}, each of names of pictures: {advice}")

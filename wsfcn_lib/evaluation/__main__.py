@@ -34,7 +34,7 @@ def main() -> None:
         if arguments.settings:
             given = json.loads(read_text(shell_path(arguments.settings)))
         trained = load_trained(run, given.get("snapshot", "best"))
-        settings = EvalSettings(**{"images": "test", "long_side": 640} | trained.protocol | given)
+        settings = EvalSettings(**{"images": "test"} | trained.protocol | given)
         began = time.perf_counter()
         device = build_accelerator(trained.config).device
         first = process()[0] == 0

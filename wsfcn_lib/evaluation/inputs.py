@@ -20,7 +20,7 @@ from wsfcn_lib.data.images import PICTURES, read_image
 from wsfcn_lib.data.manifest import SPLITS, ClassInfo, Manifest, Sample
 from wsfcn_lib.data.model_zoo import initial_weights
 from wsfcn_lib.data.scan import Scan, scan, unique_names
-from wsfcn_lib.infer import protocol_of
+from wsfcn_lib.protocol import protocol_of
 from wsfcn_lib.runs.folder import read_run
 from wsfcn_lib.runs.paths import ROOT, resolve_path
 from wsfcn_lib.runs.storage import RunError

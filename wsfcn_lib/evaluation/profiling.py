@@ -10,9 +10,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.data import default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
+from wsfcn_lib.checkpoints import facts_of
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.data.model_zoo import SHIPPED
 from wsfcn_lib.data.remarks import untaught
 from wsfcn_lib.data.training_set import TrainSet
 from wsfcn_lib.runs.provenance import peak_memory_mb
@@ -79,8 +81,7 @@ def cost(config: TrainConfig, num_classes: int, steps: int = 3) -> dict[str, flo
 
 FEW_STEPS = 300
 FEW_PICTURES = 10  # of a class
-SHIPPED_STEPS = 1200  # of voc_animals_mobilenet, data/results
-VOC_STEPS = 20 * (10582 // 16)  # of the published schedule
+VOC_STEPS = 31 * (10582 // 16)  # of the published schedule: epochs of whole batches
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,15 @@ def preflight(config: TrainConfig, run: Path | str) -> Estimate:
         notes.append(
             f"this processor computes bf16 {factor:.0f} times as slowly as fp32: set precision to fp32"
         )
-    length = (
-        f"{steps:,} steps; the network that ships had {SHIPPED_STEPS:,}, and VOC's schedule has {VOC_STEPS:,}"
-    )
+    length = f"{steps:,} steps; {known_lengths()}"
     return Estimate(seconds, warmup_step, full_step, memory_mb, disk / 1e6, length, notes)
+
+
+def known_lengths() -> str:
+    """In words, how many steps trainings had whose results are known."""
+    voc = f"VOC's schedule has {VOC_STEPS:,}"
+    shipped = facts_of(SHIPPED).get("step")
+    return f"the network that ships had {shipped:,}, and {voc}" if shipped else voc
 
 
 def bf16_slowdown() -> float:
@@ -160,8 +166,7 @@ def doubts(config: TrainConfig, manifest: Manifest) -> list[str]:
     if steps < FEW_STEPS:
         lines.append(
             f"only {steps} steps ({images} images, batch_size {config.batch_size}, {config.epochs} epochs), and with "
-            f"fewer than {FEW_STEPS} masks may stay empty: set `steps`; the network that ships had "
-            f"{SHIPPED_STEPS:,}, VOC's schedule has {VOC_STEPS:,}"
+            f"fewer than {FEW_STEPS} masks may stay empty: set `steps`; {known_lengths()}"
         )
     if config.epochs <= config.warmup_epochs:
         lines.append(

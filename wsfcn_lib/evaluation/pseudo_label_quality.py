@@ -15,9 +15,10 @@ from wsfcn_lib.data.images import read_image, read_mask
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.normalisation import normalise
 from wsfcn_lib.evaluation.inputs import samples_of
-from wsfcn_lib.infer import SCORE_CUT, at_size, predict_view, probabilities, shrink
+from wsfcn_lib.infer import at_size, predict_view, probabilities, shrink
 from wsfcn_lib.metrics import ConfusionMatrix, summary
 from wsfcn_lib.postprocess import label_map
+from wsfcn_lib.protocol import SCORE_CUT
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.supervision import supervision_steps
 

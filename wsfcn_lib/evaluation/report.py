@@ -12,19 +12,21 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
+from wsfcn_lib.evaluation.gallery import FOLDER, LIST
 from wsfcn_lib.plots.saving import light
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.run_diff import flat
 from wsfcn_lib.runs.storage import atomic_write
 
+FIRST = "best-worst"  # the figure that opens a report of pictures with a truth
 SHARES = "iou|recall|incomplete"  # columns of an ablation that hold shares, 0..1
 
 
 def write_report(run: Path | str) -> Path:
     """Write `report.html` into a run folder from what lies there, and return its path.
 
-    Reads metrics.json, ablation.csv, figures/*.png (captions.json: {file: {title, caption, order}}),
-    panels/*.png, run.json and notebooks/*.ipynb; each may be missing, and the page then says so.
+    Reads metrics.json, gallery/, ablation.csv, figures/*.png (captions.json: {file: {title, caption, order}}),
+    panels/*.png, run.json and notebooks/*; each may be missing, and the page's end then says so.
     Raises FileNotFoundError when there is no such folder.
     """
     run = resolve_path(run)
@@ -37,16 +39,20 @@ def write_report(run: Path | str) -> Path:
     )
     for function in (data_uri, duration, percent, rounded, text, words):
         environment.filters[function.__name__] = function
-    record = read_json(run / "run.json")
+    record, metrics = read_json(run / "run.json"), read_json(run / "metrics.json")
+    figures = _figures(run / "figures")
     page = environment.get_template("report.html.jinja").render(
         name=run.resolve().name,
-        metrics=read_json(run / "metrics.json"),
+        metrics=metrics,
+        facts=_facts(metrics),
+        gallery=_gallery(run / FOLDER),
+        first=next((figure for figure in figures if figure[0].stem == FIRST), None),
         ablation=_ablation(run / "ablation.csv"),
-        figures=_figures(run / "figures"),
+        figures=[figure for figure in figures if figure[0].stem != FIRST],
         panels=_panels(run / "panels"),
         record=record,
         settings=_settings(record),
-        notebooks=sorted(file.name for file in (run / "notebooks").glob("*.ipynb")),
+        notebooks=_notebooks(run / "notebooks"),
     )
     atomic_write(run / "report.html", page)
     return run / "report.html"
@@ -59,6 +65,35 @@ def read_json(path: Path) -> dict:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _facts(metrics: dict) -> dict:
+    """The single values among metrics that are not the headline."""
+    return {
+        key: value
+        for key, value in metrics.items()
+        if not key.startswith("mean_iou") and not isinstance(value, (dict, list)) and value is not None
+    }
+
+
+def _gallery(folder: Path) -> dict:
+    """The list of a gallery, see `gallery.write_gallery`, with the file of each picture; empty without one."""
+    content = read_json(folder / LIST)
+    pictures = []
+    for entry in content.get("pictures", ()):
+        file = folder / Path(str(entry["file"])).name
+        if file.is_file():
+            pictures.append(entry | {"file": file})
+    return content | {"pictures": pictures} if pictures else {}
+
+
+def _notebooks(folder: Path) -> list[tuple[str, str]]:
+    """(name, file) of the executed notebooks: as a page where there is one."""
+    found = []
+    for file in sorted(folder.glob("*.ipynb")):
+        page = file.with_suffix(".html")
+        found.append((file.stem, page.name if page.is_file() else file.name))
+    return found
 
 
 def _ablation(path: Path) -> dict | None:
@@ -111,8 +146,10 @@ def _settings(record: dict) -> dict[str, dict]:
 
 
 def data_uri(file: Path) -> str:
-    """A picture as text for `src`; empty where the file is no whole PNG."""
+    """A picture as text for `src`; empty where the file is no whole PNG or JPEG."""
     content = file.read_bytes()
+    if content.startswith(b"\xff\xd8"):
+        return f"data:image/jpeg;base64,{b64encode(content).decode()}"
     if not content.startswith(b"\x89PNG"):
         return ""
     try:

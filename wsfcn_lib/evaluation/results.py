@@ -61,7 +61,7 @@ class EvaluationResults:
         self.manifest = manifest
         self.settings = settings
         self.matrices = {}  # PostProcessing -> ConfusionMatrix, of the images with a mask
-        self.rows = []  # of each image: name, tags, predicted tags, IoU under the chosen recipe
+        self.rows = []  # of each image: name, tags, predicted tags, painted share, IoU under the chosen recipe
         self.probabilities = []  # (K-1,) of each image
         self.tags = []  # (K-1,) of each image, the true ones
 
@@ -72,6 +72,7 @@ class EvaluationResults:
             "image": result.sample.name,
             "tags": ";".join(names[result.tags["true"]]),
             "predicted": ";".join(names[result.tags["predicted"]]),
+            "painted": self._painted(result),
         }
         for post_processing, matrix in result.matrices.items():
             self._count(post_processing, matrix)
@@ -80,6 +81,24 @@ class EvaluationResults:
         self.rows.append(row)
         self.probabilities.append(result.probabilities)
         self.tags.append(result.sample.tags)
+
+    def _painted(self, result: ImageResult) -> float:
+        """The share of the picture that is no background, in the masks that are kept: after the CRF where it ran."""
+        for crf in (True, False):
+            labels = result.labels.get(PostProcessing(self.settings.recipe, crf, "predicted"))
+            if labels is not None:
+                return round(float((labels > 0).mean()), 4)
+        return 0.0
+
+    @property
+    def label(self) -> str:
+        """What the evaluated images are called, see `images_label`."""
+        return images_label(self.settings.images)
+
+    @property
+    def unpainted(self) -> list[str]:
+        """The names of the pictures that are all background."""
+        return [row["image"] for row in self.rows if not row["painted"]]
 
     def __add__(self, other: "EvaluationResults") -> "EvaluationResults":
         both = EvaluationResults(self.manifest, self.settings)
@@ -102,8 +121,9 @@ class EvaluationResults:
         blocks = {key: summary(self.matrices[key], self.manifest.names) for key in sorted(self.matrices)}
         metrics = {
             "images": len(self.rows),
-            "split": images_label(self.settings.images),
+            "split": self.label,
             "recipe": recipe,
+            "nothing_painted": len(self.unpainted),
         }
         for crf in (False, True):
             for tags in ("predicted", "true"):

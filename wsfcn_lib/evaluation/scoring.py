@@ -27,13 +27,17 @@ from wsfcn_lib.evaluation.inputs import (
     samples_of,
 )
 from wsfcn_lib.evaluation.results import EvaluationResults, ImageResult, PostProcessing
-from wsfcn_lib.infer import SCALES, SCORE_CUT, at_size, predict_masks, probabilities, shrink
+from wsfcn_lib.infer import at_size, predict_masks, probabilities, shrink
 from wsfcn_lib.postprocess import RECIPES, crf_many, label_map
+from wsfcn_lib.protocol import SCALES, SCORE_CUT
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.run_diff import plain
 from wsfcn_lib.runs.settings import Settings
 from wsfcn_lib.runs.storage import atomic_write
+
+# values of notebook 05's parameters that stand for those of the weights, see `protocol.protocol_of`
+UNSAID = {"recipe": "", "scales": [], "canvas": -1, "long_side": -1, "score_cut": -1}
 
 
 class EvalSettings(Settings):
@@ -200,10 +204,27 @@ def evaluate(
         for line in passed_over(images):
             print(line)
             facts.setdefault("passed_over", []).append(line)
+        if results.unpainted:
+            print(unpainted(results))
         atomic_write(metrics, json.dumps(results.metrics() | facts, indent=1) + "\n")
         atomic_write(run / f"per_image{ending}.csv", pd.DataFrame(results.rows).to_csv(index=False))
         atomic_write(run / f"scores{ending}.csv", results.scores().to_csv(index=False))
     return results
+
+
+def unpainted(results: EvaluationResults) -> str:
+    """A line on the pictures that are all background, and why."""
+    names = results.unpainted
+    without_class = [row["image"] for row in results.rows if not row["painted"] and not row["predicted"]]
+    reasons = []
+    if without_class:
+        reasons.append(f"in {len(without_class)} no class scores above {results.settings.score_cut:g}")
+    if below := len(names) - len(without_class):
+        reasons.append(f"in {below} a class does, and its masks stay below the background")
+    return (
+        f"no pixel painted in {len(names)} of {len(results.rows)} pictures, first {', '.join(names[:3])}: "
+        f"{'; '.join(reasons)}"
+    )
 
 
 def add_metrics(path: Path, **blocks: object) -> None:

@@ -23,7 +23,6 @@ from wsfcn_lib.explore.layers import (
     reading,
 )
 from wsfcn_lib.explore.shell import WIDE, dropdown, slider
-from wsfcn_lib.infer import SCORE_CUT
 from wsfcn_lib.runs.paths import ROOT, RUNS
 
 LAYERED, CHANGED = MODES = ("layers", "what changed")
@@ -176,7 +175,7 @@ class CamExplorer(Browser):
 def _sidebar(inspection: Inspection, state: dict) -> draw.Picture:
     """The classes' scores, and the prediction's IoU in this image where there is truth."""
     manifest, target, tags = inspection.manifest, state["target"], inspection.tags
-    scores, note = np.append(0, inspection.probabilities), f"dashed: present above {SCORE_CUT}"
+    scores, note = np.append(0, inspection.probabilities), f"dashed: present above {inspection.score_cut:g}"
     wanted, hollow = np.array(manifest.names) == target, []
     if tags is not None:
         tags = np.append(False, tags)
@@ -186,7 +185,9 @@ def _sidebar(inspection: Inspection, state: dict) -> draw.Picture:
     listed = np.argsort(-(scores + wanted)[1:], kind="stable") + 1  # what is asked about comes first
     listed = sorted(listed[: charts.ROWS], key=lambda c: -scores[c])
     parts = [
-        charts.bars(scores, listed, manifest, "score of each class", hollow, SCORE_CUT, chosen=target),
+        charts.bars(
+            scores, listed, manifest, "score of each class", hollow, inspection.score_cut, chosen=target
+        ),
         draw.paragraph(note, charts.WIDTH, 11),
     ]
     if inspection.truth is not None:

@@ -10,8 +10,8 @@ from wsfcn_lib.data.images import read_image, read_mask
 from wsfcn_lib.data.manifest import SPLITS, Manifest
 from wsfcn_lib.evaluation.inputs import file_suffix, images_label, samples_of
 from wsfcn_lib.explore.draw import Missing
-from wsfcn_lib.explore.inspection import LONGEST
 from wsfcn_lib.infer import at_size, shrink
+from wsfcn_lib.protocol import LONGEST
 from wsfcn_lib.runs.paths import resolve_path
 
 PREDICTION, WITH_CRF, TRUTH = KINDS = ("prediction", "with CRF", "ground truth")

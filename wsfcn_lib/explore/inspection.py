@@ -18,14 +18,14 @@ from wsfcn_lib.data.manifest import SPLITS, Manifest, Sample
 from wsfcn_lib.data.model_zoo import SHIPPED
 from wsfcn_lib.data.normalisation import denormalise, normalise
 from wsfcn_lib.evaluation.inputs import load_trained, samples_of
-from wsfcn_lib.infer import SCORE_CUT, at_size, predict_masks, probabilities, shrink
+from wsfcn_lib.infer import at_size, predict_masks, probabilities, shrink
 from wsfcn_lib.modules import resize
 from wsfcn_lib.pamr import pamr
 from wsfcn_lib.plots.style import PORTRAIT
 from wsfcn_lib.postprocess import crf, label_map
+from wsfcn_lib.protocol import usual_side
 
 SHIPS = "the network that ships"
-LONGEST = 500  # pixels, VOC's longest side
 STEPS = 10  # PAMR's iterations, all kept
 ONE_VIEW, ALL_VIEWS = VIEWS = ("one view, quick", "all views, as evaluated")
 
@@ -38,7 +38,8 @@ class Inspection:
     probabilities: (K-1,) in [0, 1]. masks: (K, H, W) in [0, 1], softmax, of one view or all.
     cams: (K, h, w) in [0, 1], one view: logits above 0, each class by its maximum.
     refined: PAMR's masks (K, h, w) after 0..10 iterations, from the softmax mask of one view.
-    recipe: the background rule of the prediction. manifest: whose classes these are.
+    recipe: the background rule of the prediction. score_cut: the probability above which a class is present.
+    manifest: whose classes these are.
     """
 
     rgb: np.ndarray
@@ -49,12 +50,13 @@ class Inspection:
     cams: torch.Tensor
     refined: list[torch.Tensor]
     recipe: str
+    score_cut: float
     manifest: Manifest
 
     @property
     def predicted(self) -> np.ndarray:
         """(K-1,) bool: the classes whose probability exceeds the cut."""
-        return self.probabilities > SCORE_CUT
+        return self.probabilities > self.score_cut
 
     @property
     def training_tags(self) -> np.ndarray:
@@ -85,8 +87,8 @@ class Inspector:
         data: folder with a manifest, for a network without one of its own.
         snapshot: of the run, see `load_trained`.
         scales, flip, canvas: of "all views", as in `predict_masks`; canvas 0: none.
-        long_side: pixels, larger images are shrunk to it, 0: never; None: 500, or twice the crop of training
-            where that is less, for a network knows objects by the size it has seen them in.
+        long_side: pixels, larger images are shrunk to it, 0: never; None: what suits the network, see
+            `usual_side`.
         device: where the network computes.
         uploads: {name: (H, W, 3) uint8}, further images; may grow.
         notify: receives a sentence before each thing that takes time.
@@ -116,8 +118,8 @@ class Inspector:
             samples = [Sample("portrait", Path(PORTRAIT), (False,) * len(self.manifest.classes))]
         self.samples = {sample.name: sample for sample in samples}
         self.views, self.notify, self.uploads = (scales, flip, canvas or None), notify, uploads
-        crop = self.trained.facts.get("crop", self.trained.config.crop)
-        self.long_side = min(LONGEST, 2 * crop) if long_side is None else long_side
+        facts = {"crop": self.trained.config.crop} | self.trained.facts
+        self.long_side = usual_side(facts) if long_side is None else long_side
         self.device = torch.device(device)
         self._net = self.trained.net.to(self.device)
         self._lock, self._last = threading.Lock(), lru_cache(4)(self._inspect)
@@ -152,6 +154,7 @@ class Inspector:
             cams / cams.amax((1, 2), keepdim=True).clamp_min(1e-5),
             [masks[0].cpu() for masks in refined],
             self.trained.protocol["recipe"],
+            self.trained.protocol["score_cut"],
             self.manifest,
         )
 

@@ -13,7 +13,6 @@ from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.explore import draw
 from wsfcn_lib.explore.draw import Missing
 from wsfcn_lib.explore.inspection import Inspection
-from wsfcn_lib.infer import SCORE_CUT
 from wsfcn_lib.losses import pseudo_labels
 from wsfcn_lib.metrics import ConfusionMatrix
 from wsfcn_lib.plots.overlays import heat
@@ -117,10 +116,10 @@ def layered(inspection: Inspection, state: dict) -> tuple[np.ndarray, dict[str, 
     classes, target = chosen_classes(inspection, state), state["target"]
     if not classes:
         notes.append(
-            f"no class scores above {SCORE_CUT}: nothing is predicted; choose a class to see its map"
+            f"no class scores above {inspection.score_cut:g}: nothing is predicted; choose a class to see its map"
         )
     elif not inspection.predicted[classes[0] - 1]:
-        score = f"{target} scores {inspection.probabilities[classes[0] - 1]:.2f}, not above {SCORE_CUT}"
+        score = f"{target} scores {inspection.probabilities[classes[0] - 1]:.2f}, not above {inspection.score_cut:g}"
         notes.append(f"{score}: it has maps, but no prediction")
     for layer in LAYERS:
         if not state[layer]:

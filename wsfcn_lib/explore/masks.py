@@ -13,8 +13,9 @@ from wsfcn_lib.explore.inspection import ALL_VIEWS, Inspector
 from wsfcn_lib.explore.layers import class_iou, class_legend, error_kinds
 from wsfcn_lib.explore.shell import WIDE, button, dropdown, slider
 from wsfcn_lib.explore.sweep import BACKGROUNDS, SCORE_CUTS, Sweep, recut, sweep
-from wsfcn_lib.infer import LONG_SIDE, SCORE_CUT, at_size
+from wsfcn_lib.infer import at_size
 from wsfcn_lib.postprocess import BACKGROUND_MASK
+from wsfcn_lib.protocol import LONG_SIDE, SCORE_CUT
 
 FOUR, DIFFERENCE, RECUT = "all four", "difference", "cut by the sliders"
 PAIRS = ((PREDICTION, TRUTH), (WITH_CRF, TRUTH), (PREDICTION, WITH_CRF))

@@ -118,13 +118,15 @@ def take_lock(path: Path) -> FileLock:
     return lock
 
 
+WAYS_ON = (
+    "Keep it, and choose another run name: run_all.py --run-name other\n"
+    "Or begin anew under this name: run_all.py --fresh, which keeps the old run as <name>-before"
+)
+
+
 def other_run(name: str, difference: str) -> RunError:
     """The error for a run that was begun with something else: what differs, and the two ways on."""
-    return RunError(
-        f"run {name} has other {difference}\n"
-        "Keep it, and choose another run name: run_all.py --run-name other\n"
-        "Or begin anew under this name: run_all.py --fresh, which keeps the old run as <name>-before"
-    )
+    return RunError(f"run {name} has other {difference}\n{WAYS_ON}")
 
 
 @dataclass(frozen=True)

@@ -148,7 +148,7 @@ def _settings_of_training() -> dict:
 def _place_of(name: object, value: object, known: Collection[str]) -> str:
     """Where a setting belongs that is no parameter itself; "" where the name is unknown."""
     if name in _settings_of_training():
-        return f"it belongs into `more`, as in more: {{{name}: {value}}}"
+        return f"it belongs in `more`, as in more: {{{name}: {value}}}"
     if isinstance(value, dict) and value and set(value) <= set(known):
         return "write the lines in it without it, each from the left margin on"
     return OTHER_NAMES.get(name, "")

@@ -84,5 +84,5 @@ def explained_loaders() -> Iterator[None]:
         elif "did not start" in text:
             cause = f"did not start ({text.partition('start: ')[2]})"
         raise RunError(
-            f"a process that loads pictures {cause}; {step}, and give the same command again, it goes on"
+            f"a process that loads pictures {cause}; {step}, and run the same command again; it goes on"
         ) from None

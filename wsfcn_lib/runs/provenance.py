@@ -23,7 +23,8 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def code_hash(notebook: Path | str | None = None) -> str:
     """Return 16 hex digits over the library's code and, if given, a notebook's own.
 
-    Syntax trees are compared: formatting, comments, docstrings and a notebook's outputs do not count.
+    Syntax trees are compared: formatting, comments, docstrings, the words of errors and a notebook's outputs do
+    not count.
     """
     parts = []
     for path in sorted((ROOT / "wsfcn_lib").rglob("*.py")):
@@ -49,6 +50,8 @@ def _syntax(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+            node.exc.args, node.exc.keywords = [], []  # words of errors
     text = ast.dump(tree).replace(", type_params=[]", "")  # which only Python 3.12 writes
     return hashlib.sha256(text.encode()).hexdigest()
 
