@@ -29,8 +29,11 @@ bench: .venv/installed  ## the speed of each stage beside its direct formulation
 stress: .venv/installed  ## notebooks 03 and 05 twenty times through papermill and nbval, looking for stalls; takes half an hour
 	.venv/bin/python .ci/stress.py
 
-lab: .venv/installed  ## open the notebooks in JupyterLab
-	cd notebooks && ../.venv/bin/jupyter lab
+try: .venv/installed  ## open a page in JupyterLab on which to try the network that ships
+	.venv/bin/python notebooks/lab.py try
+
+lab: .venv/installed  ## open working copies of the notebooks in JupyterLab
+	.venv/bin/python notebooks/lab.py
 
 notebooks: .venv/installed  ## execute the notebooks again and keep their outputs for a commit
 	.venv/bin/python notebooks/run_all.py --fresh --commit
@@ -53,4 +56,4 @@ lock:  ## resolve pyproject.toml's ranges again into requirements.txt (needs uv)
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test test-slow test-kill test-browser test-all bench stress lab notebooks lint lock .venv
+.PHONY: help demo test test-slow test-kill test-browser test-all bench stress try lab notebooks lint lock .venv

@@ -3,6 +3,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -328,16 +329,51 @@ def test_runs_are_listed_and_compared(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(paths, "RUNS", tmp_path)
     monkeypatch.setattr(sys, "argv", ["runs", "a", "b"])
     command.main()
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[0].split("\t") == ["why", "what", "a", "b"]
-    assert printed[1:] == [
-        "settings\tstages.02_train.settings.epochs\t3\t4",
-        "results\tmetrics.mean_iou\t0.5\t(absent)",
-    ]
+    head, setting, result, *more = capsys.readouterr().out.splitlines()
+    assert head.split() == ["why", "what", "a", "b"]
+    assert setting.split() == ["settings", "02_train", "epochs", "3", "4"]
+    assert result.split() == ["result", "mIoU", "0.500", "–"]
+    assert head.index(" a ") + 1 == setting.index("3") == result.index("0.500"), "columns are aligned"
+    assert more == ["They differ in more (1 of results): --all shows it."]
+    monkeypatch.setattr(sys, "argv", ["runs", "a", "b", "--all"])
+    command.main()
+    assert "results   metrics.mean_iou" in capsys.readouterr().out
     monkeypatch.setattr(sys, "argv", ["runs", "a"])
     with pytest.raises(SystemExit):
         command.main()
     assert "give no run, or two to compare, not 1" in capsys.readouterr().err
+
+
+def test_a_stage_that_one_run_lacks_is_one_line_and_long_values_are_cut(tmp_path):
+    for name in "ab":
+        with RunFolder.open(tmp_path / name, {"dilations": [1, 2]}, STAGE) as run:
+            run.record(STAGE, finished=True)
+    settings = {"ids": "x" * 90, "seeds": 3, "floor": 0.2}
+    RunFolder.open(tmp_path / "b", settings, "04_ablations").close()
+    lines = command.compared(str(tmp_path / "a"), str(tmp_path / "b"), everything=False)
+    assert [line.split() for line in lines[1:2]] == [["stage", "04_ablations", "not", "there", "there"]]
+    lines = command.compared(str(tmp_path / "a"), str(tmp_path / "b"), everything=True)
+    assert any(line.endswith("x" * 43 + "…") for line in lines)
+    same = command.compared(str(tmp_path / "a"), str(tmp_path / "a"), everything=False)
+    assert same[1].split() == ["settings", "none", "differs"] and len(same) == 2
+
+
+def test_the_command_ends_quietly_where_its_reader_has_enough(tmp_path):
+    for number in range(300):
+        RunFolder.open(tmp_path / f"{'a' * 200}{number}", {}, STAGE).close()
+    code = f"from wsfcn_lib.runs import folder; folder.list_runs.__defaults__ = ({str(tmp_path)!r},)"
+    run = "import runpy; runpy.run_module('wsfcn_lib.runs', run_name='__main__')"
+    text = f"{shlex.quote(sys.executable)} -c {shlex.quote(code + '; ' + run)} | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", text], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("run ") and done.stderr == "", done.stderr
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [(0.61643, "0.616"), (12.3456, "12.3"), (0.0004, "0.0004"), (None, "–"), ([1.0, 2], "1.000, 2")],
+)
+def test_values_are_told_with_three_digits(value, words):
+    assert command.text(value) == words
 
 
 def test_differences_are_explained_by_causes_first():
