@@ -30,10 +30,10 @@ stress: .venv/installed  ## notebooks 03 and 05 twenty times through papermill a
 	.venv/bin/python .ci/stress.py
 
 try: .venv/installed  ## open a page in JupyterLab on which to try the network that ships
-	.venv/bin/python notebooks/lab.py try
+	.venv/bin/python notebooks/open_lab.py try
 
 lab: .venv/installed  ## open working copies of the notebooks in JupyterLab
-	.venv/bin/python notebooks/lab.py
+	.venv/bin/python notebooks/open_lab.py
 
 notebooks: .venv/installed  ## execute the notebooks again and keep their outputs for a commit
 	.venv/bin/python notebooks/run_all.py --fresh --commit

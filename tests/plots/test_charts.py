@@ -55,12 +55,19 @@ def test_figures_have_their_width_and_no_clipped_text(name):
 def test_curves_name_losses_groups_and_epochs():
     figure = curves(training_log(epochs=40, steps=2))
     shown = texts(figure)
-    assert {"classification", "mask", "validation, total", "old weights", "new biases", "epoch", "35"} <= set(
-        shown
-    )
+    assert {"classification", "mask", "validation, total", "epoch", "35"} <= set(shown)
     assert "39" not in shown  # ticks are thinned out
     with pytest.raises(ValueError, match="no rows yet"):
         curves(training_log().iloc[:0])
+
+
+def test_equal_learning_rates_share_a_line_so_that_none_hides_another():
+    log = training_log()
+    log["lr_old_weights"] = log["lr_old_biases"] = np.linspace(1, 0, len(log))
+    log["lr_new_weights"] = log["lr_new_biases"] = 2 * log["lr_old_weights"]
+    axis = curves(log).axes[2]
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == ["old weights, old biases", "new weights, new biases"] and len(axis.lines) == 2
 
 
 def test_learning_rates_are_written_as_numbers():

@@ -32,18 +32,30 @@ def curves(log: pd.DataFrame) -> Figure:
     axes["map"].plot(checks.step, checks.val_map, color=GREEN, **dots)
     axes["map"].set(title="Tags, validation mAP", ylim=(0, 1.03))
     rates = log.filter(regex="^lr").dropna(axis=1, how="all").dropna()
-    for number, (column, rate) in enumerate(rates.items()):
-        label = column.removeprefix("lr_").replace("_", " ")
-        width = 4 - 0.75 * number  # so that equal rates are all seen
-        axes["lr"].plot(log.step[rates.index], rate, lw=width, label=label)
+    for columns, rate in _equal_rates(rates):
+        label = ", ".join(column.removeprefix("lr_").replace("_", " ") for column in columns)
+        axes["lr"].plot(log.step[rates.index], rate, label=label)
     axes["lr"].set(title="Learning rate", ylim=(0, 1.6 * rates.max(axis=None)))  # room for the legend
-    axes["lr"].legend(fontsize=8, loc="upper right", borderpad=0, labelspacing=0.2, ncols=2)
+    axes["lr"].legend(fontsize=8, loc="upper right", borderpad=0, labelspacing=0.2)
     starts = log.groupby("epoch").step.min()
     starts = starts[:: len(starts) // 9 + 1]
     for axis in (axes["loss"], axes["lr"]):
         axis.set_xticks(starts.to_numpy(), starts.index.astype(int))
         axis.set_xlabel("epoch")
     return figure
+
+
+def _equal_rates(rates: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:
+    """The columns of a table by their values: those that are equal share one line, else the last hides the others."""
+    groups = []
+    for column, rate in rates.items():
+        for columns, shared in groups:
+            if np.allclose(rate, shared):
+                columns.append(column)
+                break
+        else:
+            groups.append(([column], rate))
+    return groups
 
 
 @styled

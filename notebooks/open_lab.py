@@ -1,7 +1,7 @@
 """Open JupyterLab on working copies of the notebooks, so that running them changes nothing that git keeps.
 
-    lab.py                  the five notebooks
-    lab.py try              the page on which to try the network that ships
+    open_lab.py                  the five notebooks
+    open_lab.py try              the page on which to try the network that ships
 
 The copies lie in data/lab. One that you changed stays as it is; one that you only ran is replaced when the notebook itself
 has changed. What JupyterLab shows begins at the repository: data/runs holds the reports and the executed notebooks of runs.

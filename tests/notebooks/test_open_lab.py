@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-import lab
+import open_lab
 from wsfcn_lib.runs.paths import ROOT
 
 
@@ -27,7 +27,7 @@ def places(tmp_path):
     source, home = tmp_path / "notebooks", tmp_path / "data" / "lab"
     write(source / "01.ipynb", "a = 1")
     write(source / "02.ipynb", "b = 1")
-    assert lab.copy_notebooks(source, home) == []
+    assert open_lab.copy_notebooks(source, home) == []
     return source, home
 
 
@@ -35,41 +35,41 @@ def test_copies_are_made_and_run_ones_are_replaced_when_the_notebook_changes(pla
     source, home = places
     assert cells(home / "01.ipynb") == ["a = 1"]
     write(home / "01.ipynb", "a = 1", outputs=["ran"])  # as JupyterLab saves it
-    assert lab.copy_notebooks(source, home) == [] and "ran" in (home / "01.ipynb").read_text()
+    assert open_lab.copy_notebooks(source, home) == [] and "ran" in (home / "01.ipynb").read_text()
     write(source / "01.ipynb", "a = 2")
-    assert lab.copy_notebooks(source, home) == []
+    assert open_lab.copy_notebooks(source, home) == []
     assert cells(home / "01.ipynb") == ["a = 2"] and cells(home / "02.ipynb") == ["b = 1"]
 
 
 def test_what_a_person_changed_stays_and_is_named_where_it_is_old(places):
     source, home = places
     write(home / "01.ipynb", "a = 'mine'")
-    assert lab.copy_notebooks(source, home) == [], "the notebook itself is as it was"
+    assert open_lab.copy_notebooks(source, home) == [], "the notebook itself is as it was"
     write(source / "01.ipynb", "a = 2")
     for _ in range(2):
-        assert lab.copy_notebooks(source, home) == ["01.ipynb"]
+        assert open_lab.copy_notebooks(source, home) == ["01.ipynb"]
         assert cells(home / "01.ipynb") == ["a = 'mine'"]
     (home / "01.ipynb").unlink()
-    assert lab.copy_notebooks(source, home) == [] and cells(home / "01.ipynb") == ["a = 2"]
+    assert open_lab.copy_notebooks(source, home) == [] and cells(home / "01.ipynb") == ["a = 2"]
 
 
 def test_copies_without_a_record_and_torn_ones_stay(places):
     source, home = places
     write(home / "01.ipynb", "a = 'mine'")
     (home / "02.ipynb").write_text("{torn")
-    (home / lab.COPIED).unlink()
-    assert lab.copy_notebooks(source, home) == ["01.ipynb", "02.ipynb"]
+    (home / open_lab.COPIED).unlink()
+    assert open_lab.copy_notebooks(source, home) == ["01.ipynb", "02.ipynb"]
     assert (home / "02.ipynb").read_text() == "{torn"
 
 
 @pytest.mark.parametrize("page, first", [([], "01_prepare_data"), (["try"], "try")])
 def test_the_command_becomes_jupyterlab_at_the_page(page, first, tmp_path, monkeypatch):
     begun = []
-    monkeypatch.setattr(lab, "HOME", ROOT / "data" / "lab")
-    monkeypatch.setattr(lab, "copy_notebooks", lambda source, home: ["03_explore.ipynb"])
-    monkeypatch.setattr(sys, "argv", ["lab.py", *page, "--no-browser"])
-    monkeypatch.setattr(lab.os, "execv", lambda program, command: begun.append(command))
-    lab.main()
+    monkeypatch.setattr(open_lab, "HOME", ROOT / "data" / "lab")
+    monkeypatch.setattr(open_lab, "copy_notebooks", lambda source, home: ["03_explore.ipynb"])
+    monkeypatch.setattr(sys, "argv", ["open_lab.py", *page, "--no-browser"])
+    monkeypatch.setattr(open_lab.os, "execv", lambda program, command: begun.append(command))
+    open_lab.main()
     assert begun[0][1:4] == ["-m", "jupyter", "lab"] and begun[0][-1] == "--no-browser"
     assert f"--LabApp.default_url=/lab/tree/data/lab/{first}.ipynb" in begun[0]
     assert (ROOT / "notebooks" / f"{first}.ipynb").is_file()
