@@ -209,10 +209,13 @@ def initial_network(config: TrainConfig, classes: list[str], accelerator: Accele
     if accelerator.is_main_process:
         for line in lines:
             print(line)
-    taps = unreachable_taps(net, config.crop)
-    if taps and accelerator.is_main_process:
-        advice = "lower the dilations or raise the crop"
-        print(f"WARNING: taps (kernel, dilation, offsets) {taps} see only padding; {advice}")
+    # outer taps see only padding in the paper's own setting too; a branch of which all do is a mistake
+    for kernel, dilation, offsets in unreachable_taps(net, config.crop):
+        if len(offsets) == kernel // 2 and accelerator.is_main_process:
+            print(
+                f"WARNING: of kernel {kernel}, dilation {dilation}, all taps but the middle see only padding; "
+                "lower the dilation or raise the crop"
+            )
     if config.batch_norm == "synchronised" and accelerator.num_processes > 1:
         synchronise_norms(net, accelerator.device)
     return net.to(accelerator.device, memory_format=torch.channels_last).train()

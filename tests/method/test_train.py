@@ -281,7 +281,16 @@ def test_unreachable_taps_are_warned_of(data, tmp_path, capsys):
     rows = train(settings(data, dilations=(1, 2, 4, 36)), tmp_path / "run")
     next(rows)
     rows.close()
-    assert "(7, 36, [36, 72, 108])] see only padding; lower the dilations" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "of kernel 7, dilation 36, all taps but the middle see only padding; lower the dilation" in told
+    rows = train(
+        settings(data, dilations=(1, 2, 3, 4)), tmp_path / "other"
+    )  # at 6 places, 4 is seen, 8 is not
+    next(rows)
+    rows.close()
+    assert "padding" not in capsys.readouterr().out, (
+        "as in the paper, of whose taps at 36, 72 and 108 one is seen"
+    )
 
 
 def test_what_does_not_fit_is_refused():

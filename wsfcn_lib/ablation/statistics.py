@@ -133,7 +133,7 @@ def conclusion(effects: pd.DataFrame) -> str:
         sentences.append(f"{sentence}.")
     seeds = effects.seeds.max()
     if seeds == 1:
-        sentences.append("One seed: no claim about the modules.")
+        sentences.append("One seed: a second training may turn these signs, so no claim about the modules.")
     else:
         sentences.append(
             f"{seeds} seeds, this data set, this schedule; an interval that holds 0 shows no effect."

@@ -74,7 +74,12 @@ def _intervals(axis: Axes, effects: pd.DataFrame) -> None:
     axis.plot(effects.points, rows, "o", color="black", ms=6)
     axis.axvline(0, color=GREY, lw=1)
     axis.set_yticks(rows, [textwrap.fill(change, 26) for change in effects.change], color="black")
-    axis.set(title="Effects, with intervals", xlabel="points of mIoU", ylim=(len(effects) - 0.4, -0.6))
+    title = (
+        "Effects, with intervals"
+        if axis.get_legend()
+        else "Differences of one seed, which are no effects yet"
+    )
+    axis.set(title=title, xlabel="points of mIoU", ylim=(len(effects) - 0.4, -0.6))
 
 
 @styled
