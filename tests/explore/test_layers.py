@@ -22,7 +22,9 @@ def inspection(masks=LEFT, probabilities=(0.9, 0.0), truth=None, refined=None):
     refined = torch.from_numpy(masks if refined is None else refined)
     rgb = np.full((*masks.shape[1:], 3), 90, np.uint8)
     steps = [refined] * 11
-    return Inspection(rgb, truth, None, np.array(probabilities), masks, refined, steps, "wsfcn", MANIFEST)
+    return Inspection(
+        rgb, truth, None, np.array(probabilities), masks, refined, steps, "wsfcn", 0.1, MANIFEST
+    )
 
 
 def state(**values):

@@ -90,7 +90,7 @@ def test_a_loader_killed_anywhere_in_a_step_is_one_line(data, tmp_path, monkeypa
 
     monkeypatch.setattr(training, "train_step", interrupted)
     (tmp_path / "settings.json").write_text(settings(data).model_dump_json())
-    with pytest.raises(RunError, match="ended by the system, .*lower `workers`, or set it to 0, and give"):
+    with pytest.raises(RunError, match="ended by the system, .*lower `workers`, or set it to 0, and run"):
         list(train(settings(data), tmp_path / "run"))
     monkeypatch.setattr(
         sys, "argv", ["", str(tmp_path / "run"), "--settings", str(tmp_path / "settings.json")]

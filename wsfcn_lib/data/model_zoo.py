@@ -77,6 +77,7 @@ class Artefact:
         return None
 
 
+PHOTOGRAPHS = ROOT / "data" / "pictures"  # to try a network on, free of rights
 SHIPPED = ROOT / "data" / "voc_animals.safetensors"  # a small network for six animals
 
 

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -14,14 +13,13 @@ from torch.nn.functional import relu
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import read_image, read_mask
-from wsfcn_lib.data.manifest import SPLITS, Manifest, Sample
-from wsfcn_lib.data.model_zoo import SHIPPED
+from wsfcn_lib.data.manifest import SPLITS, Manifest
+from wsfcn_lib.data.model_zoo import PHOTOGRAPHS, SHIPPED
 from wsfcn_lib.data.normalisation import denormalise, normalise
 from wsfcn_lib.evaluation.inputs import load_trained, samples_of
 from wsfcn_lib.infer import at_size, predict_masks, probabilities, shrink
 from wsfcn_lib.modules import resize
 from wsfcn_lib.pamr import pamr
-from wsfcn_lib.plots.style import PORTRAIT
 from wsfcn_lib.postprocess import crf, label_map
 from wsfcn_lib.protocol import usual_side
 
@@ -83,7 +81,7 @@ class Inspector:
 
     Args:
         run: a run folder, or SHIPS for the network that ships with the kit.
-        images: what `samples_of` takes; where nothing belongs to a network, matplotlib's sample portrait.
+        images: what `samples_of` takes; where nothing belongs to a network, the photographs of the kit.
         data: folder with a manifest, for a network without one of its own.
         snapshot: of the run, see `load_trained`.
         scales, flip, canvas: of "all views", as in `predict_masks`; canvas 0: none.
@@ -112,10 +110,9 @@ class Inspector:
             run, snapshot = "", str(SHIPPED)
         self.trained = load_trained(run, snapshot, data)
         self.manifest = self.trained.manifest
-        if self.manifest.splits or images not in SPLITS:
-            samples = samples_of(images, self.manifest)
-        else:
-            samples = [Sample("portrait", Path(PORTRAIT), (False,) * len(self.manifest.classes))]
+        if images in SPLITS and not self.manifest.splits:
+            images = str(PHOTOGRAPHS)
+        samples = samples_of(images, self.manifest)
         self.samples = {sample.name: sample for sample in samples}
         self.views, self.notify, self.uploads = (scales, flip, canvas or None), notify, uploads
         facts = {"crop": self.trained.config.crop} | self.trained.facts

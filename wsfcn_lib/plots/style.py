@@ -33,7 +33,6 @@ STYLE = {
 }
 SQUARES = {"handlelength": 1.1, "handleheight": 1.1}  # of a legend of fills
 FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
-PORTRAIT = f"{matplotlib.get_data_path()}/sample_data/grace_hopper.jpg"
 # Widget callbacks run beside a busy cell:
 # there pyplot's state breaks, and rc settings are the process's. So no pyplot, and a lock.
 _STYLE_LOCK = threading.RLock()
