@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from factories import equal, settings, weights, without_times
-from wsfcn_lib.checkpoints import load_snapshot, save_snapshot, snapshots
+from wsfcn_lib.checkpoints import facts_of, load_snapshot, save_snapshot, snapshots
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import read_mask
@@ -18,7 +18,7 @@ from wsfcn_lib.losses import mask_loss
 from wsfcn_lib.network import build_network
 from wsfcn_lib.supervision import labels_of_truth, training_losses
 from wsfcn_lib.train import build_optimiser, epoch_starts, train, train_step, trainable_network
-from wsfcn_lib.weights import start_from
+from wsfcn_lib.weights import inherited_protocol, start_from
 
 
 def test_epochs_divide_the_steps():
@@ -129,6 +129,25 @@ def test_a_training_begins_from_a_snapshot_and_says_so(data, tmp_path, capsys):
         if a[name].is_floating_point() and "running" not in name
     )
     assert rows[0]["step"] == 0, "a training of its own, not the first one's end"
+
+
+def test_a_training_inherits_how_the_snapshot_it_starts_from_is_evaluated(data, tmp_path):
+    names = Manifest.load(data).names[1:]
+    classes = [{"name": n, "mask_id": i, "colour": (i, 9, 9)} for i, n in enumerate(names, 1)]
+    protocol = {"recipe": "1stage", "scales": [0.5, 1.0], "long_side": 64, "score_cut": 0.4}
+    net = build_network(settings(data).network(1 + len(names)))
+    start = save_snapshot(
+        net, tmp_path / "start.safetensors", classes, epoch=9, step=900, crop=32, **protocol
+    )
+    config = settings(data, epochs=1, initial_weights=str(start))
+    list(train(config, tmp_path / "run"))
+    own = load_snapshot(tmp_path / "run/checkpoints/last.safetensors")[2]
+    assert own == protocol | {"epoch": 1, "step": 4, "crop": config.crop}, "what is its own stays its own"
+    assert inherited_protocol("") == inherited_protocol("hub") == {}
+    plain = save_snapshot(net, tmp_path / "plain.safetensors", classes, epoch=1)
+    assert inherited_protocol(str(plain)) == {} and facts_of(plain) == {"epoch": 1}
+    (tmp_path / "odd.safetensors").write_bytes(b"no tensors")
+    assert facts_of(tmp_path / "odd.safetensors") == {}
 
 
 def test_what_is_frozen_does_not_move(data):

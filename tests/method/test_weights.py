@@ -332,7 +332,14 @@ def test_from_the_file_to_the_metrics(tmp_path, system):
         settings = EvalSettings(recipe=system, canvas=canvas, scales=(1, 0.5), use_crf=False)
         results = evaluate(net, manifest, settings, tmp_path / "run")
         assert results.rows == [
-            {"image": "a", "tags": "bird", "predicted": "bird", "iou": 1.0, "iou_true_tags": 1.0}
+            {
+                "image": "a",
+                "tags": "bird",
+                "predicted": "bird",
+                "painted": 1.0,
+                "iou": 1.0,
+                "iou_true_tags": 1.0,
+            }
         ], canvas
         assert json.loads((tmp_path / "run" / "metrics.json").read_text())["mean_iou"] == 1
 

@@ -24,6 +24,7 @@ from wsfcn_lib.data.model_zoo import ARTEFACTS
 from wsfcn_lib.data.preparation import prepare
 from wsfcn_lib.evaluation.scoring import EvalSettings
 from wsfcn_lib.network import build_network
+from wsfcn_lib.protocol import protocol_of
 from wsfcn_lib.runs.log import RATES
 from wsfcn_lib.runs.notebook import NOTEBOOKS, declared
 from wsfcn_lib.runs.paths import ROOT
@@ -65,7 +66,7 @@ def training(name):
 
 def evaluation(name):
     """A network trained here asks for no protocol of its own but the notebook's."""
-    own = SimpleNamespace(protocol={"recipe": "wsfcn", "scales": (1.0, 1.5, 2.0), "canvas": 0})
+    own = SimpleNamespace(protocol=protocol_of({}))
     return built("05_evaluate", values_of(name), "given", "unsaid", "chosen", "settings", trained=own)
 
 
