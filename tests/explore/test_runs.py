@@ -80,3 +80,25 @@ def test_without_ground_truth_there_are_masks(without_masks, tmp_path):
 def test_runs_of_one_name_are_told_apart(evaluated, tmp_path):
     twin = shutil.copytree(evaluated[0], tmp_path / "run")
     assert RunComparison(evaluated[0], twin, evaluated[1]).titles == (str(evaluated[0]), str(twin))
+
+
+def test_other_runs_that_were_measured_on_the_same_images_can_be_chosen(evaluated, better, tmp_path):
+    home = tmp_path / "home"
+    runs = {}
+    for name, source in (("one", evaluated[0]), ("two", better), ("three", better)):
+        runs[name] = shutil.copytree(source, home / name)
+        (runs[name] / "run.json").write_text('{"stages": {}}')
+    other = shutil.copytree(better, home / "of other classes")
+    (other / "run.json").write_text('{"stages": {}}')
+    metrics = json.loads((other / "metrics.json").read_text())
+    metrics["per_class_iou"] = {"boat": 1.0}
+    (other / "metrics.json").write_text(json.dumps(metrics))
+    view = RunComparison(runs["one"], runs["two"], evaluated[1])
+    assert [title for title, _ in view.controls["second"].options][:3] == ["one", "two", "three"]
+    assert "of other classes" not in dict(view.controls["second"].options)
+    before, gains = view.picture, view.gains
+    view.set(second=str(runs["three"]))
+    assert view.titles == ("one", "three") and view.gains == gains and differ(before, view.picture)
+    assert [title for title, _ in view.controls["order"].options][:2] == ["one ahead", "three ahead"]
+    view.set(first=str(runs["three"]))
+    assert set(view.gains.values()) == {0.0} and view.error is None, "a run beside itself"

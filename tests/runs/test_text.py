@@ -180,7 +180,7 @@ def test_a_command_in_another_locale_speaks_utf_8(environment, tmp_path):
         )
     command = [sys.executable, "-m", "wsfcn_lib.runs", f"{folder}/a", f"{folder}/b"]
     done = subprocess.run(command, env=environment, capture_output=True)
-    assert "settings\tstages.s.settings.x\tHündin\t犬" in done.stdout.decode("utf-8"), done.stderr
+    assert "settings  s x   Hündin  犬" in done.stdout.decode("utf-8"), done.stderr
     (tmp_path / "größe.yaml").write_text("run: " + str(folder / "c") + "\nroot: Hündin\nepochs: 0\n", "utf-8")
     command = [sys.executable, "notebooks/run_all.py", "--params", str(tmp_path / "größe.yaml")]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True)

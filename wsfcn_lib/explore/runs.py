@@ -1,5 +1,8 @@
 """The comparison of two runs, image by image and class by class, from the files of their evaluations."""
 
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +11,38 @@ from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.browse import BEST, LISTED, WORST, Browser
-from wsfcn_lib.explore.evaluated import PREDICTION, TRUTH, WITH_CRF, EvaluationFiles
+from wsfcn_lib.explore.evaluated import PREDICTION, TRUTH, WITH_CRF, EvaluationFiles, read_metrics
 from wsfcn_lib.explore.layers import class_iou, class_legend, error_kinds
 from wsfcn_lib.explore.shell import dropdown, slider
+from wsfcn_lib.runs.paths import RUNS, resolve_path
+from wsfcn_lib.runs.run_diff import plain
 
 MASKS, ERRORS, RIGHT = "masks", "errors", "who is right"
+
+
+def measured_runs(folder: Path, manifest: Manifest, images: str) -> list[str]:
+    """The runs in a folder, and in data/runs, whose evaluation of these images lies there, of the same classes."""
+    found = []
+    for place in dict.fromkeys((resolve_path(folder), RUNS)):
+        for run in sorted(path.parent for path in place.glob("*/run.json")):
+            classes = read_metrics(str(run), images).get("per_class_iou", {})
+            if list(classes) == list(manifest.names):
+                found.append(plain(run))
+    return found
+
+
+def titles_of(runs: Sequence[str]) -> dict[str, str]:
+    """{run: what it is called}: its folder's name, of those that share one the path."""
+    names = Counter(Path(run).name for run in runs)
+    return {run: run if names[Path(run).name] > 1 else Path(run).name for run in runs}
 
 
 class RunComparison(Browser):
     """Look at two runs side by side, first where one wins most; without CRF.
 
     Args:
-        a, b: the run folders, such as two configurations of an ablation.
+        a, b: the run folders, such as two configurations of an ablation; others that were measured on the same
+            images stand in the lists.
         manifest: the data set of both.
         images: what both evaluated: a split, a list or a folder.
     """
@@ -27,24 +50,64 @@ class RunComparison(Browser):
     SCORE = "{:+.2f}"
 
     def __init__(self, a: Path | str, b: Path | str, manifest: Manifest, images: str = "val"):
-        self.manifest, self.files = manifest, [EvaluationFiles(str(run), manifest, images) for run in (a, b)]
-        self.titles = Path(a).name, Path(b).name
-        if self.titles[0] == self.titles[1]:
-            self.titles = str(a), str(b)
-        one, other = (files.iou for files in self.files)
-        self.gains = {name: one[name] - other[name] for name in one if name in other}
-        ahead = [f"{title} ahead" for title in self.titles]
-        orders = [(ahead[0], BEST), (ahead[1], WORST), (LISTED, LISTED)]
+        self.manifest, self.images = manifest, images
+        self._opened = lru_cache(8)(lambda run: EvaluationFiles(run, manifest, images))
+        runs = list(dict.fromkeys([str(a), str(b), *measured_runs(Path(a).parent, manifest, images)]))
+        listed = [(title, run) for run, title in titles_of(runs).items()]
+        orders = self._orders(str(a), str(b))
         controls = self.list_controls(manifest.names[1:]) | {
-            "order": dropdown("order", orders, BEST if self.gains else LISTED),
+            "first": dropdown("run", listed, str(a)),
+            "second": dropdown("beside", listed, str(b)),
+            "order": dropdown("order", orders, BEST if self._gains(str(a), str(b)) else LISTED),
             "show": dropdown("show", (MASKS, ERRORS)),
             "opacity": slider("opacity", 0.65, step=0.05),
         }
-        super().__init__(controls, [["order", "only", "image", self.buttons()], ["show", "opacity"]])
+        columns = [["first", "second", "order", "only", "image", self.buttons()], ["show", "opacity"]]
+        super().__init__(controls, columns)
+
+    @property
+    def runs(self) -> tuple[str, str]:
+        """The two runs that are chosen."""
+        return self.controls["first"].value, self.controls["second"].value
+
+    @property
+    def titles(self) -> tuple[str, str]:
+        """What the two are called."""
+        return tuple(titles_of(self.runs)[run] for run in self.runs)
+
+    @property
+    def files(self) -> tuple[EvaluationFiles, EvaluationFiles]:
+        """What the two evaluations left."""
+        one, other = self.runs
+        return self._opened(one), self._opened(other)
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """By how much the first run is ahead, by image."""
+        return self._gains(*self.runs)
+
+    def _gains(self, first: str, second: str) -> dict[str, float]:
+        one, other = self._opened(first).iou, self._opened(second).iou
+        return {name: one[name] - other[name] for name in one if name in other}
+
+    def _orders(self, first: str, second: str) -> list[tuple[str, str]]:
+        titles = titles_of([first, second])
+        one, other = titles[first], titles[second]
+        return [(f"{one} ahead", BEST), (f"{other} ahead", WORST), (LISTED, LISTED)]
 
     def listing(self) -> tuple:
         """The images of both, by how much the first is ahead."""
         return self.files[0].samples, self.manifest.names, self.gains
+
+    def update_controls(self, key: str) -> None:
+        """As every browser's; another run brings other names of the orders, and another list."""
+        super().update_controls(key)
+        if key in ("first", "second"):
+            order = self.controls["order"]
+            chosen = order.value if self.gains else LISTED
+            order.options = self._orders(*self.runs)
+            order.value = chosen
+            self.list_images()
 
     def render_image(self, state: dict) -> draw.Picture:
         """What either run painted, the truth, who of them is right where, and the differences in IoU."""

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wsfcn_lib.runs.folder import list_runs, read_run
 from wsfcn_lib.runs.paths import shell_run, use_utf8
@@ -49,7 +50,10 @@ def compared(first: str, second: str, everything: bool) -> list[str]:
     a, b = (read_run(shell_run(name)) for name in (first, second))
     differences = diff_runs(a, b)
     chosen = [row for row in differences if everything or row[0] == "settings"]
-    rows = [("why", "what", first, second)]
+    heads = [Path(name).name for name in (first, second)]
+    if heads[0] == heads[1]:
+        heads = [first, second]
+    rows = [("why", "what", *heads)]
     stages = [run["stages"] for run in (a, b)]
     lacking = [name for name in stages[0] | stages[1] if not all(name in each for each in stages)]
     for why, key, before, after in chosen:
