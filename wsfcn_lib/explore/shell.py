@@ -6,6 +6,7 @@
 import html
 import io
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -190,5 +191,9 @@ class Explorer:
         self.notify(text)
 
     def _repr_mimebundle_(self, **options: object) -> dict:
-        text = "An explorer: run this cell in JupyterLab to use it. The picture that follows shows the same."
-        return self.widget._repr_mimebundle_(**options) | {"text/plain": text}
+        """The widget; and a still of it for pages without a kernel, which show no widget."""
+        still = {
+            "text/plain": "An explorer: run this cell in JupyterLab to use it.",
+            "image/png": b64encode(self.png).decode(),
+        }
+        return self.widget._repr_mimebundle_(**options) | still
