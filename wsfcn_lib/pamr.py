@@ -25,7 +25,7 @@ def _neighbours(height: int, width: int, dilations: tuple[int, ...], device: tor
     return torch.stack(indices, -1).reshape(height * width, -1).int()
 
 
-def _affinity(image: Tensor, dilations) -> Tensor:
+def affinity(image: Tensor, dilations) -> Tensor:
     """Softmax affinities (H*W, 8*D) of one image (3, H, W): colour distance over the local deviation."""
     height, width = image.shape[1:]
     reach = max(dilations)
@@ -81,7 +81,7 @@ def pamr(
     refined = torch.zeros_like(masks)
     with torch.autocast(images.device.type, enabled=False):
         for b, image in enumerate(images.float()):
-            weights = _affinity(image, dilations)
+            weights = affinity(image, dilations)
             state = masks[b, present[b]].flatten(1).T.contiguous()
             for _ in range(iterations):
                 state = embedding_bag(neighbours, state, per_sample_weights=weights, mode="sum")

@@ -10,10 +10,20 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from wsfcn_lib.losses import classification_loss
+from wsfcn_lib.modules import SF2
 from wsfcn_lib.plots.saving import save_figure
 from wsfcn_lib.runs import notebook
 from wsfcn_lib.runs.folder import RunFolder, read_run
-from wsfcn_lib.runs.notebook import ParameterError, check_parameters, declared, finish, header, parameters_of
+from wsfcn_lib.runs.notebook import (
+    ParameterError,
+    check_parameters,
+    code_of,
+    declared,
+    finish,
+    header,
+    parameters_of,
+)
 
 OWN = 'run: str = "data/runs/demo"  # where\nepochs: int = 15\nlr: float = 0.002\nscales: list[float] = [1.0]\nflip: bool = True\nmore: dict = {}'
 BEFORE = ["", "import this", OWN]
@@ -144,3 +154,12 @@ def test_finish_records_and_closes(tmp_path):
     assert stage["seconds"] > 0 and stage["peak_memory_mb"] > 0 and line.startswith("03_explore took ")
     with pytest.raises(RuntimeError, match="closed"):
         folder.record("03_explore", finished=False)
+
+
+def test_the_code_of_functions_is_shown_without_docstrings():
+    shown = code_of(classification_loss, SF2.fuse)
+    assert shown.startswith(
+        "def classification_loss(scores: Tensor, tags: Tensor) -> Tensor:\n    return multilabel"
+    )
+    assert '"""' not in shown and "\n\ndef fuse(self, low: Tensor, deep: Tensor)" in shown
+    assert shown._repr_markdown_() == f"```python\n{shown}\n```" and repr(shown) == shown

@@ -1,12 +1,15 @@
 """What every notebook does at its edges: check its parameters, say what it runs on, record its stage."""
 
+import ast
 import difflib
 import importlib
+import inspect
 import json
 import math
 import re
+import textwrap
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import get_args, get_origin
 
@@ -192,3 +195,26 @@ def finish(folder: RunFolder, stage: str, began: float, device: object = "cpu", 
     folder.record(stage, **facts, files=files_of(folder.path))
     folder.close()
     return f"{stage} took {seconds} s and at most {memory:.0f} MB of memory"
+
+
+class Lines(str):
+    """Lines of code, which a notebook shows in colours."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self}\n```"
+
+
+def code_of(*functions: Callable) -> Lines:
+    """The lines of functions as they stand in the library, without docstrings, for a notebook to show."""
+    parts = []
+    for function in functions:
+        text = textwrap.dedent(inspect.getsource(function))
+        node = ast.parse(text).body[0]
+        lines = text.splitlines()
+        if ast.get_docstring(node) is not None:
+            del lines[node.body[0].lineno - 1 : node.body[0].end_lineno]
+        parts.append("\n".join(lines))
+    return Lines("\n\n".join(parts))
