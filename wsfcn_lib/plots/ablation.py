@@ -7,9 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wsfcn_lib.plots.style import BLUE, COLOURS, GREY, ORANGE, styled
-
-BESIDE_TITLE = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderpad": 0.2, "columnspacing": 1.2}
+from wsfcn_lib.plots.style import BESIDE_TITLE, BLUE, COLOURS, GREY, ORANGE, styled
 
 
 @styled

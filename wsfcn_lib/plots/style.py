@@ -31,6 +31,12 @@ STYLE = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
 }
+BESIDE_TITLE = {
+    "loc": "lower right",
+    "bbox_to_anchor": (1, 1),
+    "borderpad": 0.2,
+    "columnspacing": 1.2,
+}  # a legend
 SQUARES = {"handlelength": 1.1, "handleheight": 1.1}  # of a legend of fills
 FONT = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
 # Widget callbacks run beside a busy cell:
