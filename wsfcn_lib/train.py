@@ -34,7 +34,13 @@ from wsfcn_lib.network import build_network, unreachable_taps
 from wsfcn_lib.runs.folder import WAYS_ON, RunFolder, other_run, read_run, stop_requested
 from wsfcn_lib.runs.log import RATES, RunLog, show_progress
 from wsfcn_lib.runs.paths import resolve_path, shell_path, use_utf8
-from wsfcn_lib.runs.processes import as_launched, explained_loaders, started, without_launchers_training
+from wsfcn_lib.runs.processes import (
+    as_launched,
+    explained_loaders,
+    started,
+    usable_cores,
+    without_launchers_training,
+)
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb
 from wsfcn_lib.runs.run_diff import plain
 from wsfcn_lib.runs.storage import RunError, checksum, make_folder
@@ -393,7 +399,7 @@ def step_loader(data: TrainSet, config: TrainConfig, accelerator: Accelerator, s
     return DataLoader(
         data,
         batch_sampler=shares,
-        num_workers=config.workers,
+        num_workers=min(config.workers, usable_cores()),  # of more, PyTorch warns
         pin_memory=accelerator.device.type == "cuda",
         # an own generator: the loader's seed must not come out of the stream that dropout and gate draw from
         generator=torch.Generator(),

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from factories import settings
 from wsfcn_lib import train as training
-from wsfcn_lib.runs.processes import started
+from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.runs.processes import started, usable_cores
 from wsfcn_lib.runs.storage import RunError
 from wsfcn_lib.train import main, next_batch, train
 
@@ -97,3 +98,13 @@ def test_a_loader_killed_anywhere_in_a_step_is_one_line(data, tmp_path, monkeypa
     )
     with pytest.raises(SystemExit, match="^RunError: a process that loads pictures was ended by the system"):
         main()
+
+
+def test_no_more_processes_load_than_there_are_cores(data, monkeypatch):
+    """PyTorch would warn of the kit's own default on a machine of one core."""
+    monkeypatch.setattr(training, "usable_cores", lambda: 1)
+    config = settings(data, workers=2)
+    pictures = training.TrainSet(Manifest.load(data), "train", config.crop, config.seed)
+    loader = training.step_loader(pictures, config, training.build_accelerator(config), 0)
+    assert loader.num_workers == 1
+    assert 1 <= usable_cores() <= os.cpu_count()

@@ -86,3 +86,10 @@ def explained_loaders() -> Iterator[None]:
         raise RunError(
             f"a process that loads pictures {cause}; {step}, and run the same command again; it goes on"
         ) from None
+
+
+def usable_cores() -> int:
+    """The processor cores that this process may use, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
