@@ -29,13 +29,14 @@ from wsfcn_lib.runs.log import RATES
 from wsfcn_lib.runs.notebook import NOTEBOOKS, declared
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.run_diff import plain
-from wsfcn_lib.train import WITHOUT_EFFECT, train
+from wsfcn_lib.train import WITHOUT_EFFECT, lr_factor, train
 from wsfcn_lib.weights import published_names
 
 FILES = {path.stem: path for path in sorted((ROOT / "notebooks/params").glob("*.yaml"))}
 OURS = ["voc_animals_mobilenet", "voc_animals_mobilenet_1stage"]  # chosen here, as their headers say
 ABLATIONS = ["ablation_glyphs", "ablation_voc_animals"]  # built-in scenes; the animals once more
-ANIMALS = [*OURS, "ablation_voc_animals"]
+LITE = "voc_animals"  # chosen here too; its trunk is one of timm's
+ANIMALS = [*OURS, LITE, "ablation_voc_animals"]
 OBVIOUS = {"run", "dataset", "data"}
 SOURCES = re.compile(r"program|paper|1-stage|published|fitted|a quarter of|as with")
 
@@ -85,7 +86,7 @@ def test_a_file_holds_only_differences(name):
     assert given["run"] == f"data/runs/{name}"
 
 
-@pytest.mark.parametrize("name", sorted(FILES.keys() - {"smoke", *OURS, *ABLATIONS}))
+@pytest.mark.parametrize("name", sorted(FILES.keys() - {"smoke", LITE, *OURS, *ABLATIONS}))
 def test_each_value_has_its_source(name):
     lines = FILES[name].read_text("utf-8").splitlines()
     assert lines[0].startswith("# ") and len(lines[0]) > 60, "a header says what it is for"
@@ -134,7 +135,7 @@ def test_published_settings_arrive_whole(name):
 
 
 def test_every_file_but_the_smallest_is_accounted_for():
-    assert FILES.keys() == {"smoke", *OURS, *ABLATIONS, *UNLIKE_PAPER}
+    assert FILES.keys() == {"smoke", LITE, *OURS, *ABLATIONS, *UNLIKE_PAPER}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -341,10 +342,22 @@ def test_two_steps(name, sources, tmp_path, monkeypatch):
 
     values["02_train"]["data"] = str(folder)
     promised = built("02_train", values, "given", "config")
-    small = {"crop": 64, "batch_size": 2, "width": 16, "epochs": 2, "warmup_epochs": 1, "log_every": 1}
+    small = {
+        "crop": 64,
+        "batch_size": 2,
+        "width": 16,
+        "epochs": 2,
+        "warmup_epochs": 1,
+        "log_every": 1,
+        "steps": 0,
+    }
     config = TrainConfig(**promised.model_dump() | small | {"device": "cpu", "workers": 0})
-    judged, nets, kept = [], [], make_weights(tmp_path / "weights", config, manifest.num_classes)
-    monkeypatch.setenv("WSFCN_WEIGHTS", str(tmp_path / "weights"))
+    judged, nets, kept = [], [], {}
+    if name == LITE:
+        assert ARTEFACTS[config.initial_weights].find(), "its package is among those of the tests"
+    else:
+        kept = make_weights(tmp_path / "weights", config, manifest.num_classes)
+        monkeypatch.setenv("WSFCN_WEIGHTS", str(tmp_path / "weights"))
     # what a run leaves on disk has tests of its own
     monkeypatch.setattr(Progress, "save", lambda *given: None)
     monkeypatch.setattr(train_module, "save_snapshot", lambda net, *given, **facts: nets.append(net))
@@ -362,6 +375,10 @@ def test_two_steps(name, sources, tmp_path, monkeypatch):
     assert [steps[0][rate] for rate in RATES[:4]] == pytest.approx(rates) and (
         promised.lr_multipliers is None
     ) == (name not in ANIMALS)
-    assert [steps[1][rate] for rate in RATES[:4]] == pytest.approx(rates), "constant, as published"
+    then = [rate * lr_factor(1, 2, promised.lr_schedule) for rate in rates]
+    assert [steps[1][rate] for rate in RATES[:4]] == pytest.approx(then)
+    assert promised.lr_schedule == "constant" or name == LITE, "constant, as published"
     state = nets[-1].state_dict()
-    assert len(kept) > 2 and {ours: state[ours].flatten()[-1].item() for ours in kept} == pytest.approx(kept)
+    assert (len(kept) > 2 or name == LITE) and {
+        ours: state[ours].flatten()[-1].item() for ours in kept
+    } == pytest.approx(kept)
