@@ -253,6 +253,11 @@ def print_results(runs: list[Path]) -> None:
         except (RunError, OSError) as error:
             print(error, file=sys.stderr)
         numbers = [f"{key} {metrics[key]:.4f}" for key in RESULTS if metrics.get(key) is not None]
+        for path in sorted(run.glob("metrics_*.json")):  # of lists and folders of pictures
+            found = json.loads(path.read_text("utf-8"))
+            if found.get("mean_iou") is None and "images" in found:
+                unpainted = found.get("nothing_painted", 0)
+                numbers.append(f"{found['split']}: {found['images']} pictures, nothing painted in {unpainted}")
         print(run.name, *numbers or ["no results yet"], sep="  ")
         if (run / "report.html").exists():
             print(f"report: {shown(run / 'report.html')}")
