@@ -31,7 +31,14 @@ def main() -> None:
     for name in copy_notebooks(ROOT / "notebooks", HOME):
         print(f"data/lab/{name} is yours and stays; notebooks/{name} is newer: remove your copy to have it")
     first = (HOME / f"{options.page or '01_prepare_data'}.ipynb").relative_to(ROOT)
-    command = [sys.executable, "-m", "jupyter", "lab", f"--ServerApp.root_dir={ROOT}"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyter",
+        "lab",
+        f"--ServerApp.root_dir={ROOT}",
+        "--LabApp.news_url=None",
+    ]
     command.append(f"--LabApp.default_url=/lab/tree/{first.as_posix()}")
     os.execv(sys.executable, command + further)
 

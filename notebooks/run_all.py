@@ -257,7 +257,9 @@ def print_results(runs: list[Path]) -> None:
             found = json.loads(path.read_text("utf-8"))
             if found.get("mean_iou") is None and "images" in found:
                 unpainted = found.get("nothing_painted", 0)
-                numbers.append(f"{found['split']}: {found['images']} pictures, nothing painted in {unpainted}")
+                numbers.append(
+                    f"{found['split']}: {found['images']} pictures, nothing painted in {unpainted}"
+                )
         print(run.name, *numbers or ["no results yet"], sep="  ")
         if (run / "report.html").exists():
             print(f"report: {shown(run / 'report.html')}")
