@@ -28,7 +28,8 @@ METRICS = {
             ("1stage", True, 0.4747),
         )
     ],
-    "split": NASTY,
+    "split": "test",
+    "note": NASTY,
 }
 TRAINED = {
     "settings": {"epochs": 12, "dilations": [1, 2, 4]},
@@ -197,6 +198,16 @@ def test_measured_pictures_open_with_the_best_and_the_worst(run):
     assert page.of("img")[0]["alt"] == "Both ends" and "open" not in page.of("details")[0], (
         "the gallery is folded"
     )
+
+
+def test_a_gallery_of_other_pictures_than_the_numbers_does_not_claim_their_truth(run):
+    content = json.loads((run / "gallery" / "pictures.json").read_text())
+    (run / "gallery" / "pictures.json").write_text(json.dumps(content | {"title": "holiday"}))
+    text = words(write_report(run))
+    assert "63.1" in text and "pictures of holiday" in text and "worst first" not in text
+    (run / "metrics.json").unlink()
+    text = words(write_report(run))
+    assert "Pictures of holiday, painted" in text and "Result (" not in text
 
 
 def test_executed_notebooks_are_linked_as_pages_where_there_are_some(run):
