@@ -102,3 +102,12 @@ def test_other_runs_that_were_measured_on_the_same_images_can_be_chosen(evaluate
     assert [title for title, _ in view.controls["order"].options][:2] == ["one ahead", "three ahead"]
     view.set(first=str(runs["three"]))
     assert set(view.gains.values()) == {0.0} and view.error is None, "a run beside itself"
+
+
+def test_a_run_stands_once_in_the_list_however_it_is_written(evaluated, better, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    for name, source in (("one", evaluated[0]), ("two", better)):
+        (shutil.copytree(source, home / name) / "run.json").write_text('{"stages": {}}')
+    view = RunComparison(home / "two" / ".." / "one", str(home / "two"), evaluated[1])
+    listed = [title for title, _ in view.controls["first"].options]
+    assert listed.count("one") == listed.count("two") == 1 and not any("/" in title for title in listed[:2])

@@ -1,5 +1,6 @@
 """The comparison of two runs, image by image and class by class, from the files of their evaluations."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -52,13 +53,15 @@ class RunComparison(Browser):
     def __init__(self, a: Path | str, b: Path | str, manifest: Manifest, images: str = "val"):
         self.manifest, self.images = manifest, images
         self._opened = lru_cache(8)(lambda run: EvaluationFiles(run, manifest, images))
-        runs = list(dict.fromkeys([str(a), str(b), *measured_runs(Path(a).parent, manifest, images)]))
+        places = [Path(os.path.abspath(resolve_path(run))) for run in (a, b)]
+        first, second = map(plain, places)  # as they stand among the measured ones
+        runs = list(dict.fromkeys([first, second, *measured_runs(places[0].parent, manifest, images)]))
         listed = [(title, run) for run, title in titles_of(runs).items()]
-        orders = self._orders(str(a), str(b))
+        orders = self._orders(first, second)
         controls = self.list_controls(manifest.names[1:]) | {
-            "first": dropdown("run", listed, str(a)),
-            "second": dropdown("beside", listed, str(b)),
-            "order": dropdown("order", orders, BEST if self._gains(str(a), str(b)) else LISTED),
+            "first": dropdown("run", listed, first),
+            "second": dropdown("beside", listed, second),
+            "order": dropdown("order", orders, BEST if self._gains(first, second) else LISTED),
             "show": dropdown("show", (MASKS, ERRORS)),
             "opacity": slider("opacity", 0.65, step=0.05),
         }
