@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from wsfcn_lib.checkpoints import CheckpointError, find_snapshot
+from wsfcn_lib.data.classes import shown_colours
 from wsfcn_lib.data.drawn import MARK, require_own
 from wsfcn_lib.data.images import encode, resize_image, resize_labels, to_array
 from wsfcn_lib.data.model_zoo import SHIPPED
@@ -39,7 +40,7 @@ class Segmentation(NamedTuple):
     tags: (K-1,) bool, which of them are present.
     labels: (H, W) uint8 class indices.
     names: of the K classes.
-    colours: (K, 3) uint8.
+    colours: (K, 3) uint8, those of pictures on a screen.
     image: (H, W, 3) uint8, what was segmented.
     score_cut: the probability above which a class is present.
 
@@ -151,7 +152,7 @@ def segment(
     labels = crf(small, masks, tags, recipe) if use_crf else label_map(masks, tags, recipe)
     size = image.shape[:2]
     names = ("background", *(entry["name"] for entry in classes))
-    colours = np.array([(0, 0, 0), *(entry["colour"] for entry in classes)], np.uint8)
+    colours = np.array([(0, 0, 0), *shown_colours([entry["colour"] for entry in classes])], np.uint8)
     return Segmentation(
         at_size(masks, size), chances, tags, at_size(labels, size), names, colours, image, cut
     )

@@ -7,7 +7,7 @@ tags[c - 1] is class c.
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, field_validator
 
-from wsfcn_lib.data.classes import BORDER_COLOUR, IGNORE, is_background, voc_colour
+from wsfcn_lib.data.classes import BORDER_COLOUR, IGNORE, is_background, shown_colours, voc_colour
 from wsfcn_lib.data.files import DataError, plain, read_table, read_text, table_text
 from wsfcn_lib.data.images import TURN_CODE, TURNS, orientation, read_image, read_mask
 from wsfcn_lib.runs.paths import ROOT, expanded, resolve_path
@@ -139,11 +139,20 @@ class Manifest:
 
     @property
     def palette(self) -> np.ndarray:
-        """(256, 3) uint8 colours by class index; 255 (ignored) is VOC's cream."""
-        colours = np.zeros((256, 3), np.uint8)
-        colours[1 : self.num_classes] = [info.colour for info in self.classes]
-        colours[IGNORE] = BORDER_COLOUR
-        return colours
+        """(256, 3) uint8 colours by class index, of mask files; 255 (ignored) is VOC's cream."""
+        return self._by_index([info.colour for info in self.classes])
+
+    @property
+    def shades(self) -> np.ndarray:
+        """(256, 3) uint8 colours by class index, of pictures on a screen; see `shown_colours`."""
+        return self._by_index(shown_colours([info.colour for info in self.classes]))
+
+    @staticmethod
+    def _by_index(colours: Sequence[tuple[int, int, int]]) -> np.ndarray:
+        table = np.zeros((256, 3), np.uint8)
+        table[1 : 1 + len(colours)] = colours
+        table[IGNORE] = BORDER_COLOUR
+        return table
 
     def samples(self, split: str) -> list[Sample]:
         """The images of "train", "val" or "test" in the list's order; those of train come without masks."""

@@ -22,23 +22,37 @@ def colour_labels(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return palette[label.astype(np.intp)].astype(np.uint8)
 
 
-def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, opacity: float = 0.65) -> np.ndarray:
-    """Class colours laid over an image (H, W, 3) uint8; background (class 0) stays as photographed."""
-    tinted = blend(image, colour_labels(label, palette), opacity)
-    return np.where(np.asarray(label)[..., None] == 0, image, tinted)
+def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, opacity: float = 0.45) -> np.ndarray:
+    """Class colours laid over an image (H, W, 3) uint8; background (class 0) stays as photographed.
+
+    Within its border each class has its full colour, as in a legend; the photograph shows through the rest.
+    """
+    label = np.asarray(label)
+    colours = colour_labels(label, palette)
+    tinted = blend(image, colours, opacity)
+    if opacity:
+        border = edges(label, line_width(label.shape))
+        tinted[border] = colours[border]
+    return np.where(label[..., None] == 0, image, tinted)
 
 
-def blend(image: np.ndarray, colours: np.ndarray, opacity: float) -> np.ndarray:
-    """Mix an image (H, W, 3) uint8 with colours of the same shape; `opacity` in [0, 1] is the colours' share."""
+def blend(image: np.ndarray, colours: np.ndarray, opacity: float | np.ndarray) -> np.ndarray:
+    """Mix an image (H, W, 3) uint8 with colours of the same shape.
+
+    `opacity` in [0, 1] is the colours' share: a number, or (H, W) by pixel.
+    """
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.shape != colours.shape:
         raise ValueError(
             f"image is {image.dtype} {image.shape}; it must be uint8 {colours.shape}: "
             "resize the map to the image"
         )
-    if not 0 <= opacity <= 1:
+    share = np.asarray(opacity)
+    if not ((share >= 0) & (share <= 1)).all():
         raise ValueError(f"opacity is {opacity}; it must lie in [0, 1]")
-    return np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
+    if share.ndim:
+        share = share[..., None]
+    return np.rint((1 - share) * image + share * colours).astype(np.uint8)
 
 
 def edges(label: np.ndarray, width: int = 1) -> np.ndarray:
@@ -69,9 +83,9 @@ def line_width(size: tuple[int, int]) -> int:
 
 
 def paint(
-    image: np.ndarray, label: np.ndarray, colours: np.ndarray, captions: dict[int, str], opacity: float = 0.5
+    image: np.ndarray, label: np.ndarray, colours: np.ndarray, captions: dict[int, str], opacity: float = 0.45
 ) -> Image.Image:
-    """An image with its label map over it: each class tinted, outlined in white, and named in a line below.
+    """An image with its label map over it: each class tinted, outlined in its colour, and named in a line below.
 
     Args:
         image: (H, W, 3) uint8.
@@ -81,7 +95,6 @@ def paint(
         opacity: of the tint, in [0, 1].
     """
     picture = overlay(image, label, colours, opacity)
-    picture[edges(label, line_width(label.shape)) & (np.asarray(label) > 0)] = PAPER
     return _with_legend(Image.fromarray(picture), colours, captions)
 
 

@@ -61,7 +61,7 @@ def painted(sample: Sample, mask: Path, manifest) -> np.ndarray:
     small = shrink(image, SIDE)
     size = small.shape[:2]
     label = at_size(label, size)
-    picture = overlay(small, label, manifest.palette, 0.5)
+    picture = overlay(small, label, manifest.shades, 0.5)
     picture[edges(label) & (label > 0)] = WHITE
     if sample.mask:
         truth = at_size(read_mask(sample.mask, manifest, size=image.shape[:2]), size)

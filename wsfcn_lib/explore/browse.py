@@ -1,17 +1,19 @@
-"""A list of images to go through: by class, in order, worst first, with buttons for the next and the last."""
+"""A list of images to go through: by class, in order, worst first; by name, by thumbnail, one by one."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import ipywidgets as widgets
+import numpy as np
 
 from wsfcn_lib.data.manifest import Sample
 from wsfcn_lib.explore import draw
 from wsfcn_lib.explore.draw import Picture
-from wsfcn_lib.explore.shell import Explorer, button, dropdown
+from wsfcn_lib.explore.shell import Explorer, button, dropdown, encode, on_click, still_image
 
 ANY, LISTED, WORST, BEST = "any class", "as listed", "worst first", "best first"
 MOST = 3000  # names in a list; browsers grow slow with more
+THUMBS = 8  # in the strip
 
 
 class Browser(Explorer):
@@ -29,12 +31,19 @@ class Browser(Explorer):
             "image": dropdown("picture", ()),
         }
 
-    def buttons(self) -> widgets.VBox:
-        """Previous and next, and below them how many images a long list leaves out."""
-        self.previous = button("◀ previous", lambda: self.step(-1))
-        self.next = button("next ▶", lambda: self.step(1))
-        self.left_out = widgets.HTML(layout={"width": "310px", "display": "none"})
-        return widgets.VBox([widgets.HBox([self.previous, self.next]), self.left_out])
+    def buttons(self) -> widgets.HBox:
+        """Previous and next."""
+        half = {"layout": {"width": "146px"}}
+        self.previous = button("◀ previous", lambda: self.step(-1), **half)
+        self.next = button("next ▶", lambda: self.step(1), **half)
+        return widgets.HBox([self.previous, self.next])
+
+    def below(self) -> list[widgets.Widget]:
+        """The strip of thumbnails, and how many images a long list leaves out."""
+        self.strip = still_image()
+        self.strip_clicks = on_click(self.strip, self.strip_clicked)
+        self.left_out = widgets.HTML(layout={"display": "none"})
+        return [self.strip, self.left_out]
 
     def step(self, by: int) -> None:
         """Go on in the list of images, round and round."""
@@ -93,10 +102,54 @@ class Browser(Explorer):
         self.previous.disabled = self.next.disabled = len(options) < 2
 
     def render(self, state: dict) -> Picture:
-        """The picture of an image, or why the list is empty."""
+        """The picture of an image; where the list is empty, the words below say why."""
         if state["image"] is None:
-            return draw.message(self.describe(state))
+            return draw.message("no picture to show")
         return self.render_image(state)
+
+    def render_charts(self, state: dict) -> Picture | None:
+        """What stands beside the picture of an image."""
+        return None if state["image"] is None else self.render_image_charts(state)
+
+    def render_image_charts(self, state: dict) -> Picture | None:
+        """The charts of a state with an image: for subclasses."""
+        return None
+
+    def page(self, state: dict) -> list[str]:
+        """The images whose thumbnails are shown: those of the list around the chosen one, by THUMBS."""
+        listed = [name for _, name in self.controls["image"].options]
+        if state["image"] not in listed:
+            return []
+        first = listed.index(state["image"]) // THUMBS * THUMBS
+        return listed[first : first + THUMBS]
+
+    def render_strip(self, state: dict) -> Picture:
+        """Thumbnails with their names, the chosen one framed: (H, W, 3) uint8."""
+        thumbs = []
+        for name in self.page(state):
+            try:
+                small = self.thumbnail(state, name)
+            except Exception:  # its drawing says what is wrong, once it is chosen
+                small = draw.blank(*draw.THUMB, draw.GROUND)
+            thumbs.append(draw.thumb(small, name, chosen=name == state["image"]))
+        return np.hstack(thumbs) if thumbs else draw.blank(1, 1)
+
+    def thumbnail(self, state: dict, name: str) -> Picture:
+        """An image with what was predicted over it, of any size (H, W, 3) uint8: for subclasses."""
+        raise NotImplementedError
+
+    def strip_clicked(self, x: int, y: int) -> None:
+        """Choose the image whose thumbnail is clicked."""
+        page = self.page(self.state)
+        place = x // draw.thumb_width()
+        if 0 <= place < len(page):
+            self.controls["image"].value = page[place]
+
+    def _show(self, *drawn: object) -> None:
+        super()._show(*drawn)
+        strip = self.render_strip(self.state)
+        self.strip.value = encode(strip)
+        self.strip.layout.display = "none" if strip.shape[0] == 1 else None
 
     def render_image(self, state: dict) -> Picture:
         """The picture of a state with an image: for subclasses."""

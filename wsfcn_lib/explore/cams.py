@@ -1,12 +1,13 @@
 """The CAM explorer: why a network sees a class where it does, layer upon layer over an image."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
 
-from wsfcn_lib.data.images import open_image
+from wsfcn_lib.data.images import open_image, read_image
 from wsfcn_lib.data.model_zoo import SHIPPED
 from wsfcn_lib.explore import charts, draw
 from wsfcn_lib.explore.browse import ANY, Browser
@@ -15,6 +16,7 @@ from wsfcn_lib.explore.inspection import SHIPS, STEPS, VIEWS, Inspection, Inspec
 from wsfcn_lib.explore.layers import (
     ALL,
     LAYERS,
+    NOTHING,
     changed,
     class_iou,
     cross_hair,
@@ -25,8 +27,9 @@ from wsfcn_lib.explore.layers import (
 from wsfcn_lib.explore.shell import WIDE, dropdown, slider
 from wsfcn_lib.runs.paths import ROOT, RUNS
 
-LAYERED, CHANGED = MODES = ("layers", "what changed")
-CUTS = {"foreground_cut": "class cut", "background_cut": "background cut", "floor": "least cut"}
+CUTS = {"foreground_cut": "class cut", "background_cut": "backgr. cut", "floor": "least cut"}
+REFINED = ("pamr", "pseudo")  # layers that PAMR's iterations change
+LOOKED_THROUGH = 8  # pictures: a list so short is looked through at once, so that its thumbnails tell
 
 
 def runs_with_network(folder: Path = RUNS) -> list[str]:
@@ -36,7 +39,7 @@ def runs_with_network(folder: Path = RUNS) -> list[str]:
 
 
 class CamExplorer(Browser):
-    """Choose a network, an image and a class; lay over it what the network made of it.
+    """Choose a picture and a class; lay over it what a network made of it. A click on the picture asks about a place.
 
     Args:
         run: a run folder; empty: the network that ships.
@@ -56,22 +59,21 @@ class CamExplorer(Browser):
         def opened(run: str, stamp: tuple) -> Inspector:
             return Inspector(run, images, data if run == SHIPS else "", self._snapshot_of(run), **options)
 
-        self._opened = opened
+        self._opened, self._seen = opened, {}
         runs = [self.run, *([SHIPS] if SHIPPED.is_file() else []), *runs_with_network()]
-        controls = (
-            {"run": dropdown("network", list(dict.fromkeys(runs)))} | self.list_controls() | _controls()
-        )
+        controls = self.list_controls() | _controls() | {"run": dropdown("network", list(dict.fromkeys(runs)))}
         self.upload = widgets.FileUpload(
-            accept="image/*", description="your own picture", layout=WIDE["layout"]
+            accept="image/*", multiple=True, description="＋ your own pictures", layout={"width": "180px"}
         )
         self.upload.observe(self._uploaded, names="value")
-        layers = [widgets.HBox([controls[layer], controls[f"{layer}_opacity"]]) for layer in LAYERS]
-        columns = [
-            ["run", "only", "order", "image", self.buttons(), self.upload],
-            ["target", "view", "across", "down", "mode", "before", "after"],
-            [*layers, "iterations", *CUTS],
-        ]
-        super().__init__(controls, columns)
+        front = ["image", self.buttons(), "target", "layer", "opacity", "iterations"]
+        more = ["run", "only", "order", "view", "over", "since", "across", "down", *CUTS]
+        super().__init__(controls, front, more)
+        self._look_through()
+
+    def below(self) -> list[widgets.Widget]:
+        """The strip of thumbnails, and the button that brings in one's own."""
+        return [*super().below(), self.upload]
 
     def inspector(self, run: str) -> Inspector:
         """The network of a run with its images; opened anew when its best snapshot has changed."""
@@ -107,20 +109,30 @@ class CamExplorer(Browser):
         super().update_controls(key)
 
     def _enable_used(self) -> None:
+        """Let those controls move that the picture heeds. PAMR's always does: moved, it shows its layer."""
         state = self.state
-        is_layered = state["mode"] == LAYERED
-        shown = (
-            {layer for layer in LAYERS if state[layer]} if is_layered else {state["before"], state["after"]}
-        )
-        self.enable(before=not is_layered, after=not is_layered, iterations=bool(shown & {"pamr", "pseudo"}))
+        comparing = state["since"] != NOTHING
+        shown = {state["layer"], state["since" if comparing else "over"]}
+        self.enable(over=not comparing, opacity=not comparing and shown - {"errors", NOTHING} != set())
         self.enable(**dict.fromkeys(CUTS, "pseudo" in shown))
-        for layer in LAYERS:
-            # IoU is told with CRF in either mode
-            self.enable(
-                **{layer: is_layered or layer == "crf", f"{layer}_opacity": is_layered and layer in shown}
+
+    def _changed(self, change: dict) -> None:
+        moved_by_hand = change["owner"] is self.controls["iterations"] and not self._batches
+        if moved_by_hand and self.state["layer"] not in REFINED:
+            self.set(layer="pamr")
+        super()._changed(change)
+
+    def clicked(self, x: int, y: int) -> None:
+        """Move the cross to the place that was clicked."""
+        if self.state["image"] is None:
+            return
+        shape = self.inspector(self.state["run"]).inspect(self.state["image"], self.state["view"]).rgb.shape
+        top, left, height, width = draw.place_in_frame(shape)
+        if top <= y < top + height and left <= x < left + width:
+            self.set(
+                across=round(100 * (x - left) / max(1, width - 1)),
+                down=round(100 * (y - top) / max(1, height - 1)),
             )
-            # on: coloured, off: grey; two shades of one colour do not tell which is which
-            self.controls[layer].button_style = "info" if state[layer] else ""
 
     def _scores(self, run: str) -> dict[str, float]:
         return {} if run == SHIPS else read_image_iou(run, self.images)
@@ -137,39 +149,85 @@ class CamExplorer(Browser):
             self.show_error(error)
 
     def render_image(self, state: dict) -> draw.Picture:
-        """Layers or changes, the reading, the legend, and the scores of the classes."""
-        inspection = self.inspector(state["run"]).inspect(state["image"], state["view"])
-        if state["mode"] == LAYERED:
-            picture, legend, notes = layered(inspection, state)
-        else:
-            try:
-                picture, legend, note = changed(inspection, state)
-            except draw.Missing as error:
-                return draw.message(str(error))
-            notes = [note]
+        """The layers, or what changed between two, with the cross and a legend."""
+        inspection = self._inspect(state)
+        try:
+            picture, legend = self._laid(inspection, state)[:2]
+        except draw.Missing as error:
+            return draw.message(str(error))
         y, x = cross_hair(state, picture)
         framed = draw.framed(draw.cross(picture, x, y))
-        width = framed.shape[1]
-        left = [framed, draw.paragraph(reading(inspection, state), width), charts.legend(legend, width)]
-        left += [draw.paragraph(note, width, ground=draw.NOTE) for note in notes]
-        return draw.beside(draw.below(*left), _sidebar(inspection, state))
+        return draw.below(framed, charts.legend(legend, framed.shape[1]))
+
+    def render_image_charts(self, state: dict) -> draw.Picture:
+        """The scores of the classes, and their IoU where there is truth."""
+        return _sidebar(self._inspect(state), state)
+
+    def _inspect(self, state: dict) -> Inspection:
+        return self.inspector(state["run"]).inspect(state["image"], state["view"])
+
+    @staticmethod
+    def _laid(inspection: Inspection, state: dict) -> tuple[draw.Picture, dict, list[str]]:
+        if state["since"] == NOTHING:
+            return layered(inspection, state)
+        picture, legend, note = changed(inspection, state)
+        return picture, legend, [note]
 
     def describe(self, state: dict) -> str:
-        """Predicted classes, tags and the reading, in one line."""
+        """What stands at the cross, what is predicted, what is missing, and what the network can know at all."""
         inspector = self.inspector(state["run"])
         if state["image"] is None:
             return self.describe_empty(state, state["run"], self.images, self._scores(state["run"]))
-        inspection, names = (
-            inspector.inspect(state["image"], state["view"]),
-            np.array(inspector.manifest.names)[1:],
-        )
+        inspection, names = self._inspect(state), np.array(inspector.manifest.names)[1:]
         scores = zip(names, inspection.probabilities, inspection.predicted)
         predicted = ", ".join(f"{name} {score:.2f}" for name, score, yes in scores if yes) or "no class"
-        tags = "unknown" if inspection.tags is None else ", ".join(names[inspection.tags])
-        text = f"{state['image']}: predicted {predicted}; tags {tags}; {reading(inspection, state)}"
-        if inspection.tags is None and state["pseudo"]:
-            text += "; pseudo labels are made of the predicted classes"
-        return text
+        sentences = [reading(inspection, state), f"picture {state['image']}: predicted {predicted}"]
+        if inspection.tags is not None:
+            sentences[-1] += f"; tags {', '.join(names[inspection.tags])}"
+        try:
+            sentences += self._laid(inspection, state)[2]
+        except draw.Missing as error:
+            sentences.append(str(error))
+        if inspection.tags is None:
+            if "pseudo" in (state["layer"], state["over"]):
+                sentences.append("pseudo labels are made of the predicted classes")
+            sentences.append(f"this network knows {_listed(names)}, and nothing else")
+        return ". ".join(sentence[0].upper() + sentence[1:] for sentence in sentences) + "."
+
+    def thumbnail(self, state: dict, name: str) -> draw.Picture:
+        """An image under its prediction, where the network has looked at it or an evaluation did; else as it is."""
+        inspector = self.inspector(state["run"])
+        key = state["run"], snapshot_stamp(state["run"], self._snapshot_of(state["run"])), name
+        if name == state["image"]:
+            self._keep(key, state)
+        if key not in self._seen:
+            rgb = self.uploads[name] if name in self.uploads else read_image(inspector.samples[name].image)
+            small = np.asarray(draw.fitted(rgb.shape, *draw.THUMB, shrink=True)(np.ascontiguousarray(rgb)))
+            self._seen[key] = small
+        return self._seen[key]
+
+    def _keep(self, key: tuple, state: dict) -> None:
+        """Keep the thumbnail of what the network has painted."""
+        inspection = self._inspect(state)
+        shrink = draw.fitted(inspection.rgb.shape, *draw.THUMB, shrink=True)
+        label = shrink(inspection.label)
+        self._seen[key] = draw.tint(shrink(inspection.rgb), label, inspection.manifest.shades, 0.8)
+
+    def _look_through(self) -> None:
+        """Look at each picture of a short list, so that its thumbnails show what is found in them."""
+        state = self.state
+        page = self.page(state)
+        if state["run"] == SHIPS and len(page) <= LOOKED_THROUGH and self.error is None:
+            for name in page:
+                self.thumbnail(state | {"image": name}, name)
+            self.refresh()
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as in a sentence, the first twelve of them."""
+    if len(names) > 12:
+        return f"{', '.join(names[:12])} and {len(names) - 12} more"
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _sidebar(inspection: Inspection, state: dict) -> draw.Picture:
@@ -200,29 +258,18 @@ def _sidebar(inspection: Inspection, state: dict) -> draw.Picture:
 
 
 def _controls() -> dict[str, widgets.Widget]:
-    """What is asked of an image, the layers and their opacities, what maps and pseudo labels depend on."""
-    pairs = [(name, layer) for layer, (name, _) in LAYERS.items() if layer != "errors"]
+    """What is asked of an image: class, layer and its opacity, PAMR's steps, and what is behind the fold."""
+    layers = [(name, layer) for layer, name in LAYERS.items()]
+    steps = [pair for pair in layers if pair[1] != "errors"]
     controls = {
         "target": dropdown("class", [ALL]),
+        "layer": dropdown("layer", layers, "cam"),
+        "opacity": slider("opacity", 0.8, step=0.05),
+        "iterations": widgets.IntSlider(STEPS, 0, STEPS, description="PAMR steps", **WIDE),
         "view": dropdown("seen in", VIEWS),
-        "mode": dropdown("show", MODES),
-        "before": dropdown("from", pairs, "cam"),
-        "after": dropdown("to", pairs, "pamr"),
+        "over": dropdown("over it", [("nothing", NOTHING), *layers], NOTHING),
+        "since": dropdown("change since", [("(not compared)", NOTHING), *steps], NOTHING),
     }
     for key in ("across", "down"):
-        controls[key] = widgets.IntSlider(50, 0, 100, description=f"cross {key}, %", **WIDE)
-    for layer, (name, opacity) in LAYERS.items():
-        controls[layer] = widgets.ToggleButton(
-            layer == "cam", description=name, tooltip=f"{name}: on or off", layout={"width": "170px"}
-        )
-        controls[f"{layer}_opacity"] = slider(
-            "opacity",
-            opacity,
-            step=0.05,
-            tooltip=f"opacity of {name}",
-            readout=False,
-            layout={"width": "144px"},
-            style={"description_width": "50px"},
-        )
-    controls["iterations"] = widgets.IntSlider(STEPS, 0, STEPS, description="PAMR steps", **WIDE)
+        controls[key] = widgets.IntSlider(50, 0, 100, description=f"{key}, %", **WIDE)
     return controls | {key: slider(name, 0.5) for key, name in CUTS.items()}

@@ -33,7 +33,7 @@ def bars(
     image, pen, tops = _rows(title, names, chosen)
     left, length = 104, WIDTH - 150
     for top, name, c in zip(tops, names, classes):
-        colour = PAPER if c in hollow else tuple(manifest.palette[c])
+        colour = PAPER if c in hollow else tuple(manifest.shades[c])
         pen.rectangle((left, top + 1, left + max(1, round(length * values[c])), top + 14), colour, FAINT)
         pen.text((WIDTH - 42, top), f"{values[c]:.2f}", INK)
         if ticks.get(name) is not None:
@@ -132,10 +132,10 @@ def legend(entries: Mapping[str, tuple], width: int) -> Picture:
     return np.asarray(image)
 
 
-def page(panels: Sequence[Picture], entries: Mapping[str, tuple], sidebar: Iterable[Picture]) -> Picture:
-    """Panels in rows of two with their legend below, and charts beside them."""
+def page(panels: Sequence[Picture], entries: Mapping[str, tuple]) -> Picture:
+    """Panels in rows of two with their legend below."""
     picture = draw.grid(*panels)
-    return draw.beside(draw.below(picture, legend(entries, picture.shape[1])), draw.below(*sidebar))
+    return draw.below(picture, legend(entries, picture.shape[1]))
 
 
 def _rows(

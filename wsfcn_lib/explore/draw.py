@@ -1,19 +1,22 @@
 """Text and marks drawn into arrays, on a ground of their own: in milliseconds; a figure takes hundreds."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy.ndimage import distance_transform_edt
 
 from wsfcn_lib.plots.style import FONT
 
 Picture = np.ndarray  # (H, W, 3) uint8
 HEIGHT, WIDTH = 375, 500  # pixels of one large picture
-QUARTER = 240, 320  # and of one of four
+QUARTER = 210, 280  # and of one of four
+THUMB = 72, 96  # and of one in a strip
 
 INK, FAINT, PAPER = (33, 37, 41), (92, 102, 112), (255, 255, 255)  # on own ground: for dark and light pages
-GROUND, NOTE = (233, 236, 239), (255, 243, 205)
+GROUND = (233, 236, 239)
+FILL = 0.6  # a class's fill, as a share of the opacity that is asked for: its outline is what tells
 LOST, GAINED = (213, 94, 0), (0, 114, 178)
 # kinds of error: colour and slant of their stripes, which tell them apart also without colour
 ERRORS = {"missed": (LOST, 1), "invented": ((86, 180, 233), -1), "confused": ((240, 228, 66), 0)}
@@ -58,6 +61,25 @@ def paragraph(text: str, width: int, size: int = 13, ground: tuple = PAPER) -> P
     return np.asarray(image)
 
 
+def thumb(picture: Picture, name: str, chosen: bool = False) -> Picture:
+    """A picture small, in the middle of a fixed frame, with the beginning of its name; a chosen one is framed."""
+    small = fitted(picture.shape, *THUMB, shrink=True)(picture)
+    height, width = THUMB
+    ground = GAINED if chosen else PAPER
+    image, pen = canvas(thumb_width(), height + 26, ground)
+    image.paste(Image.fromarray(framed(small, *THUMB, GROUND)), (4, 4))
+    short = name
+    while font(11).getlength(short) > width:
+        short = short[:-2] + "…"
+    pen.text((4 + width / 2, height + 14), short, PAPER if chosen else INK, font(11), anchor="mm")
+    return np.asarray(image)
+
+
+def thumb_width() -> int:
+    """Pixels from one thumbnail of a strip to the next."""
+    return THUMB[1] + 8
+
+
 def message(text: str, height: int = HEIGHT, width: int = WIDTH) -> Picture:
     """Text in a picture's place: what is missing, and how to get it."""
     return framed(paragraph(text, width - 32, 14), height, width, PAPER)
@@ -70,6 +92,12 @@ def framed(picture: Picture, height: int = HEIGHT, width: int = WIDTH, colour: t
     top, left = (ground.shape[0] - tall) // 2, (ground.shape[1] - wide) // 2
     ground[top : top + tall, left : left + wide] = picture
     return ground
+
+
+def place_in_frame(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Where a picture of a shape lies once it is fitted and framed: first row and column, height, width."""
+    tall, wide = fitted(shape, shrink=True)(np.zeros(shape[:2], bool)).shape
+    return max(0, HEIGHT - tall) // 2, max(0, WIDTH - wide) // 2, tall, wide
 
 
 def panel(title: str, shape: tuple[int, ...], size: tuple[int, int], paint: Callable) -> Picture:
@@ -137,8 +165,8 @@ def grey(picture: Picture) -> Picture:
     return blend(picture, picture.mean(2, keepdims=True), 1.0)
 
 
-def paint(picture: Picture, where: np.ndarray, colour: tuple, opacity: float) -> Picture:
-    """A copy with one colour laid over some pixels, (H, W) bool: faster than `blend` where they are few."""
+def paint(picture: Picture, where: np.ndarray, colour: tuple | np.ndarray, opacity: float) -> Picture:
+    """A copy with a colour, or one for each (N, 3), laid over some pixels, (H, W) bool: faster than `blend` where they are few."""
     out = picture.copy()
     out[where] = blend(picture[where], colour, opacity)
     return out
@@ -151,20 +179,43 @@ def gains(picture: Picture, change: np.ndarray, opacity: float = 0.9) -> Picture
 
 
 def tint(picture: Picture, label: np.ndarray, palette: np.ndarray, opacity: float) -> Picture:
-    """Labels (H, W) in their colours, with outlines; background stays as photographed."""
-    painted = blend(picture, palette[label], opacity * (label != 0)[..., None])
-    return outline(painted, label, opacity)
+    """Labels (H, W) as light fills within strong outlines of their colours; background stays as photographed."""
+    painted = blend(picture, palette[label], FILL * opacity * (label != 0)[..., None])
+    return outline(painted, label, palette, opacity)
 
 
-def outline(picture: Picture, label: np.ndarray, opacity: float = 1) -> Picture:
-    """The borders of labels (H, W) as white lines with a dark rim, seen on any colour."""
-    line = np.zeros(label.shape, bool)
-    line[:, 1:] |= label[:, 1:] != label[:, :-1]
-    line[1:] |= label[1:] != label[:-1]
-    rim = line.copy()
-    rim[1:], rim[:, 1:] = rim[1:] | line[:-1], rim[:, 1:] | line[:, :-1]
-    rim[:-1], rim[:, :-1] = rim[:-1] | line[1:], rim[:, :-1] | line[:, 1:]
-    return paint(paint(picture, rim, INK, opacity), line, PAPER, opacity)
+def outline(picture: Picture, label: np.ndarray, palette: np.ndarray, opacity: float = 1) -> Picture:
+    """The borders of labels (H, W) in their colours, with a dark rim outside, seen on any photograph."""
+    change = np.zeros(label.shape, bool)
+    change[:, 1:] |= label[:, 1:] != label[:, :-1]
+    change[1:] |= label[1:] != label[:-1]
+    wide = change.copy()
+    wide[:, :-1] |= change[:, 1:]
+    wide[:-1] |= change[1:]
+    wide[:, 1:] |= change[:, :-1]
+    wide[1:] |= change[:-1]
+    strength = min(1, 2 * opacity)
+    rimmed = paint(picture, wide & (label == 0), INK, 0.6 * strength)
+    return paint(rimmed, wide & (label != 0), palette[label[wide & (label != 0)]], strength)
+
+
+def named(picture: Picture, label: np.ndarray, names: Mapping[int, str]) -> Picture:
+    """The picture with the name of each class in the middle of its largest part, where it fits in.
+
+    So that nobody has to match colours with a legend. `label` (H, W); `names` by class index.
+    """
+    image = Image.fromarray(picture)
+    pen = ImageDraw.Draw(image)
+    for index in np.unique(label):
+        # inside: how far from the border each place is, at a quarter of the size, for speed
+        inside = distance_transform_edt(np.pad(label[::4, ::4] == index, 1))[1:-1, 1:-1]
+        row, column = np.unravel_index(inside.argmax(), inside.shape)
+        if index in names and 4 * inside.max() >= 9:
+            width = font(13).getlength(names[index]) / 2 + 2
+            x = min(max(4 * column, width), picture.shape[1] - width)
+            style = {"anchor": "mm", "stroke_width": 2, "stroke_fill": INK}
+            pen.text((x, 4 * row), names[index], PAPER, font(13), **style)
+    return np.asarray(image)
 
 
 def stripes(picture: Picture, where: np.ndarray, colour: tuple, slant: int, opacity: float = 1) -> Picture:

@@ -9,6 +9,7 @@ import numpy as np
 from wsfcn_lib.data.images import read_image, read_mask
 from wsfcn_lib.data.manifest import SPLITS, Manifest
 from wsfcn_lib.evaluation.inputs import file_suffix, images_label, samples_of
+from wsfcn_lib.explore import draw
 from wsfcn_lib.explore.draw import Missing
 from wsfcn_lib.infer import at_size, shrink
 from wsfcn_lib.protocol import LONGEST
@@ -52,6 +53,7 @@ class EvaluationFiles:
         self.samples = {sample.name: sample for sample in samples_of(images, manifest)}
         self.iou, self.metrics = read_image_iou(run, images), read_metrics(run, images)
         self.read = lru_cache(4)(self._read)
+        self.thumbnail = lru_cache(500)(self._thumbnail)
 
     def labels(self, name: str, kind: str) -> np.ndarray:
         """An image's labels of one kind, (H, W) uint8; Missing where the run has none."""
@@ -75,3 +77,11 @@ class EvaluationFiles:
             kind: at_size(read_mask(path, self.manifest), rgb.shape[:2]) for kind, path in files.items()
         }
         return rgb, labels
+
+    def _thumbnail(self, name: str) -> np.ndarray:
+        """An image under its prediction, small, (h, w, 3) uint8; as it is where the run has none."""
+        rgb, labels = self._read(name)
+        shrink = draw.fitted(rgb.shape, *draw.THUMB, shrink=True)
+        if PREDICTION not in labels:
+            return shrink(rgb)
+        return draw.tint(shrink(rgb), shrink(labels[PREDICTION]), self.manifest.shades, 0.8)

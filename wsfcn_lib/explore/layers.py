@@ -1,9 +1,10 @@
 """Layers over an image: each step from image to segmentation as an array or a colour.
 
-Pure functions of an inspection and a state. A state names the chosen class in `target`, the layers that are
-on, and the values that maps and pseudo labels depend on.
+Pure functions of an inspection and a state. A state names the chosen class in `target`, the `layer` that is
+shown, another one `over` it or NOTHING, and the values that maps and pseudo labels depend on.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -17,23 +18,18 @@ from wsfcn_lib.losses import pseudo_labels
 from wsfcn_lib.metrics import ConfusionMatrix
 from wsfcn_lib.plots.overlays import heat
 
-# the layers, from the lowest up: name, and how opaque each is at first
-LAYERS = {
-    "cam": ("activation map (CAM)", 0.6),
-    "pamr": ("refined by PAMR", 0.6),
-    "mask": ("softmax mask", 0.6),
-    "pseudo": ("pseudo label", 0.6),
-    "label": ("prediction", 0.6),
-    "crf": ("prediction + CRF", 0.6),
-    "truth": ("ground truth", 0.6),
-    "errors": ("errors", 1.0),
+LAYERS = {  # from what the network sees to what it paints
+    "cam": "activation map (CAM)",
+    "pamr": "refined by PAMR",
+    "mask": "softmax mask",
+    "pseudo": "pseudo label",
+    "label": "prediction",
+    "crf": "prediction + CRF",
+    "truth": "ground truth",
+    "errors": "errors",
 }
+NOTHING = ""
 MAPS, ALL = ("cam", "pamr", "mask"), "all predicted"
-HEAT_LEGEND = {
-    f"map {value:g}": tuple(heat(draw.blank(1, 1), np.full((1, 1), value), 1)[0, 0]) for value in (0, 0.5, 1)
-}
-
-
 def chosen_classes(inspection: Inspection, state: dict) -> list[int]:
     """Class indices a state is about: the chosen one, or all predicted."""
     if state["target"] == ALL:
@@ -78,9 +74,14 @@ def class_labels(inspection: Inspection, layer: str, state: dict) -> np.ndarray:
     return np.where(label == chosen_classes(inspection, state), label, 0).astype(np.uint8)
 
 
+def with_crf(state: dict) -> bool:
+    """Whether a state shows the prediction with CRF, so that errors and IoU are told of it."""
+    return "crf" in (state["layer"], state["over"])
+
+
 def prediction(inspection: Inspection, state: dict) -> np.ndarray:
-    """The predicted labels, with CRF where that layer is on and can be had."""
-    if state["crf"]:
+    """The predicted labels, with CRF where that layer is shown and can be had."""
+    if with_crf(state):
         with suppress(Missing):
             return labels(inspection, "crf", state)
     return inspection.label
@@ -93,9 +94,9 @@ def error_kinds(label: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def errors(inspection: Inspection, state: dict) -> np.ndarray:
-    """Kinds of errors of the prediction, with CRF where that layer is on; of the chosen class alone."""
+    """Kinds of errors of the prediction, with CRF where that layer is shown; of the chosen class alone."""
     truth = labels(inspection, "truth", state)
-    label = labels(inspection, "crf" if state["crf"] else "label", state)
+    label = labels(inspection, "crf" if with_crf(state) else "label", state)
     kinds = error_kinds(label, truth)
     if state["target"] != ALL:
         target = chosen_classes(inspection, state)
@@ -106,48 +107,66 @@ def errors(inspection: Inspection, state: dict) -> np.ndarray:
 def class_legend(label: np.ndarray, manifest: Manifest, ignored: str = "left open") -> dict[str, tuple]:
     """The classes among labels with their colours, background left out; `ignored`: what 255 is called."""
     names = dict(enumerate(manifest.names)) | {IGNORE: ignored}
-    return {names[index]: tuple(manifest.palette[index]) for index in np.unique(label) if index}
+    return {names[index]: tuple(manifest.shades[index]) for index in np.unique(label) if index}
 
 
 def layered(inspection: Inspection, state: dict) -> tuple[np.ndarray, dict[str, tuple], list[str]]:
-    """The image under all layers that are on, its legend, and sentences on what is missing."""
-    enlarge, manifest = draw.fitted(inspection.rgb.shape), inspection.manifest
+    """The image under the layer that is shown and the one over it, a legend, and sentences on what is missing."""
+    enlarge = draw.fitted(inspection.rgb.shape, shrink=True)
     picture, legend, notes = enlarge(inspection.rgb), {}, []
-    classes, target = chosen_classes(inspection, state), state["target"]
+    classes = chosen_classes(inspection, state)
     if not classes:
         notes.append(
-            f"no class scores above {inspection.score_cut:g}: nothing is predicted; choose a class to see its map"
+            f"no class scores above {inspection.score_cut:g}, so nothing is predicted; choose a class to see its map"
         )
     elif not inspection.predicted[classes[0] - 1]:
-        score = f"{target} scores {inspection.probabilities[classes[0] - 1]:.2f}, not above {inspection.score_cut:g}"
+        score = f"{state['target']} scores {inspection.probabilities[classes[0] - 1]:.2f}, not above {inspection.score_cut:g}"
         notes.append(f"{score}: it has maps, but no prediction")
-    for layer in LAYERS:
-        if not state[layer]:
+    for layer in dict.fromkeys((state["layer"], state["over"])):
+        if layer == NOTHING:
             continue
-        opacity = state[f"{layer}_opacity"]
         try:
-            if layer in MAPS:
-                picture = heat(picture, enlarge(class_map(inspection, layer, state)), opacity)
-                legend |= HEAT_LEGEND
-            elif layer == "errors":
-                picture = draw.striped(picture, enlarge(errors(inspection, state)), opacity)
-                legend |= draw.ERRORS
-            else:
-                label = class_labels(inspection, layer, state)
-                picture = draw.tint(picture, enlarge(label), manifest.palette, opacity)
-                ignored = "teaches nothing" if layer == "pseudo" else "left open"
-                legend |= class_legend(label, manifest, ignored)
+            picture, entries = _laid_over(picture, enlarge, inspection, layer, state)
+            legend |= entries
         except Missing as error:
             if str(error) not in notes:
                 notes.append(str(error))
     return picture, legend, notes
 
 
+def _laid_over(
+    picture: np.ndarray, enlarge: Callable, inspection: Inspection, layer: str, state: dict
+) -> tuple[np.ndarray, dict[str, tuple]]:
+    """A picture under one layer, and the layer's legend; Missing where the layer cannot be had."""
+    manifest, opacity = inspection.manifest, state["opacity"]
+    if layer in MAPS:
+        strengths = enlarge(class_map(inspection, layer, state))
+        return heat(picture, strengths.clip(0, 1), opacity), heat_legend(opacity)
+    if layer == "errors":
+        return draw.striped(picture, enlarge(errors(inspection, state))), draw.ERRORS
+    label = class_labels(inspection, layer, state)
+    ignored = "teaches nothing" if layer == "pseudo" else "left open"
+    shown = enlarge(label)
+    painted = draw.tint(picture, shown, manifest.shades, opacity)
+    names = {index: name for index, name in enumerate(manifest.names) if index}
+    return draw.named(painted, shown, names), class_legend(label, manifest, ignored)
+
+
+def heat_legend(opacity: float) -> dict[str, tuple]:
+    """What values of a map look like on a grey ground."""
+    grey = draw.blank(1, 1, draw.GROUND)
+    return {
+        f"map {value:g}": tuple(heat(grey, np.full((1, 1), value), opacity)[0, 0]) for value in (0, 0.5, 1)
+    }
+
+
 def changed(inspection: Inspection, state: dict) -> tuple[np.ndarray, dict[str, tuple], str]:
-    """What differs between the layers `before` and `after`: picture, legend, and how much as a sentence."""
-    pair, manifest = (state["before"], state["after"]), inspection.manifest
-    title = " → ".join(LAYERS[layer][0] for layer in pair)
-    enlarge = draw.fitted(inspection.rgb.shape)
+    """What changed from the layer `since` to the one shown: picture, legend, and how much as a sentence."""
+    pair, manifest = (state["since"], state["layer"]), inspection.manifest
+    if "errors" in pair:
+        raise Missing("errors are no step of the way to the mask: choose another layer to compare")
+    title = " → ".join(LAYERS[layer] for layer in pair)
+    enlarge = draw.fitted(inspection.rgb.shape, shrink=True)
     pale = enlarge(draw.grey(inspection.rgb)) // 2 + 110
     if pair[0] in MAPS or pair[1] in MAPS:
         old, new = (class_map(inspection, layer, state) for layer in pair)
@@ -158,7 +177,7 @@ def changed(inspection: Inspection, state: dict) -> tuple[np.ndarray, dict[str, 
     moved = old != new
     if "truth" in pair:  # what truth leaves open is no change
         moved &= (old != IGNORE) & (new != IGNORE)
-    palette, to_background = manifest.palette.copy(), IGNORE - 1  # an index that no class has
+    palette, to_background = manifest.shades.copy(), IGNORE - 1  # an index that no class has
     palette[to_background] = draw.INK
     names = dict(enumerate(manifest.names)) | {to_background: "background", IGNORE: "nothing"}
     shown = np.where(new == 0, to_background, new) * moved

@@ -39,17 +39,13 @@ class MaskExplorer(Browser):
         controls = self.list_controls(manifest.names[1:], WORST if self.files.iou else LISTED) | {
             "show": dropdown("show", (FOUR, *KINDS, DIFFERENCE, RECUT)),
             "pair": dropdown("difference", [(" / ".join(pair), pair) for pair in PAIRS]),
-            "opacity": slider("opacity", 0.65, step=0.05),
+            "opacity": slider("opacity", 0.8, step=0.05),
             "score_cut": slider("score cut", SCORE_CUT, SCORE_CUTS[0], SCORE_CUTS[-1], 0.05),
             "background": slider("background", BACKGROUND_MASK, BACKGROUNDS[0], BACKGROUNDS[-1], 0.05),
         }
         self.button = button("sweep up to 20 pictures", self.sweep, layout=WIDE["layout"])
-        columns = [
-            ["order", "only", "image", self.buttons()],
-            ["show", "pair", "opacity"],
-            ["score_cut", "background", self.button],
-        ]
-        super().__init__(controls, columns, sweep=None)
+        front = ["image", self.buttons(), "order", "show", "pair", "opacity"]
+        super().__init__(controls, front, ["only", "score_cut", "background", self.button], sweep=None)
 
     @cached_property
     def inspector(self) -> Inspector:
@@ -86,7 +82,7 @@ class MaskExplorer(Browser):
             self._sweeping.release()
 
     def render_image(self, state: dict) -> draw.Picture:
-        """The masks of an image, its IoU per class, and the sweep where one was made."""
+        """The masks of an image."""
         if state["show"] == FOUR:
             panels = [self._panel(state, kind, draw.QUARTER) for kind in (*KINDS, DIFFERENCE)]
         else:
@@ -95,10 +91,18 @@ class MaskExplorer(Browser):
         legend = class_legend([index for label in labels for index in np.unique(label)], self.manifest)
         if state["show"] in (FOUR, DIFFERENCE):
             legend |= draw.ERRORS if state["pair"][1] == TRUTH else BY_CRF
-        sidebar = self._iou(state)
+        return charts.page(panels, legend)
+
+    def render_image_charts(self, state: dict) -> draw.Picture:
+        """The image's IoU per class, and the sweep where one was made."""
+        parts = self._iou(state)
         if state["sweep"]:
-            sidebar += _sweep_charts(state, state["sweep"])
-        return charts.page(panels, legend, sidebar)
+            parts += _sweep_charts(state, state["sweep"])
+        return draw.below(*parts)
+
+    def thumbnail(self, state: dict, name: str) -> draw.Picture:
+        """An image under its prediction."""
+        return self.files.thumbnail(name)
 
     def _panel(self, state: dict, kind: str, size: tuple[int, int]) -> draw.Picture:
         """One kind of labels over the image, with its name."""
@@ -109,7 +113,7 @@ class MaskExplorer(Browser):
                 label, other = (self.files.labels(state["image"], part) for part in state["pair"])
                 return draw.striped(resize(draw.grey(rgb)), resize(error_kinds(label, other)))
             label = self._labels(state, kind)
-            return draw.tint(resize(rgb), resize(label), self.manifest.palette, state["opacity"])
+            return draw.tint(resize(rgb), resize(label), self.manifest.shades, state["opacity"])
 
         title = " / ".join(state["pair"]) if kind == DIFFERENCE else kind
         return draw.panel(title, rgb.shape, size, paint)

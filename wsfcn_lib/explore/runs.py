@@ -63,10 +63,10 @@ class RunComparison(Browser):
             "second": dropdown("beside", listed, second),
             "order": dropdown("order", orders, BEST if self._gains(first, second) else LISTED),
             "show": dropdown("show", (MASKS, ERRORS)),
-            "opacity": slider("opacity", 0.65, step=0.05),
+            "opacity": slider("opacity", 0.8, step=0.05),
         }
-        columns = [["first", "second", "order", "only", "image", self.buttons()], ["show", "opacity"]]
-        super().__init__(controls, columns)
+        front = ["first", "second", "image", self.buttons(), "order", "show"]
+        super().__init__(controls, front, ["only", "opacity"])
 
     @property
     def runs(self) -> tuple[str, str]:
@@ -113,7 +113,7 @@ class RunComparison(Browser):
             self.list_images()
 
     def render_image(self, state: dict) -> draw.Picture:
-        """What either run painted, the truth, who of them is right where, and the differences in IoU."""
+        """What either run painted, the truth, and who of them is right where."""
         one, other = self.files
         panels = [
             self._panel(self.titles[0], state, one, PREDICTION),
@@ -129,7 +129,15 @@ class RunComparison(Browser):
         legend = class_legend(indices, self.manifest)
         if state["show"] == ERRORS:
             legend |= draw.ERRORS
-        return charts.page(panels, legend, self._sidebar(state["image"]))
+        return charts.page(panels, legend)
+
+    def render_image_charts(self, state: dict) -> draw.Picture:
+        """The differences in IoU, of all images and of this one."""
+        return draw.below(*self._sidebar(state["image"]))
+
+    def thumbnail(self, state: dict, name: str) -> draw.Picture:
+        """An image under the first run's prediction."""
+        return self.files[0].thumbnail(name)
 
     def _panel(self, title: str, state: dict, files: EvaluationFiles, kind: str) -> draw.Picture:
         """One run, the truth, or who is right, with its title."""
@@ -149,7 +157,7 @@ class RunComparison(Browser):
                 return draw.striped(
                     grey, resize(error_kinds(label, files.labels(name, TRUTH))), state["opacity"]
                 )
-            return draw.tint(resize(rgb), resize(label), self.manifest.palette, state["opacity"])
+            return draw.tint(resize(rgb), resize(label), self.manifest.shades, state["opacity"])
 
         return draw.panel(title, rgb.shape, draw.QUARTER, paint)
 

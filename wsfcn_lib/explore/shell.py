@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import ipywidgets as widgets
+from ipyevents import Event
 from PIL import Image
 
+from wsfcn_lib.explore import draw
 from wsfcn_lib.explore.draw import Picture, message
 
-WIDE = {"layout": {"width": "310px"}, "style": {"description_width": "105px"}}
-FIXED_WIDTH = {"flex": "0 0 auto", "margin": "0 12px 8px 0"}
+WIDE = {"layout": {"width": "300px"}, "style": {"description_width": "80px"}}
+FIXED_WIDTH = {"flex": "0 0 auto", "margin": "0 12px 4px 0"}
 
 
 def encode(picture: Picture) -> bytes:
@@ -40,6 +42,18 @@ def dropdown(label: str, options: Sequence, value: object = None) -> widgets.Dro
     return widgets.Dropdown(options=options, description=label, **chosen, **WIDE)
 
 
+def still_image(**layout: str) -> widgets.Image:
+    """An empty picture of a page, in its own size where there is room."""
+    return widgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"} | layout)
+
+
+def on_click(image: widgets.Image, action: Callable[[int, int], None]) -> Event:
+    """Let `action` receive the column and row of the picture's pixel that is clicked."""
+    event = Event(source=image, watched_events=["click"])
+    event.on_dom_event(lambda click: action(round(click["dataX"]), round(click["dataY"])))
+    return event
+
+
 def slider(
     label: str, value: float, low: float = 0, high: float = 1, step: float = 0.01, **options: object
 ) -> widgets.FloatSlider:
@@ -59,51 +73,73 @@ class Explorer:
 
     Callbacks may run beside each other and beside a busy cell. One thread draws at a time; who comes
     meanwhile only leaves a note, and the newest state is drawn next: dragging a slider piles nothing up. What
-    `render` raises is shown as text in the picture's place.
+    `render` raises is said in the words below the picture.
 
     Args:
         controls: {key of the state: widget with a `value`}.
-        columns: how they are laid out beside or below the picture: keys of controls, and further widgets.
+        front: what stands beside the picture, from top to bottom: keys of controls, and further widgets.
+        more: what is behind the fold below them.
         fixed: further parts of the state, changed by `set` only.
     """
+
+    ABOVE = False  # whether the front stands above the picture, in a row
 
     def __init__(
         self,
         controls: Mapping[str, widgets.Widget],
-        columns: Sequence[Sequence[str | widgets.Widget]],
+        front: Sequence[str | widgets.Widget],
+        more: Sequence[str | widgets.Widget] = (),
         **fixed: object,
     ):
         self.controls, self.fixed = dict(controls), fixed
         self.picture: Picture | None = None  # the last one drawn
+        self.aside: Picture | None = None  # the charts drawn with it
         self.error: Exception | None = None  # what the last drawing raised
         self._drawing, self._counting = threading.Lock(), threading.Lock()
         self._wanted, self._batches = False, 0
         self.updating = threading.RLock()  # one callback at a time brings the controls in line
-        self.image = widgets.Image(
-            format="png", layout=FIXED_WIDTH | {"max_width": "100%", "align_self": "flex-start"}
-        )
-        self.note = widgets.HTML()
-        boxes = []
-        for column in columns:
-            parts = [controls[part] if isinstance(part, str) else part for part in column]
-            boxes.append(widgets.VBox(parts, layout=FIXED_WIDTH))
-        flow = {
-            "flex_flow": "row wrap",
-            "align_items": "flex-start",
-        }  # on further lines where the page is narrow
-        # wide: beside the picture where that leaves so much, else below it
-        panel = widgets.HBox(boxes, layout=flow | {"flex": "1 1 320px"})
-        both = widgets.HBox([self.image, panel], layout=flow | {"flex": "0 0 auto"})
-        self.widget = widgets.VBox([both, self.note])
+        self.image, self.charts = still_image(), still_image(display="none")
+        self.clicks = on_click(self.image, self.clicked)
+        self.note = widgets.HTML(layout={"max_width": f"{draw.WIDTH}px"})
+        self.widget = self._laid_out(self._widgets(front), self._widgets(more))
         respond_at_once(self.widget)
         with self.batch():
             for key, control in self.controls.items():
                 self.update_controls(key)
                 control.observe(self._changed, names="value")
 
+    def _widgets(self, parts: Sequence[str | widgets.Widget]) -> list[widgets.Widget]:
+        return [self.controls[part] if isinstance(part, str) else part for part in parts]
+
+    def _laid_out(self, front: list[widgets.Widget], more: list[widgets.Widget]) -> widgets.Widget:
+        """The page: the picture, its words and what belongs below them; beside or above it the controls."""
+        if more:
+            # closed at first: the picture and its few controls are what is in sight
+            fold = widgets.Accordion([widgets.VBox(more)], titles=["more"], selected_index=None)
+            fold.layout.width = WIDE["layout"]["width"]
+            front = [*front, fold]
+        seen = widgets.VBox([self.image, self.note], layout=FIXED_WIDTH | {"max_width": "100%"})
+        if self.ABOVE:
+            row = widgets.HBox(front, layout={"flex_flow": "row wrap", "align_items": "center"})
+            return widgets.VBox([row, seen, *self.below()])
+        beside = widgets.VBox([*front, self.charts], layout=FIXED_WIDTH)
+        flow = {"flex_flow": "row wrap", "align_items": "flex-start"}  # below it where the page is narrow
+        return widgets.VBox([widgets.HBox([seen, beside], layout=flow), *self.below()])
+
+    def below(self) -> list[widgets.Widget]:
+        """What stands below picture and controls: for subclasses."""
+        return []
+
+    def clicked(self, x: int, y: int) -> None:
+        """What a click on the picture's pixel in column x and row y does: for subclasses."""
+
     def render(self, state: dict) -> Picture:
         """The picture of a state, (H, W, 3) uint8; depends on nothing but the state and files."""
         raise NotImplementedError
+
+    def render_charts(self, state: dict) -> Picture | None:
+        """What stands below the controls, (H, W, 3) uint8, or nothing; depends on the state and files alone."""
+        return None
 
     def describe(self, state: dict) -> str:
         """What is seen, in one line, for those who cannot see it; stands below the picture."""
@@ -124,8 +160,10 @@ class Explorer:
 
     @property
     def png(self) -> bytes:
-        """The last picture as a PNG file's bytes, for those who see the page without a kernel."""
-        return bytes(self.image.value)
+        """Picture, words and charts as a PNG file's bytes, for those who see the page without a kernel."""
+        parts = [self.picture, draw.paragraph(html.unescape(self.note.value), self.picture.shape[1])]
+        still = draw.below(*parts)
+        return encode(still if self.aside is None else draw.beside(still, self.aside))
 
     def set(self, **values: object) -> None:
         """Change parts of the state, by their keys, and redraw once."""
@@ -175,19 +213,23 @@ class Explorer:
 
     def _draw(self, state: dict) -> None:
         try:
-            picture, text = self.render(state), self.describe(state)
+            picture, charts, text = self.render(state), self.render_charts(state), self.describe(state)
         except Exception as error:  # a callback's error would vanish in the log of the server
             self.show_error(error)
         else:
-            self._show(picture, text, None)
+            self._show(picture, charts, text, None)
 
     def show_error(self, error: Exception) -> None:
-        """Show an error as text in the picture's place, until the next drawing."""
-        self._show(message(f"{type(error).__name__}: {error}"), str(error), error)
+        """Show an error's kind in the picture's place and its words below, until the next drawing."""
+        self._show(message(f"{type(error).__name__}: nothing could be drawn"), None, str(error), error)
 
-    def _show(self, picture: Picture, text: str, error: Exception | None) -> None:
-        self.error, self.picture = error, picture
+    def _show(self, picture: Picture, charts: Picture | None, text: str, error: Exception | None) -> None:
+        self.error, self.picture, self.aside = error, picture, charts
         self.image.value = encode(picture)
+        if charts is not None:
+            self.charts.value = encode(charts)
+        self.charts.layout.display = "none" if charts is None else None
+        self.note.layout.max_width = f"{picture.shape[1]}px"
         self.notify(text)
 
     def _repr_mimebundle_(self, **options: object) -> dict:

@@ -39,12 +39,14 @@ class TrainingView(Explorer):
         run: the run folder; it may be empty yet.
     """
 
+    ABOVE = True  # its picture is as wide as the page
+
     def __init__(self, run: Path | str):
         self.run, self.folder = Path(run), resolve_path(run)
         epoch = widgets.IntSlider(0, 0, 0, description="panel of epoch", **WIDE)
         self.stop_button = button("■ stop the training", self.stop, layout=WIDE["layout"])
         self.again = button("read the files again", self.renew, layout=WIDE["layout"])
-        super().__init__({"epoch": epoch}, [["epoch", self.stop_button, self.again]], live=False)
+        super().__init__({"epoch": epoch}, ["epoch", self.stop_button, self.again], live=False)
         self.renew()
 
     def follow(self, rows: Iterable[dict]) -> Iterator[dict]:
@@ -87,9 +89,9 @@ class TrainingView(Explorer):
 
     def render(self, state: dict) -> draw.Picture:
         """The curves of the log, and the first rows of one epoch's panel below them."""
-        rows, text = read_rows(self.folder / "log.csv"), self.describe(state)
+        rows = read_rows(self.folder / "log.csv")
         if not rows:
-            return draw.message(text, 120, WIDTH)
+            return draw.message("no curves yet", 120, WIDTH)
         end, curves = max(1, int(rows[-1]["step"])), []
         for title, columns in CHARTS.items():
             series = []
@@ -97,7 +99,7 @@ class TrainingView(Explorer):
                 points = [(int(row["step"]), float(row[key])) for row in rows if row.get(key)]
                 series.append((name, colour, points))
             curves.append(charts.lines(series, title, end, WIDTH // 2))
-        return draw.below(draw.paragraph(text, WIDTH, 14), draw.grid(*curves), self._panel(state["epoch"]))
+        return draw.below(draw.grid(*curves), self._panel(state["epoch"]))
 
     def _panel(self, epoch: int) -> draw.Picture:
         """What the network saw after an epoch in the first images; or that nothing is drawn yet."""

@@ -46,7 +46,7 @@ def panel(net: nn.Module, config: TrainConfig, count: int) -> bytes:
         image = steps["image"][index]
         cams = [steps[name][index, 1:][present].max(0, initial=0) for name in ("masks", "refined")]
         heats = [heat(image, cam.clip(0, 1)) for cam in cams]
-        rows.append([image, *heats, overlay(image, steps["pseudo"][index], manifest.palette)])
+        rows.append([image, *heats, overlay(image, steps["pseudo"][index], manifest.shades)])
         labels.append(", ".join(np.array(manifest.names[1:])[present]))
     figure = tile(rows, TITLES, labels)
     return to_png(figure, rows=row_ends(figure))
