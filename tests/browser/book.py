@@ -77,6 +77,7 @@ class Book:
         page.goto(f"{lab.url}/lab/tree/{file}?reset")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        page.wait_for_timeout(3000)  # the manager of widgets comes last, and tells nobody
 
     def run(self) -> None:
         """Run all cells, by the menu; again where JupyterLab, not yet done with opening, let the click pass."""
@@ -103,7 +104,7 @@ class Book:
     @property
     def image(self) -> Locator:
         """The explorer's picture in the page."""
-        return self.page.locator("img.widget-image")
+        return self.page.locator("img.wsfcn-picture")
 
     def words(self) -> str:
         """The line below the picture."""
@@ -169,6 +170,30 @@ class Book:
     def choose(self, words: str, option: str) -> None:
         """Choose from a list; `words`: its label."""
         self.page.locator(".jp-OutputArea").get_by_label(words, exact=True).select_option(option)
+
+    def click(self, part: str, across: float, down: float) -> None:
+        """Click on a picture at shares of its width and height; `part`: its class in the page."""
+        image = self.page.locator(f"img.{part}")
+        box = image.bounding_box()
+        image.click(position={"x": across * box["width"], "y": down * box["height"]})
+
+    def state(self, key: str) -> object:
+        """A part of the explorer's state, as its kernel has it."""
+        return self.tell(expression=f"{self.name}.state[{key!r}]")
+
+    def in_window(self, *locators: Locator) -> bool:
+        """Whether all of these lie inside the window, as a whole."""
+        size = self.page.viewport_size
+        for locator in locators:
+            box = locator.bounding_box()
+            inside = box["x"] >= 0 and box["y"] >= 0
+            if (
+                not inside
+                or box["x"] + box["width"] > size["width"]
+                or box["y"] + box["height"] > size["height"]
+            ):
+                return False
+        return True
 
     def upload(self, words: str, path: Path) -> None:
         """Give a file to an upload button."""

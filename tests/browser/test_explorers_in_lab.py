@@ -47,33 +47,94 @@ def test_cam_explorer(lab, page, settings, keep, tmp_path):
     walk(
         book,
         {
-            "CAM on": lambda: book.press("activation map (CAM)"),
-            "its opacity": lambda: book.slide("opacity of activation map (CAM)", "ArrowLeft", 4),
+            "opacity": lambda: book.slide("opacity", "ArrowLeft", 4),
             "PAMR steps": lambda: book.slide("PAMR steps", "ArrowLeft", 5),
-            "PAMR off": lambda: book.press("refined by PAMR"),
-            "softmax mask on": lambda: book.press("softmax mask"),
-            "pseudo label with low cuts": lambda: (
-                [book.press("pseudo label")] + [book.slide(cut, "Home") for cut in ("class cut", "least cut")]
-            ),
-            "class cut": lambda: book.slide("class cut", "End"),
-            "truth on": lambda: book.press("ground truth"),
-            "cross-hair": lambda: book.slide("cross across, %", "ArrowRight", 10),
+            "softmax mask": lambda: book.choose("layer", "softmax mask"),
             "class": lambda: book.choose("class", Manifest.load(ROOT / settings["data"]).names[1]),
+            "pseudo label": lambda: book.choose("layer", "pseudo label"),
+            "more": lambda: (book.press("more"), book.slide("least cut", "Home")),
+            "class cut": lambda: book.slide("class cut", "End"),
+            "truth over it": lambda: book.choose("over it", "ground truth"),
+            "cross-hair": lambda: book.slide("across, %", "ArrowRight", 10),
             "next": lambda: book.press("next"),
             "previous": lambda: book.press("previous"),
-            "all views": lambda: book.choose("seen in", "all views, as evaluated"),
-            "what changed": lambda: book.choose("show", "what changed"),
+            "all views": lambda: (
+                book.choose("layer", "softmax mask"),
+                book.choose("seen in", "all views, as evaluated"),
+            ),
+            "what changed": lambda: book.choose("changed from", "activation map (CAM)"),
         },
     )
     keep(book, "cams-changed")
     walk(
         book,
         {
-            "layers": lambda: book.choose("show", "layers"),
+            "layers": lambda: book.choose("changed from", "(not compared)"),
             "upload": lambda: book.upload("your own", tmp_path / "own.png"),
         },
     )
     keep(book, "cams-own")
+
+
+SMALL = {"width": 1366, "height": 768}  # of many a laptop
+
+
+@pytest.fixture
+def small_page(page):
+    before = page.viewport_size
+    page.set_viewport_size(SMALL)
+    yield page
+    page.set_viewport_size(before)
+
+
+def test_the_page_to_try_fits_a_small_screen_and_answers_clicks_and_keys(lab, small_page, keep, tmp_path):
+    book = Book(lab, small_page, lab.take("try"), "explorer")
+    book.run()
+    book.ended()
+    before = book.settled()
+    small_page.locator(".jp-Notebook .jp-CodeCell").first.scroll_into_view_if_needed()
+    controls = [
+        small_page.locator(".wsfcn-explorer").get_by_label(words, exact=True)
+        for words in ("picture", "class", "layer")
+    ]
+    sliders = small_page.locator(".wsfcn-explorer .widget-slider")
+    assert book.in_window(book.image, *controls, sliders.nth(0), sliders.nth(1)), (
+        "the picture and its five controls"
+    )
+    keep(book, "try")
+
+    book.click("wsfcn-picture", 0.25, 0.4)
+    shown = book.settled(before)
+    assert book.state("across") == pytest.approx(25, abs=2) and book.image.get_attribute("alt").startswith(
+        "At the cross"
+    )
+    book.click("wsfcn-strip", 0.5, 0.4)
+    shown = book.settled(shown)
+    assert book.state("image") == "dog", "the third of five"
+
+    cells = small_page.locator(".jp-Notebook .jp-Cell").count()
+    controls[0].focus()
+    for key, image in (("ArrowDown", "horse"), ("ArrowUp", "dog"), ("c", "cat"), ("d", "dog"), ("d", "dog")):
+        small_page.keyboard.press(key)
+        small_page.wait_for_timeout(1200)  # letters within a second are one word to a list
+        assert book.state("image") == image, key
+        assert small_page.evaluate("document.activeElement.tagName") == "SELECT", "no other cell was chosen"
+    assert small_page.locator(".jp-Notebook .jp-Cell").count() == cells, "D twice deletes no cell here"
+    more = small_page.get_by_role("button", name="▸ more")
+    more.focus()
+    small_page.keyboard.press("Space")
+    small_page.get_by_label("network", exact=True).wait_for()
+    sliders.nth(0).locator(".noUi-handle").focus()
+    for key in ("ArrowDown", "ArrowUp", "Home"):
+        small_page.keyboard.press(key)
+    shown = book.settled()
+    assert book.state("opacity") == 0.0
+    photo = tmp_path / "mine.jpg"
+    Image.open(ROOT / "data" / "pictures" / "cow.jpg").save(photo)
+    book.upload("your own", photo)
+    book.settled(shown)
+    assert book.state("image") == "your own 1: mine.jpg" and "predicted cow" in book.words()
+    keep(book, "try-own")
 
 
 def test_mask_explorer(lab, page, settings, keep):

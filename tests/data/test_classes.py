@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wsfcn_lib.data.classes import VOC_CLASSES, voc_colour, voc_palette
+from wsfcn_lib.data.classes import SAFE_COLOURS, VOC_CLASSES, shown_colours, voc_colour, voc_palette
 
 
 def test_the_colours_are_those_of_the_devkit():
@@ -33,3 +33,18 @@ def test_there_are_twenty_classes_in_the_devkit_order():
 def test_an_id_without_colour_is_an_error(index):
     with pytest.raises(ValueError, match=f"{index} has no colour"):
         voc_colour(index)
+
+
+def test_screens_show_few_classes_in_colours_that_all_can_tell_apart():
+    ids = (8, 10, 12)
+    assert shown_colours([voc_colour(i) for i in ids]) == list(SAFE_COLOURS[:3])
+    own = [(1, 2, 3), voc_colour(2)]
+    assert shown_colours(own) == own, "somebody chose them"
+    many = [voc_colour(i) for i in range(1, 21)]
+    assert shown_colours(many) == many, "VOC's twenty are known by VOC's colours"
+    assert shown_colours([]) == []
+
+
+def test_the_colours_of_screens_differ_in_lightness_or_hue():
+    lightness = sorted(0.3 * r + 0.59 * g + 0.11 * b for r, g, b in SAFE_COLOURS)
+    assert len(set(SAFE_COLOURS)) == 7 and lightness[0] > 80, "none is too dark to see on a photograph"

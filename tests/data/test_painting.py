@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from wsfcn_lib.data.painting import PAPER, edges, outlined, overlay, paint
+from wsfcn_lib.data.painting import edges, outlined, overlay, paint
 
 COLOURS = np.array([(0, 0, 0), (200, 0, 0), (0, 0, 200)], np.uint8)
 
@@ -27,9 +27,9 @@ def test_a_class_is_tinted_and_outlined_and_background_stays():
     image, label = scene()
     picture = np.asarray(paint(image, label, COLOURS, {1: "dog 0.9, 22 %"}))
     assert picture.shape[1] == 90 and picture.shape[0] > 60, "the line stands below"
-    inside = overlay(image, label, COLOURS, 0.5)
+    inside = overlay(image, label, COLOURS)
     assert (picture[:60][label == 0] == 100).all()
-    assert (picture[20, 30] == inside[20, 30]).all() and (picture[10, 30] == PAPER).all()
+    assert (picture[20, 30] == inside[20, 30]).all() and (picture[10, 30] == COLOURS[1]).all()
     square = (picture[60:] == COLOURS[1]).all(2)
     assert square.sum() > 50, "its colour stands before its name"
 

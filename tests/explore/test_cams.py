@@ -11,11 +11,13 @@ from PIL import Image
 from explored import SIZE, decoded, listed
 from factories import needs_crf
 from wsfcn_lib.checkpoints import load_snapshot
+from wsfcn_lib.data.images import read_image
 from wsfcn_lib.data.normalisation import denormalise, normalise
-from wsfcn_lib.explore.browse import ANY, WORST
+from wsfcn_lib.explore import draw
+from wsfcn_lib.explore.browse import ANY, LISTED, WORST
 from wsfcn_lib.explore.cams import CamExplorer
 from wsfcn_lib.explore.inspection import ALL_VIEWS, SHIPS, Inspector
-from wsfcn_lib.explore.layers import LAYERS, labels
+from wsfcn_lib.explore.layers import labels
 from wsfcn_lib.infer import predict_masks, probabilities
 from wsfcn_lib.losses import pseudo_labels
 from wsfcn_lib.modules import resize
@@ -38,11 +40,52 @@ def explorer(evaluated):
     return CamExplorer(str(evaluated[0]), "val")
 
 
-def test_a_layer_that_is_on_has_a_coloured_button(explorer):
-    explorer.set(cam=False, pamr=True)
-    assert [layer for layer in LAYERS if explorer.controls[layer].button_style] == ["pamr"]
-    explorer.controls["cam"].value = True
-    assert [layer for layer in LAYERS if explorer.controls[layer].button_style] == ["cam", "pamr"]
+def test_the_plain_map_comes_first_and_pamr_is_shown_when_its_steps_are_moved(explorer):
+    assert explorer.state["layer"] == "cam"
+    explorer.controls["iterations"].value = 3
+    assert explorer.state["layer"] == "pamr" and explorer.state["iterations"] == 3
+    explorer.set(layer="pseudo")
+    explorer.controls["iterations"].value = 5
+    assert explorer.state["layer"] == "pseudo", "it depends on PAMR too"
+    explorer.set(layer="cam", iterations=7)
+    assert explorer.state["layer"] == "cam", "set by name, it says itself what to show"
+
+
+def test_a_click_moves_the_cross_to_its_pixel(explorer):
+    explorer.set(image="b")
+    top, left, height, width = draw.place_in_frame((*SIZE, 3))
+    explorer.clicked(left, top + height - 1)
+    assert (explorer.state["across"], explorer.state["down"]) == (0, 100)
+    explorer.clicked(left + width // 2, top + height // 4)
+    assert (explorer.state["across"], explorer.state["down"]) == (50, 25)
+    explorer.clicked(5, 5000)
+    assert explorer.state["down"] == 25, "the legend is no place of the picture"
+
+
+def test_a_thumbnail_chooses_its_picture_and_shows_what_was_found(explorer):
+    explorer.set(image="c", order=LISTED)
+    width = draw.thumb_width()
+    assert explorer.thumbnails(explorer.state) == list("abcde")
+    strip = np.asarray(Image.open(io.BytesIO(explorer.strip.value)))
+    assert strip.shape[1] == 5 * width
+    assert (strip[:4, 2 * width : 3 * width] == draw.GAINED).all(), "the chosen one is framed"
+    assert (strip[:4, :width] == draw.PAPER).all()
+    explorer.strip_clicked(width // 2, 10)
+    assert explorer.state["image"] == "a"
+    seen = explorer.thumbnail(explorer.state, "a")
+    plain = draw.fitted((*SIZE, 3), *draw.THUMB, shrink=True)(
+        read_image(explorer.inspector(explorer.run).samples["a"].image)
+    )
+    assert seen.shape == plain.shape and (seen != plain).any()
+    explorer.strip_clicked(6 * width, 10)
+    assert explorer.state["image"] == "a"
+
+
+def test_a_stranger_to_the_data_is_told_what_the_network_knows():
+    explorer = CamExplorer()
+    assert (
+        "This network knows cat, cow, dog, horse, person and sheep, and nothing else." in explorer.note.value
+    )
 
 
 def test_an_inspection_of_one_view_is_what_the_library_computes(inspector, net):
@@ -98,7 +141,9 @@ def test_an_upload_is_inspected_and_a_bad_file_is_said(explorer):
     upload(explorer, "mine.png", stream.getvalue())
     name = "your own 1: mine.png"
     assert explorer.state["image"] == name and listed(explorer)[-1] == name
-    assert explorer.error is None and "tags unknown" in explorer.note.value
+    assert (
+        explorer.error is None and "This network knows cat and dog, and nothing else" in explorer.note.value
+    )
     assert explorer.inspector(explorer.state["run"]).inspect(name).rgb.shape == (125, 500, 3)
     upload(explorer, "bad.png", b"nothing")
     assert "bad.png: not a readable picture" in explorer.note.value
@@ -126,7 +171,7 @@ def test_the_network_that_ships_answers_at_once():
     assert not explorer.next.disabled
     before = explorer.picture
     explorer.set(target="dog")
-    assert (explorer.picture[:400, :500] != before[:400, :500]).any()
+    assert (explorer.picture[:375, :500] != before[:375, :500]).any()
 
 
 def test_a_new_snapshot_is_seen(unevaluated):

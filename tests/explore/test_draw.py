@@ -53,7 +53,7 @@ def test_what_is_missing_is_said_in_its_panel():
 
 
 def test_a_bar_is_as_long_as_its_value():
-    manifest = SimpleNamespace(names=["a"], palette=np.array([(255, 0, 0)]))
+    manifest = SimpleNamespace(names=["a"], shades=np.array([(255, 0, 0)]))
 
     def red(value, **options):
         return (charts.bars([value], [0], manifest, "", **options) == (255, 0, 0)).all(2).sum()

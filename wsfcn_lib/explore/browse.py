@@ -9,7 +9,8 @@ import numpy as np
 from wsfcn_lib.data.manifest import Sample
 from wsfcn_lib.explore import draw
 from wsfcn_lib.explore.draw import Picture
-from wsfcn_lib.explore.shell import Explorer, button, dropdown, encode, on_click, still_image
+from wsfcn_lib.explore.page import STRIP
+from wsfcn_lib.explore.shell import Explorer, button, dropdown, encode, still_image
 
 ANY, LISTED, WORST, BEST = "any class", "as listed", "worst first", "best first"
 MOST = 3000  # names in a list; browsers grow slow with more
@@ -40,8 +41,7 @@ class Browser(Explorer):
 
     def below(self) -> list[widgets.Widget]:
         """The strip of thumbnails, and how many images a long list leaves out."""
-        self.strip = still_image()
-        self.strip_clicks = on_click(self.strip, self.strip_clicked)
+        self.strip = still_image(STRIP)
         self.left_out = widgets.HTML(layout={"display": "none"})
         return [self.strip, self.left_out]
 
@@ -115,7 +115,7 @@ class Browser(Explorer):
         """The charts of a state with an image: for subclasses."""
         return None
 
-    def page(self, state: dict) -> list[str]:
+    def thumbnails(self, state: dict) -> list[str]:
         """The images whose thumbnails are shown: those of the list around the chosen one, by THUMBS."""
         listed = [name for _, name in self.controls["image"].options]
         if state["image"] not in listed:
@@ -126,7 +126,7 @@ class Browser(Explorer):
     def render_strip(self, state: dict) -> Picture:
         """Thumbnails with their names, the chosen one framed: (H, W, 3) uint8."""
         thumbs = []
-        for name in self.page(state):
+        for name in self.thumbnails(state):
             try:
                 small = self.thumbnail(state, name)
             except Exception:  # its drawing says what is wrong, once it is chosen
@@ -140,10 +140,10 @@ class Browser(Explorer):
 
     def strip_clicked(self, x: int, y: int) -> None:
         """Choose the image whose thumbnail is clicked."""
-        page = self.page(self.state)
+        shown = self.thumbnails(self.state)
         place = x // draw.thumb_width()
-        if 0 <= place < len(page):
-            self.controls["image"].value = page[place]
+        if 0 <= place < len(shown):
+            self.controls["image"].value = shown[place]
 
     def _show(self, *drawn: object) -> None:
         super()._show(*drawn)

@@ -61,7 +61,9 @@ class CamExplorer(Browser):
 
         self._opened, self._seen = opened, {}
         runs = [self.run, *([SHIPS] if SHIPPED.is_file() else []), *runs_with_network()]
-        controls = self.list_controls() | _controls() | {"run": dropdown("network", list(dict.fromkeys(runs)))}
+        controls = (
+            self.list_controls() | _controls() | {"run": dropdown("network", list(dict.fromkeys(runs)))}
+        )
         self.upload = widgets.FileUpload(
             accept="image/*", multiple=True, description="＋ your own pictures", layout={"width": "180px"}
         )
@@ -216,9 +218,9 @@ class CamExplorer(Browser):
     def _look_through(self) -> None:
         """Look at each picture of a short list, so that its thumbnails show what is found in them."""
         state = self.state
-        page = self.page(state)
-        if state["run"] == SHIPS and len(page) <= LOOKED_THROUGH and self.error is None:
-            for name in page:
+        shown = self.thumbnails(state)
+        if state["run"] == SHIPS and len(shown) <= LOOKED_THROUGH and self.error is None:
+            for name in shown:
                 self.thumbnail(state | {"image": name}, name)
             self.refresh()
 
@@ -268,7 +270,7 @@ def _controls() -> dict[str, widgets.Widget]:
         "iterations": widgets.IntSlider(STEPS, 0, STEPS, description="PAMR steps", **WIDE),
         "view": dropdown("seen in", VIEWS),
         "over": dropdown("over it", [("nothing", NOTHING), *layers], NOTHING),
-        "since": dropdown("change since", [("(not compared)", NOTHING), *steps], NOTHING),
+        "since": dropdown("changed from", [("(not compared)", NOTHING), *steps], NOTHING),
     }
     for key in ("across", "down"):
         controls[key] = widgets.IntSlider(50, 0, 100, description=f"{key}, %", **WIDE)

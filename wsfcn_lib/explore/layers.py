@@ -30,6 +30,8 @@ LAYERS = {  # from what the network sees to what it paints
 }
 NOTHING = ""
 MAPS, ALL = ("cam", "pamr", "mask"), "all predicted"
+
+
 def chosen_classes(inspection: Inspection, state: dict) -> list[int]:
     """Class indices a state is about: the chosen one, or all predicted."""
     if state["target"] == ALL:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import ipywidgets as widgets
-from ipyevents import Event
 from PIL import Image
 
 from wsfcn_lib.explore import draw
 from wsfcn_lib.explore.draw import Picture, message
+from wsfcn_lib.explore.page import EXPLORER, PICTURE, STRIP, WORDS, Page
 
-WIDE = {"layout": {"width": "300px"}, "style": {"description_width": "80px"}}
+WIDE = {"layout": {"width": "300px"}, "style": {"description_width": "88px"}}
+WIDEST = 800  # pixels, of a line of words
 FIXED_WIDTH = {"flex": "0 0 auto", "margin": "0 12px 4px 0"}
 
 
@@ -42,16 +43,12 @@ def dropdown(label: str, options: Sequence, value: object = None) -> widgets.Dro
     return widgets.Dropdown(options=options, description=label, **chosen, **WIDE)
 
 
-def still_image(**layout: str) -> widgets.Image:
-    """An empty picture of a page, in its own size where there is room."""
-    return widgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"} | layout)
-
-
-def on_click(image: widgets.Image, action: Callable[[int, int], None]) -> Event:
-    """Let `action` receive the column and row of the picture's pixel that is clicked."""
-    event = Event(source=image, watched_events=["click"])
-    event.on_dom_event(lambda click: action(round(click["dataX"]), round(click["dataY"])))
-    return event
+def still_image(*classes: str, **layout: str) -> widgets.Image:
+    """An empty picture of a page, in its own size where there is room; `classes` as CSS knows them."""
+    image = widgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"} | layout)
+    for name in classes:
+        image.add_class(name)
+    return image
 
 
 def slider(
@@ -98,9 +95,10 @@ class Explorer:
         self._drawing, self._counting = threading.Lock(), threading.Lock()
         self._wanted, self._batches = False, 0
         self.updating = threading.RLock()  # one callback at a time brings the controls in line
-        self.image, self.charts = still_image(), still_image(display="none")
-        self.clicks = on_click(self.image, self.clicked)
-        self.note = widgets.HTML(layout={"max_width": f"{draw.WIDTH}px"})
+        self.image, self.charts = still_image(PICTURE), still_image(display="none")
+        self.page = Page({PICTURE: self.clicked, STRIP: self.strip_clicked})
+        self.note = widgets.HTML(layout={"max_width": f"{WIDEST}px"})
+        self.note.add_class(WORDS)
         self.widget = self._laid_out(self._widgets(front), self._widgets(more))
         respond_at_once(self.widget)
         with self.batch():
@@ -114,17 +112,31 @@ class Explorer:
     def _laid_out(self, front: list[widgets.Widget], more: list[widgets.Widget]) -> widgets.Widget:
         """The page: the picture, its words and what belongs below them; beside or above it the controls."""
         if more:
-            # closed at first: the picture and its few controls are what is in sight
-            fold = widgets.Accordion([widgets.VBox(more)], titles=["more"], selected_index=None)
-            fold.layout.width = WIDE["layout"]["width"]
-            front = [*front, fold]
-        seen = widgets.VBox([self.image, self.note], layout=FIXED_WIDTH | {"max_width": "100%"})
+            front = [*front, *self._folded(more)]
+        seen = widgets.VBox([self.image], layout=FIXED_WIDTH | {"max_width": "100%"})
         if self.ABOVE:
             row = widgets.HBox(front, layout={"flex_flow": "row wrap", "align_items": "center"})
-            return widgets.VBox([row, seen, *self.below()])
+            return self._as_page(row, seen, self.note, *self.below())
         beside = widgets.VBox([*front, self.charts], layout=FIXED_WIDTH)
         flow = {"flex_flow": "row wrap", "align_items": "flex-start"}  # below it where the page is narrow
-        return widgets.VBox([widgets.HBox([seen, beside], layout=flow), *self.below()])
+        return self._as_page(widgets.HBox([seen, beside], layout=flow), *self.below(), self.note)
+
+    def _folded(self, more: list[widgets.Widget]) -> tuple[widgets.ToggleButton, widgets.VBox]:
+        """A button, and behind it what is out of sight at first; an accordion's header knows no keys."""
+        self.more = widgets.ToggleButton(False, description="▸ more", layout=WIDE["layout"])
+        box = widgets.VBox(more, layout={"display": "none"})
+
+        def fold(change: dict) -> None:
+            box.layout.display = None if change["new"] else "none"
+            self.more.description = "▾ less" if change["new"] else "▸ more"
+
+        self.more.observe(fold, names="value")
+        return self.more, box
+
+    def _as_page(self, *parts: widgets.Widget) -> widgets.VBox:
+        whole = widgets.VBox([*parts, self.page])
+        whole.add_class(EXPLORER)
+        return whole
 
     def below(self) -> list[widgets.Widget]:
         """What stands below picture and controls: for subclasses."""
@@ -132,6 +144,9 @@ class Explorer:
 
     def clicked(self, x: int, y: int) -> None:
         """What a click on the picture's pixel in column x and row y does: for subclasses."""
+
+    def strip_clicked(self, x: int, y: int) -> None:
+        """What a click on a strip below it does: for subclasses."""
 
     def render(self, state: dict) -> Picture:
         """The picture of a state, (H, W, 3) uint8; depends on nothing but the state and files."""
@@ -229,8 +244,8 @@ class Explorer:
         if charts is not None:
             self.charts.value = encode(charts)
         self.charts.layout.display = "none" if charts is None else None
-        self.note.layout.max_width = f"{picture.shape[1]}px"
         self.notify(text)
+        self.page.words = text
 
     def _repr_mimebundle_(self, **options: object) -> dict:
         """The widget; and a still of it for pages without a kernel, which show no widget."""
