@@ -106,7 +106,7 @@ def preflight(config: TrainConfig, run: Path | str) -> Estimate:
     """
     device = build_accelerator(config).device
     manifest = Manifest.load(config.data)
-    data = TrainSet(manifest, "train", config.crop, config.seed)
+    data = TrainSet(manifest, "train", config.crop, config.seed, rule=config.crop_rule)
     with torch.random.fork_rng():
         try:
             loading, warmup_step, full_step, disk = measure(config, data, manifest.num_classes, device)
