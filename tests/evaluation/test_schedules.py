@@ -40,7 +40,9 @@ def test_memory_follows_the_settings():
     assert half.activations_gb == pytest.approx(usual.activations_gb / 2, rel=0.1)
     assert half.gigaflops == pytest.approx(usual.gigaflops, rel=0.01), "of an image"
     bf16 = count_step(TINY.model_copy(update={"precision": "bf16"}), 4)
-    assert 0.5 * usual.activations_gb < bf16.activations_gb < 0.7 * usual.activations_gb
+    assert 0.5 * usual.activations_gb < bf16.activations_gb < 0.8 * usual.activations_gb, (
+        "losses stay in fp32"
+    )
     adamw = count_step(TINY.model_copy(update={"optimiser": "adamw"}), 4)
     trained = sum(p.numel() for p in build_network(TINY.network(4)).parameters() if p.requires_grad)
     assert adamw.memory_gb - usual.memory_gb == pytest.approx(4e-9 * trained, rel=1e-3)
@@ -60,11 +62,11 @@ def test_a_kind_of_gpu_takes_what_its_peak_allows(monkeypatch):
     monkeypatch.setattr(schedules, "count_step", lambda config, classes: Step(1648.0, 5.0, memory[classes]))
     first, line, last = counted(TrainConfig(precision="bf16"), ["A100"])
     fast = 10_582 * 31 * 1648 / (0.5 * 312_000) / 3600
-    assert line.startswith(f"A100: VOC {fast:.2g} to {2.5 * fast:.2g} h, COCO {7.757 * fast:.2g} to ")
+    assert line.startswith(f"A100: VOC {fast:.1f} to {2.5 * fast:.1f} h, COCO {7.757 * fast:.1f} to ")
     assert "1,648 GFLOP" in first and "7.0 GB of memory (COCO 9.0)" in first
     assert "20 to 50 % of the data sheet's dense peak" in last and "31 epochs" in last
     slow = counted(TrainConfig(precision="fp32"), ["A100"])[1]
-    assert slow.startswith(f"A100: VOC {2 * fast:.2g} to "), "fp32 convolutions run in TF32, at half the rate"
+    assert slow.startswith(f"A100: VOC {2 * fast:.1f} to "), "fp32 convolutions run in TF32, at half the rate"
     monkeypatch.setattr(schedules, "count_step", lambda config, classes: Step(1648.0, 5.0, 23.0))
     lines = counted(TrainConfig(), GPUS)
     assert ["may be too little" in line for line in lines[1:-1]] == [True, True, False, False]

@@ -57,34 +57,42 @@ class Step(NamedTuple):
 def count_step(config: TrainConfig, num_classes: int = 21) -> Step:
     """Count a step of a training on tensors that have shapes and no values; what PAMR takes is left out."""
     parts = config.batch_size // config.accumulate
-    held = {}
-
-    def hold(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        held[storage._cdata] = storage
-        return tensor
-
+    by_network, by_losses = {}, {}  # what each holds: storages by their identity
     with torch.device("meta"):
         net = trainable_network(config, num_classes).train()
         images = torch.empty(parts, 3, config.crop, config.crop)
         tags = torch.empty(parts, num_classes - 1)
-        with FlopCounterMode(display=False) as counter, saved_tensors_hooks(hold, lambda tensor: tensor):
-            out = net(images)
-            loss = classification_loss(out.scores, tags)
-            if config.context != "none":
-                pseudo = torch.empty(parts, num_classes, config.crop, config.crop)
-                loss = loss + mask_loss(out.logits, pseudo, tags).mean()
+        with FlopCounterMode(display=False) as counter:
+            with _kept(by_network):
+                out = net(images)
+            with _kept(by_losses):
+                loss = classification_loss(out.scores, tags)
+                if config.context != "none":
+                    pseudo = torch.empty(parts, num_classes, config.crop, config.crop)
+                    loss = loss + mask_loss(out.logits, pseudo, tags).mean()
             loss.backward()
     weights = {weight.untyped_storage()._cdata for weight in net.state_dict().values()}
-    activations = sum(storage.nbytes() for key, storage in held.items() if key not in weights)
+    activations = sum(storage.nbytes() for key, storage in by_network.items() if key not in weights)
     stored = sum(tensor.nbytes for tensor in net.state_dict().values())
     if config.precision == "bf16":
         activations = (activations + stored) / 2  # of each weight a copy in bf16
+    activations += sum(storage.nbytes() for key, storage in by_losses.items() if key not in by_network)
     # a gradient and a momentum (AdamW: two moments) for each weight that trains
     copies = 3 if config.optimiser == "adamw" else 2
     trained = sum(weight.nbytes for weight in net.parameters() if weight.requires_grad)
     memory = stored + copies * trained + activations
     return Step(counter.get_total_flops() / parts / 1e9, activations / 1e9, memory / 1e9)
+
+
+def _kept(storages: dict) -> saved_tensors_hooks:
+    """A context in which what is kept for the way back is noted in `storages`."""
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage._cdata] = storage
+        return tensor
+
+    return saved_tensors_hooks(note, lambda tensor: tensor)
 
 
 def hours(images_per_second: float) -> dict[str, float]:
@@ -112,9 +120,7 @@ def counted(config: TrainConfig, names=tuple(GPUS)) -> list[str]:
         gpu = GPUS[name]
         peak = 1000 * (gpu.bf16 if config.precision == "bf16" else gpu.tf32)  # GFLOP/s
         slow, fast = (hours(share * peak / step.gigaflops) for share in SHARES)
-        told = ", ".join(
-            f"{schedule} {fast[schedule]:.2g} to {slow[schedule]:.2g} h" for schedule in SCHEDULES
-        )
+        told = ", ".join(f"{kind} {_short(fast[kind])} to {_short(slow[kind])} h" for kind in SCHEDULES)
         room = ""
         if max(memory.values()) > 0.8 * gpu.memory:
             room = f"; its {gpu.memory} GB may be too little: raise accumulate"
@@ -128,6 +134,10 @@ def counted(config: TrainConfig, names=tuple(GPUS)) -> list[str]:
 
 def _spoken(time: float) -> str:
     return f"{time:.1f} h" if time < 48 else f"{time / 24:.0f} days"
+
+
+def _short(time: float) -> str:
+    return f"{time:.1f}" if time < 10 else f"{time:.0f}"
 
 
 def main() -> None:
