@@ -44,6 +44,17 @@ def test_the_whole_of_it(tmp_path, monkeypatch):
     assert f"Send back: {tmp_path}/cpu.json, {tmp_path}/cpu_machine.json" in printed
 
 
+def test_a_resumed_training_leaves_the_threads_as_they_were():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        row = gpu_check.resume(CPU)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert row["ok"] and (row["losses"], row["mean_ap"]) == (0, 0), "on a processor to the same bits"
+
+
 @pytest.fixture
 def parts(monkeypatch):
     """Three parts, of which the second fails."""
