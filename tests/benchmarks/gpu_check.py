@@ -71,7 +71,7 @@ def resume(device):
         prepare(SourceSettings(raw=f"{home}/raw", glyphs=glyphs), Path(home, "prepared"))
         threads = torch.get_num_threads()
         losses, mean_ap = resume_differences(settings(Path(home, "prepared"), device=device.type), Path(home))
-        torch.set_num_threads(threads)  # a training sets its own, and the rows that follow are measured with all
+        torch.set_num_threads(threads)  # a training sets its own; what follows is measured with all
     row = {"stage": "resume", "losses": losses, "mean_ap": mean_ap, "allowed": [RESUMED_LOSSES, RESUMED_MAP]}
     return row | {"ok": losses <= RESUMED_LOSSES and mean_ap <= RESUMED_MAP}
 
