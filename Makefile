@@ -26,6 +26,9 @@ test-all: test test-slow test-kill test-browser  ## all of these
 bench: .venv/installed  ## the speed of each stage beside its direct formulation, into data/results/bench; some minutes, on an idle machine
 	.venv/bin/python tests/benchmarks/bench.py
 
+gpu-check: .venv/installed  ## the first thing to run on a machine with a GPU: does it work, how fast; at most 12 minutes
+	.venv/bin/python tests/benchmarks/gpu_check.py
+
 stress: .venv/installed  ## notebooks 03 and 05 twenty times through papermill and nbval, looking for stalls; takes half an hour
 	.venv/bin/python .ci/stress.py
 
@@ -56,4 +59,4 @@ lock:  ## resolve pyproject.toml's ranges again into requirements.txt (needs uv)
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test test-slow test-kill test-browser test-all bench stress try lab notebooks lint lock .venv
+.PHONY: help demo test test-slow test-kill test-browser test-all bench gpu-check stress try lab notebooks lint lock .venv

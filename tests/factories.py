@@ -32,6 +32,7 @@ from wsfcn_lib.network import NetOutput
 from wsfcn_lib.plots.saving import to_png
 from wsfcn_lib.postprocess import crf, crf_available
 from wsfcn_lib.runs.paths import ROOT
+from wsfcn_lib.train import train
 
 SETTINGS = {
     "backbone": "tiny",
@@ -58,6 +59,32 @@ def weights(run, which="last"):
 
 def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# a GPU adds in another order each time: two trainings that ran through differ too
+RESUMED_LOSSES, RESUMED_MAP = 0.05, 0.1  # relative, of each row's losses; absolute, of the validation's mAP
+
+
+def resume_differences(config, folder):
+    """Largest differences of a training that was interrupted in epoch 1 from one that was not.
+
+    Of all losses in the rows of both logs, relative to the loss and 0.02 at least, and of mAP.
+    """
+    whole = list(train(config, folder / "whole"))
+    begun = []
+    for row in train(config, folder / "parts"):
+        begun.append(row)
+        if row["epoch"] == 1:  # the state after epoch 0 is there, some steps beyond it are lost
+            break
+    rows = [row for row in begun if row["epoch"] == 0] + list(train(config, folder / "parts"))
+    assert [row["step"] for row in rows] == [row["step"] for row in whole]
+    losses, mean_ap = [], []
+    for one, other in zip(rows, whole, strict=True):
+        for name in {"classification_loss", "mask_loss", "val_loss"} & other.keys():
+            losses.append(abs(one[name] - other[name]) / max(abs(other[name]), 0.02))
+        if "val_map" in other:
+            mean_ap.append(abs(one["val_map"] - other["val_map"]))
+    return max(losses), max(mean_ap)
 
 
 def without_times(rows):

@@ -22,6 +22,10 @@ class Architecture(Settings):
     output_stride: Literal[8, 16, 32] | None = None
     context: Literal["fca", "aspp", "none"] = "fca"  # none: the CAM baseline, which has no decoder
     fusion: Literal["sf2", "gci"] = "sf2"
+    # whose learning-rate multipliers, VGG stride (WS-FCN 16, 1-stage-wseg 8) and rule for keeping snapshots hold
+    # (at 1 - loss >= the best, or >); None: 1-stage-wseg's with its two modules, else WS-FCN's. Of the CAM
+    # baselines only 1-stage-wseg's was ever trained
+    program: Literal["wsfcn", "1stage"] | None = None
     width: int = Field(256, ge=16, le=1024, multiple_of=16)  # decoder channels; published: 256
     # of the context module's kernels; the first belongs to a 1x1 kernel
     dilations: tuple[Dilation, Dilation, Dilation, Dilation] = (1, 12, 24, 36)
@@ -54,7 +58,9 @@ class Architecture(Settings):
 
     @property
     def is_ancestor(self) -> bool:
-        """Whether this is 1-stage-wseg, which has its own learning rates and VGG stride."""
+        """Whether this is 1-stage-wseg, which has its own learning rates, VGG stride and rule for snapshots."""
+        if self.program:
+            return self.program == "1stage"
         return self.context == "aspp" and self.fusion == "gci"
 
 
@@ -82,6 +88,9 @@ class TrainConfig(Architecture):
     # statistics of a part: of each process, or over all of them
     batch_norm: Literal["process", "synchronised"] = "process"
     crop: int = Field(321, ge=32, le=2048)  # pixels
+    # how crops are drawn: as torchvision does since 0.3 (WS-FCN: its code needs a newer one than the 0.2.1 that
+    # it pins), or as 0.2.1 did (1-stage-wseg), see data.crop_2019
+    crop_rule: Literal["torchvision", "published-2019"] = "torchvision"
     optimiser: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(1e-3, gt=0, le=10)
     lr_schedule: Literal["constant", "cosine"] = "constant"

@@ -52,7 +52,8 @@ class _Network(nn.Module):
         """Split the trainable parameters as published: old weights, old biases, new weights, new biases.
 
         "Old" is the backbone. Learning rates are `lr` times the multipliers (default: those of the program
-        and backbone; configurations between the two programs use WS-FCN's); biases have no weight decay.
+        and backbone; without a `program` chosen, configurations between the two use WS-FCN's); biases have no
+        weight decay.
         """
         if multipliers is None and self.config.is_ancestor:
             multipliers = self.backbone.ancestor_lr_multipliers

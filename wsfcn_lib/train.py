@@ -62,8 +62,8 @@ def train(
 
     Everything is seeded before the network is built, and each sample draws from a generator of its own.
     Every `validate_every`-th epoch begins with a validation, and one follows the last; from the first epoch
-    with mask loss on, a snapshot is kept when 1 - loss is at least the best so far, as published. A file
-    `stop` in the run folder ends training after the current step, and is then taken away; one that lies
+    with mask loss on, a snapshot is kept when 1 - loss is at least the best so far, as published (1-stage-wseg:
+    above it). A file `stop` in the run folder ends training after the current step, and is then taken away; one that lies
     there before the first step counts, unless an earlier process left it. An interrupted run goes on where
     its last resume state was saved: at the end of an epoch, so a kill costs at most one.
 
@@ -94,7 +94,7 @@ def _steps(
     # data
     manifest = Manifest.load(config.data)
     pictures = MaskedTrainSet if config.supervision == "masks" else TrainSet
-    data = pictures(manifest, "train", config.crop, config.seed)
+    data = pictures(manifest, "train", config.crop, config.seed, rule=config.crop_rule)
     val_data = pictures(manifest, "val", config.crop, config.seed, augment=False)
     val_batches = DataLoader(val_data, config.batch_size)
     check_sizes(config, len(data), len(val_data), accelerator.num_processes)
@@ -135,7 +135,8 @@ def _steps(
         if trained or (progress.step == starts[epoch] and epoch % config.validate_every == 0):
             val_loss, val_map = validate(net, val_batches, config, epoch, checkpoints)
             score = 1 - val_loss
-            if epoch >= config.warmup_epochs and score >= progress.best:
+            better = score > progress.best if config.is_ancestor else score >= progress.best
+            if epoch >= config.warmup_epochs and better:
                 progress.best = score
                 if leads:
                     keep(f"e{epoch:03d}Xs{score:.3f}", epoch)

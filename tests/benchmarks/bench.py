@@ -42,6 +42,7 @@ from wsfcn_lib.runs.storage import atomic_write
 from wsfcn_lib.train import build_optimiser, train_step
 
 SEED = 0
+HOME = ROOT / "data" / "results" / "bench"
 
 
 def smooth(*size, cells=8, noise=0.03):
@@ -208,6 +209,18 @@ STAGES = {
 }
 
 
+def write_rows(rows, device, began, command, home=HOME):
+    """Write rows, and beside them the machine, code and seconds since `began` behind them; the first file's path."""
+    home.mkdir(parents=True, exist_ok=True)
+    name = {"cpu": "cpu", "cuda": "gpu"}[device.type]
+    path = home / f"{name}.json"
+    atomic_write(path, json.dumps(rows, indent=1) + "\n")
+    facts = provenance(device.type) | code_state() | {"threads": torch.get_num_threads(), "seed": SEED}
+    facts |= {"command": command, "seconds": round(time.perf_counter() - began, 1)}
+    atomic_write(home / f"{name}_machine.json", json.dumps(facts, indent=1) + "\n")
+    return path
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -235,14 +248,7 @@ def main():
         )
         print(f"one loader process delivers {rates['loading']['ratio']:.1f} times what training consumes")
     if not options.only:
-        home = ROOT / "data" / "results" / "bench"
-        home.mkdir(parents=True, exist_ok=True)
-        name = {"cpu": "cpu", "cuda": "gpu"}[device.type]
-        atomic_write(home / f"{name}.json", json.dumps(rows, indent=1) + "\n")
-        facts = provenance(device.type) | code_state() | {"threads": torch.get_num_threads(), "seed": SEED}
-        facts |= {"command": "make bench", "seconds": round(time.perf_counter() - began, 1)}
-        atomic_write(home / f"{name}_machine.json", json.dumps(facts, indent=1) + "\n")
-        print(f"written: data/results/bench/{name}.json")
+        print(f"written: {write_rows(rows, device, began, 'make bench').relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

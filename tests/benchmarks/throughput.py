@@ -15,16 +15,19 @@ from wsfcn_lib.pamr import pamr
 from wsfcn_lib.protocol import SCALES
 from wsfcn_lib.train import build_optimiser, train_step
 
-VOC_IMAGES, VOC_EPOCHS = 10_582, 31  # the paper's schedule
+# the paper's schedules: images that train, of COCO those with a label, and how often each is seen
+VOC_IMAGES, COCO_IMAGES, EPOCHS = 10_582, 82_081, 31
 NEIGHBOURS, ITERATIONS = 48, 10
 
 
 def peak_flops(device, dtype=torch.bfloat16):
-    """Operations a second of the fastest matrix product found: what 100 % is."""
-    best = 0.0
+    """Operations a second of the fastest matrix product found: what 100 % is; on CUDA fp32 as convolutions have it, TF32."""
+    best, usual = 0.0, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
     for size in (1024, 2048, 4096) if device.type == "cpu" else (4096, 8192):
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         best = max(best, 2 * size**3 / timed(lambda: a @ b, 5)[0])  # noqa: B023 - called at once
+    torch.backends.cuda.matmul.allow_tf32 = usual
     return best
 
 
@@ -35,14 +38,14 @@ def bandwidth(device):
     return 2 * source.nbytes / timed(lambda: target.copy_(source), 5)[0]
 
 
-def training(device, config=None, batch=None, crop=321, repeats=3):
-    """Training in bf16 and channels_last: images a second, share of the peak, hours for the paper's VOC schedule.
+def training(device, config=None, batch=None, crop=321, repeats=3, precision="bf16", compiled=True):
+    """Training in channels_last: images a second, share of the peak, hours for the schedules on VOC and COCO.
 
     megabytes: on CUDA all that a step holds at its peak, weights and momenta included; on a CPU what a step adds to the process.
-    On CUDA once more with `torch.compile`, where a compiler is there.
+    On CUDA, if `compiled`, once more with `torch.compile`, where a compiler is there.
     """
     batch, config = batch or (16 if device.type == "cuda" else 2), config or NetConfig()
-    settings = TrainConfig(precision="bf16", floor=0.0, batch_size=batch)
+    settings = TrainConfig(precision=precision, floor=0.0, batch_size=batch)
     images = torch.randn(batch, 3, crop, crop, device=device).to(memory_format=torch.channels_last)
     tags = torch.zeros(batch, config.num_classes - 1, device=device)
     tags[:, :2] = 1
@@ -56,11 +59,12 @@ def training(device, config=None, batch=None, crop=321, repeats=3):
 
     with FlopCounterMode(display=False) as counter:
         step()
-    flops, peak = counter.get_total_flops(), peak_flops(device)
+    flops = counter.get_total_flops()
+    peak = peak_flops(device, torch.bfloat16 if precision == "bf16" else torch.float32)
     (seconds, _), used = watched(lambda: timed(step, repeats), device)
     used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else used
     row = {
-        "stage": "training",
+        "stage": "training" if precision == "bf16" else f"training_{precision}",
         "batch": batch,
         "images_per_second": batch / seconds,
         "megabytes": used and used / 1e6,
@@ -72,12 +76,13 @@ def training(device, config=None, batch=None, crop=321, repeats=3):
     }
     row |= {
         "share_of_peak": flops / seconds / peak,
-        "voc_hours": VOC_IMAGES * VOC_EPOCHS * seconds / batch / 3600,
+        "voc_hours": VOC_IMAGES * EPOCHS * seconds / batch / 3600,
+        "coco_hours": COCO_IMAGES * EPOCHS * seconds / batch / 3600,
     }
-    if device.type == "cuda":
+    if device.type == "cuda" and compiled:
         try:
-            compiled = torch.compile(net)
-            row["compiled_images_per_second"] = batch / timed(lambda: step(compiled), repeats)[0]
+            faster = torch.compile(net)
+            row["compiled_images_per_second"] = batch / timed(lambda: step(faster), repeats)[0]
         except Exception as error:  # no compiler, or numbers that are none: eager is what the kit uses
             row["compiled_images_per_second"] = None
             print(f"torch.compile: {str(error).splitlines()[0] if str(error) else type(error).__name__}")

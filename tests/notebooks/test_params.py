@@ -100,9 +100,17 @@ CROP, MAP = (
 )  # 1-stage-wseg's; fitted to 28 x 28 places
 CANVAS, VIEWS = {"canvas": 1024}, {"canvas": 768, "scales": (1, 0.75, 1.25, 1.5), "score_cut": 0.3}
 UNLIKE_PAPER = {  # what differs from WS-FCN's training on VOC with ResNet38, and from its protocol on views of their own size
-    "voc_resnet38": ({}, CANVAS),
+    "voc_resnet38": ({"accumulate": 2}, CANVAS),
     "voc_resnet38_1stage": (
-        {"context": "aspp", "fusion": "gci", "epochs": 24, "warmup_epochs": 5, "snapshots_kept": 5},
+        {
+            "context": "aspp",
+            "fusion": "gci",
+            "epochs": 24,
+            "warmup_epochs": 5,
+            "snapshots_kept": 5,
+            "crop_rule": "published-2019",
+            "accumulate": 2,
+        },
         CANVAS | {"recipe": "1stage"},
     ),
     "voc_resnet50": (CROP | MAP | {"backbone": "resnet50", "lr": 5e-4, "epochs": 20}, VIEWS),
@@ -114,6 +122,7 @@ UNLIKE_PAPER = {  # what differs from WS-FCN's training on VOC with ResNet38, an
             "background_cut": 0.8,
             "floor": 0.1,
             "pamr_iterations": 5,
+            "accumulate": 2,
             "data": "data/prepared/coco",
         },
         {"canvas": 1304},

@@ -16,11 +16,12 @@ TINY = NetConfig(backbone="tiny", width=16, dilations=(1, 2, 4, 6), num_classes=
 
 
 def test_rates_follow_from_what_was_counted(monkeypatch):
-    monkeypatch.setattr(throughput, "peak_flops", lambda device: 1e12)
+    monkeypatch.setattr(throughput, "peak_flops", lambda device, dtype: 1e12)
     row = throughput.training(CPU, TINY, batch=2, crop=48, repeats=1)
     assert row["images_per_second"] > 0 and row["batch"] == 2
     assert row["gigaflops"] == pytest.approx(row["gigaflop_per_image"] * row["images_per_second"], rel=1e-2)
     assert row["share_of_peak"] == pytest.approx(row["gigaflops"] / 1000, rel=1e-2)
+    assert row["coco_hours"] / row["voc_hours"] == pytest.approx(82_081 / 10_582, rel=1e-2)
     assert row["voc_hours"] == pytest.approx(10_582 * 31 / row["images_per_second"] / 3600, rel=1e-2)
     rate = throughput.inference(CPU, TINY, (60, 48))
     assert rate["views"] == 8 and rate["images_per_second"] > 0

@@ -27,9 +27,18 @@ class TrainSet(Dataset):
     An item is asked for as (epoch, index), or index alone for epoch 0: image (3, crop, crop) float32
     normalised, tags (K-1,) float32 of the whole image, index. With `augment` the published chain runs:
     resized crop, flip, colour jitter; without, the shorter side is resized to `crop` and the middle cut out.
+    `rule` names how the part to crop is drawn, see `TrainConfig.crop_rule`.
     """
 
-    def __init__(self, manifest: Manifest, split: str, crop: int, seed: int, augment: bool = True):
+    def __init__(
+        self,
+        manifest: Manifest,
+        split: str,
+        crop: int,
+        seed: int,
+        augment: bool = True,
+        rule: str = "torchvision",
+    ):
         from torchvision.transforms import v2  # most of a second to import, which inference need not pay
 
         samples = manifest.samples(split)
@@ -38,9 +47,12 @@ class TrainSet(Dataset):
         self.seed, self.augment = seed, augment
         # On Pillow images, as published: Pillow's hue shift is also twice as fast as the one on tensors.
         bicubic, bilinear = v2.InterpolationMode.BICUBIC, v2.InterpolationMode.BILINEAR
+        random_crop = v2.RandomResizedCrop
+        if rule == "published-2019":
+            from wsfcn_lib.data.crop_2019 import Crop2019 as random_crop
         self.chain = v2.Compose(
             [
-                v2.RandomResizedCrop(crop, scale=(0.9, 1.0), ratio=(3 / 4, 4 / 3), interpolation=bicubic),
+                random_crop(crop, scale=(0.9, 1.0), ratio=(3 / 4, 4 / 3), interpolation=bicubic),
                 v2.RandomHorizontalFlip(0.5),
                 v2.ColorJitter(0.3, 0.3, 0.3, 0.1),
             ]
@@ -72,8 +84,8 @@ class MaskedTrainSet(TrainSet):
     Raises DataError where an image of the split has no mask.
     """
 
-    def __init__(self, manifest: Manifest, split: str, crop: int, seed: int, augment: bool = True):
-        super().__init__(manifest, split, crop, seed, augment)
+    def __init__(self, manifest: Manifest, split: str, crop: int, seed: int, **how):
+        super().__init__(manifest, split, crop, seed, **how)
         samples = manifest.masked_samples(split)
         bare = [sample.name for sample in samples if not sample.mask]
         if bare:

@@ -11,12 +11,13 @@ from torch.utils.data import default_collate
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsfcn_lib.checkpoints import facts_of
-from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.config import TIMM, TrainConfig
 from wsfcn_lib.data.listing import DatasetListing
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.model_zoo import SHIPPED
 from wsfcn_lib.data.remarks import untaught
 from wsfcn_lib.data.training_set import TrainSet
+from wsfcn_lib.evaluation.schedules import counted, measured
 from wsfcn_lib.runs.provenance import peak_memory_mb
 from wsfcn_lib.runs.storage import require_space
 from wsfcn_lib.supervision import TrainingError
@@ -79,6 +80,7 @@ def cost(config: TrainConfig, num_classes: int, steps: int = 3) -> dict[str, flo
     }
 
 
+DAYS = 2 * 24 * 3600  # seconds, from which on a person thinks of a GPU
 FEW_STEPS = 300
 FEW_PICTURES = 10  # of a class
 VOC_STEPS = 31 * (10582 // 16)  # of the published schedule: epochs of whole batches
@@ -95,6 +97,7 @@ class Estimate:
     disk_mb: float
     length: str  # steps, beside those of trainings that are known
     notes: list[str]  # what may keep this training from learning, a line each
+    schedules: list[str]  # on a GPU, or where this takes days: what the published schedules take, a line each
 
 
 def preflight(config: TrainConfig, run: Path | str) -> Estimate:
@@ -106,7 +109,7 @@ def preflight(config: TrainConfig, run: Path | str) -> Estimate:
     """
     device = build_accelerator(config).device
     manifest = Manifest.load(config.data)
-    data = TrainSet(manifest, "train", config.crop, config.seed)
+    data = TrainSet(manifest, "train", config.crop, config.seed, rule=config.crop_rule)
     with torch.random.fork_rng():
         try:
             loading, warmup_step, full_step, disk = measure(config, data, manifest.num_classes, device)
@@ -133,7 +136,13 @@ def preflight(config: TrainConfig, run: Path | str) -> Estimate:
             f"this processor computes bf16 {factor:.0f} times as slowly as fp32: set precision to fp32"
         )
     length = f"{steps:,} steps; {known_lengths()}"
-    return Estimate(seconds, warmup_step, full_step, memory_mb, disk / 1e6, length, notes)
+    schedules = []
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        schedules = [measured(config, full_step, memory_mb, name)]
+    elif seconds > DAYS and not config.backbone.startswith(TIMM):
+        schedules = counted(config)
+    return Estimate(seconds, warmup_step, full_step, memory_mb, disk / 1e6, length, notes, schedules)
 
 
 def known_lengths() -> str:
