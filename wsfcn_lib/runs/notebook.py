@@ -87,13 +87,13 @@ def check_values(given: Mapping[str, object], own: Iterable[str] = ()) -> None:
     So for what stands in `more`, for a name there that is a parameter of its own, and for two values of one
     setting. `own`: names to choose from where none is alike; those of all parameters else.
     """
-    parameters, known, in_more = {"more": (dict, {})}, {}, set()
+    parameters, known, in_more = {}, {}, set()
     for path in NOTEBOOKS.values():
         here = declared(path)
         parameters |= here
         known |= known_settings(path)
         in_more |= known_settings(path).keys() - here
-    known |= parameters
+    known |= {"more": (dict, {})} | parameters
     more = given.get("more", {})
     _check_type("more", more, dict, {})
     for name, value in [*given.items(), *more.items()]:
