@@ -159,6 +159,7 @@ def test_only_the_last_injection_counts():
 def test_an_answer_is_shown_as_plain_text_a_sentence_a_line():
     shown = answer("It knows my_cat and a*b.", "", "It costs $3.")
     assert repr(shown) == "It knows my_cat and a*b.\nIt costs $3."
+    assert answer("", "") is None, "a notebook shows nothing"
     assert shown._repr_markdown_() == "It knows my\\_cat and a\\*b.  \nIt costs \\$3."
 
 
@@ -212,4 +213,5 @@ def test_the_code_of_functions_is_shown_without_docstrings():
         "def classification_loss(scores: Tensor, tags: Tensor) -> Tensor:\n    return multilabel"
     )
     assert '"""' not in shown and "\n\ndef fuse(self, low: Tensor, deep: Tensor)" in shown
+    assert answer("", "") is None, "a notebook shows nothing"
     assert shown._repr_markdown_() == f"```python\n{shown}\n```" and repr(shown) == shown

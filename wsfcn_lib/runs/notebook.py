@@ -247,9 +247,9 @@ class Answer(str):
         return plain.replace("\n", "  \n")
 
 
-def answer(*sentences: str) -> Answer:
-    """What a section found, in sentences with computed numbers; an empty one is left out."""
-    return Answer("\n".join(sentence for sentence in sentences if sentence))
+def answer(*sentences: str) -> Answer | None:
+    """What a section found, in sentences with computed numbers; empty ones are left out, of nothing else it is None."""
+    return Answer("\n".join(filter(None, sentences))) if any(sentences) else None
 
 
 class Lines(str):
