@@ -61,6 +61,13 @@ def test_curves_name_losses_groups_and_epochs():
         curves(training_log().iloc[:0])
 
 
+def test_a_training_that_was_stopped_before_its_first_row_has_curves():
+    row = {"epoch": 0, "step": 0, "val_loss": 0.7, "val_map": 0.3}
+    empty = dict.fromkeys(["classification_loss", "mask_loss", *RATES])
+    figure = curves(pd.DataFrame([row | empty]).astype(float))
+    assert [line.get_ydata().tolist() for line in figure.axes[1].lines] == [[0.3]]
+
+
 def test_equal_learning_rates_share_a_line_so_that_none_hides_another():
     log = training_log()
     log["lr_old_weights"] = log["lr_old_biases"] = np.linspace(1, 0, len(log))

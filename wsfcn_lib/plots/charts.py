@@ -35,8 +35,10 @@ def curves(log: pd.DataFrame) -> Figure:
     for columns, rate in _equal_rates(rates):
         label = ", ".join(column.removeprefix("lr_").replace("_", " ") for column in columns)
         axes["lr"].plot(log.step[rates.index], rate, label=label)
-    axes["lr"].set(title="Learning rate", ylim=(0, 1.6 * rates.max(axis=None)))  # room for the legend
-    axes["lr"].legend(fontsize=8, loc="upper right", borderpad=0, labelspacing=0.2)
+    axes["lr"].set(title="Learning rate")
+    if not rates.empty:  # else the training was stopped before its first row
+        axes["lr"].set_ylim(0, 1.6 * rates.max(axis=None))  # room for the legend
+        axes["lr"].legend(fontsize=8, loc="upper right", borderpad=0, labelspacing=0.2)
     starts = log.groupby("epoch").step.min()
     starts = starts[:: len(starts) // 9 + 1]
     for axis in (axes["loss"], axes["lr"]):
