@@ -29,6 +29,7 @@ from wsfcn_lib.data.manifest import SPLITS
 from wsfcn_lib.data.model_zoo import ARTEFACTS
 from wsfcn_lib.data.scan import walk
 from wsfcn_lib.runs.folder import read_run, require_run_folder, take_lock
+from wsfcn_lib.runs.more import named_in_more
 from wsfcn_lib.runs.notebook import (
     NOTEBOOKS,
     OTHER_NAMES,
@@ -176,6 +177,16 @@ def injected(name: str, given: dict) -> dict:
     return beside | ({"more": more} if more else {})
 
 
+def recorded(name: str, given: dict) -> dict:
+    """The settings that a notebook names itself, and of all others of TrainConfig those that are given.
+
+    So a setting that a later library adds makes nothing again.
+    """
+    named, defaults = declared(NOTEBOOKS[name]).keys() | named_in_more(name), parameters_of(name, {})
+    settings = parameters_of(name, given)
+    return {key: value for key, value in settings.items() if key in named or value != defaults[key]}
+
+
 def data_of(given: dict) -> Path:
     """The folder of the prepared data."""
     return resolve_path(parameters_of("02_train", given)["data"])
@@ -189,7 +200,7 @@ def state(name: str, run: Path, given: dict) -> dict:
     else:
         files = [path for pattern in FILES[name] for path in run.glob(pattern)]
     return {
-        "parameters": parameters_of(name, given),
+        "parameters": recorded(name, given),
         "notebook": notebook_hash(NOTEBOOKS[name]),
         "lists": {path.name: checksum(path) for path in [*data.glob("*.csv"), *data.glob("classes.json")]},
         "files": fingerprint(files),

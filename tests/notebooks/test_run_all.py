@@ -313,6 +313,14 @@ def test_a_setting_of_a_line_and_in_more_is_one_setting():
         assert run_all.parameters_of(name, flat) == run_all.parameters_of(name, nested)
 
 
+def test_a_setting_that_a_later_library_adds_makes_nothing_again():
+    """Of settings that only TrainConfig names, those that are given are recorded; of the notebook's own, all."""
+    recorded = run_all.recorded("02_train", {"more": {"floor": 0.1, "seed": 0}})
+    assert recorded["floor"] == 0.1 and recorded["epochs"] == 14 and recorded["weight_decay"] == 0.01
+    assert not recorded.keys() & {"seed", "background_cut", "lr_multipliers"}
+    assert run_all.recorded("05_evaluate", {"canvas": 64}).items() >= {"canvas": 64, "flip": True}.items()
+
+
 @pytest.fixture
 def work(tmp_path, monkeypatch):
     """Runs the command in a folder of its own, with notebooks that only leave files; returns the names of those executed."""

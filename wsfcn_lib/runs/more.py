@@ -69,6 +69,11 @@ KINDS = {
 }
 
 
+def named_in_more(stage: str) -> set[str]:
+    """The settings whose default in `more` is the notebook's own."""
+    return {*getattr(KINDS.get(stage), "__annotations__", ())}
+
+
 def settings_of_more(stage: str) -> dict[str, tuple[object, object]]:
     """{name: (annotation, default)} of what a notebook's `more` may hold; {} where it has none.
 
