@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from wsfcn_lib.runs.notebook import declared
+from wsfcn_lib.runs.notebook import known_settings
 from wsfcn_lib.runs.paths import ROOT
 
 SMOKE = ROOT / "notebooks" / "params" / "smoke.yaml"
@@ -27,7 +27,7 @@ def commands(stage: str, home: Path) -> dict[str, list[str]]:
         yaml.safe_load(SMOKE.read_text("utf-8")) | {"run": "data/runs/stress"},
         str(home / f"{stage}.ipynb"),
     )
-    known = {name: given[name] for name in declared(f"notebooks/{stage}.ipynb") if name in given}
+    known = {name: given[name] for name in known_settings(f"notebooks/{stage}.ipynb") if name in given}
     options = [
         "--nbval-lax",
         "--nbval-current-env",

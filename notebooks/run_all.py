@@ -29,11 +29,20 @@ from wsfcn_lib.data.manifest import SPLITS
 from wsfcn_lib.data.model_zoo import ARTEFACTS
 from wsfcn_lib.data.scan import walk
 from wsfcn_lib.runs.folder import read_run, require_run_folder, take_lock
-from wsfcn_lib.runs.notebook import NOTEBOOKS, OTHER_NAMES, ParameterError, check_values, declared
+from wsfcn_lib.runs.more import named_in_more
+from wsfcn_lib.runs.notebook import (
+    NOTEBOOKS,
+    OTHER_NAMES,
+    ParameterError,
+    check_values,
+    declared,
+    known_settings,
+    merged,
+)
 from wsfcn_lib.runs.paths import ROOT, RUNS, resolve_path, shell_path, shell_run, use_utf8
 from wsfcn_lib.runs.provenance import notebook_hash
 from wsfcn_lib.runs.run_diff import diff_settings
-from wsfcn_lib.runs.settings import Settings
+from wsfcn_lib.runs.settings import Settings, part_of
 from wsfcn_lib.runs.storage import RunError, atomic_write, checksum, make_folder, writing
 
 NETWORK = "checkpoints/*.safetensors"
@@ -106,9 +115,7 @@ def execute(name: str, run: Path, given: dict, timeout: float | None) -> None:
     import papermill  # takes seconds, which a command that has nothing to do need not wait
 
     copy = make_folder(run / "notebooks") / f"{name}.ipynb"
-    defaults = parameters_of(name, {})
-    parameters = parameters_of(name, given | {"run": shown(run)})
-    changed = {key: value for key, value in parameters.items() if value != defaults[key]}
+    changed = injected(name, given | {"run": shown(run)})
     options = {"progress_bar": False, "stdout_file": sys.stdout, "execution_timeout": timeout}
     options["extra_arguments"] = ["--log-level=ERROR"]  # else each kernel warns of its connection
     try:
@@ -156,8 +163,28 @@ def failure(name: str, copy: Path, reason: str) -> str:
 
 
 def parameters_of(name: str, given: dict) -> dict:
-    """A notebook's parameters: its defaults, and what is given instead."""
-    return {key: given.get(key, default) for key, (_, default) in declared(NOTEBOOKS[name]).items()}
+    """All settings of a notebook: its defaults, and what is given instead, in `more` or beside it."""
+    given = merged(given)
+    return {key: given.get(key, default) for key, (_, default) in known_settings(NOTEBOOKS[name]).items()}
+
+
+def injected(name: str, given: dict) -> dict:
+    """What papermill is to write into a notebook: what differs from its defaults, in `more` what has its place there."""
+    own, defaults = declared(NOTEBOOKS[name]), parameters_of(name, {})
+    changed = {key: value for key, value in parameters_of(name, given).items() if value != defaults[key]}
+    beside = {key: value for key, value in changed.items() if key in own}
+    more = {key: value for key, value in changed.items() if key not in own}
+    return beside | ({"more": more} if more else {})
+
+
+def recorded(name: str, given: dict) -> dict:
+    """The settings that a notebook names itself, and of all others of TrainConfig those that are given.
+
+    So a setting that a later library adds makes nothing again.
+    """
+    named, defaults = declared(NOTEBOOKS[name]).keys() | named_in_more(name), parameters_of(name, {})
+    settings = parameters_of(name, given)
+    return {key: value for key, value in settings.items() if key in named or value != defaults[key]}
 
 
 def data_of(given: dict) -> Path:
@@ -173,7 +200,7 @@ def state(name: str, run: Path, given: dict) -> dict:
     else:
         files = [path for pattern in FILES[name] for path in run.glob(pattern)]
     return {
-        "parameters": parameters_of(name, given),
+        "parameters": recorded(name, given),
         "notebook": notebook_hash(NOTEBOOKS[name]),
         "lists": {path.name: checksum(path) for path in [*data.glob("*.csv"), *data.glob("classes.json")]},
         "files": fingerprint(files),
@@ -338,10 +365,7 @@ def read_parameters(path: Path) -> dict:
         raise ParameterError(
             f"it holds a {type(given).__name__}; write lines such as `epochs: 20`, with a blank after the colon"
         )
-    known = {}
-    for notebook in NOTEBOOKS.values():
-        known |= declared(notebook)
-    check_values(known, given)
+    check_values(given)
     return given
 
 
@@ -373,11 +397,6 @@ def check_settings(given: dict, only: list[str], run: Path) -> None:
                 raise ParameterError(f"{name}: {error}") from None
 
 
-def part_of(kind: type[Settings], own: dict) -> dict:
-    """The parameters of a notebook that are settings of a kind."""
-    return {name: value for name, value in own.items() if name in kind.model_fields}
-
-
 def check_preparation(own: dict) -> None:
     from wsfcn_lib.data.preparation import SourceSettings
 
@@ -391,11 +410,12 @@ def check_preparation(own: dict) -> None:
 
 
 def check_training(own: dict) -> None:
-    TrainConfig(**part_of(TrainConfig, own) | own["more"])
+    TrainConfig(**part_of(TrainConfig, own))
 
 
 def check_start(given: dict) -> None:
     """Raise a ValueError where notebook 04 would compare what its schedule and its other modules cannot have."""
+    given = merged(given)
     weights = str(given.get("initial_weights", ""))
     begun = weights == "shipped" or weights.endswith(".safetensors")
     for name, stands in (("steps", given.get("steps")), ("initial_weights", begun)):

@@ -183,6 +183,13 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
 
 
+def rows_of(figure):
+    """The pictures (H, W, 3) of a panel of tiles, row by row; None where an axis is empty."""
+    columns = figure.axes[0].get_gridspec().ncols
+    drawn = [np.asarray(axis.images[0].get_array()) if axis.images else None for axis in figure.axes]
+    return [drawn[k : k + columns] for k in range(0, len(drawn), columns)]
+
+
 BIRD = 3
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.runs.folder import read_run
 from wsfcn_lib.runs.log import read_rows
-from wsfcn_lib.runs.notebook import declared
+from wsfcn_lib.runs.notebook import known_settings
 from wsfcn_lib.runs.paths import ROOT
 
 pytestmark = pytest.mark.browser
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 
 def opened(lab, page, stage, settings, name, **given):
     """A notebook with those of the settings that it declares."""
-    own = declared(f"notebooks/{stage}.ipynb")
+    own = known_settings(f"notebooks/{stage}.ipynb")
     return Book(
         lab,
         page,

@@ -22,7 +22,7 @@ from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.preparation import SourceSettings, prepare
 from wsfcn_lib.evaluation.scoring import EvalSettings, evaluate
 from wsfcn_lib.runs.folder import read_run
-from wsfcn_lib.runs.notebook import declared
+from wsfcn_lib.runs.notebook import known_settings
 from wsfcn_lib.runs.paths import ROOT
 
 pytestmark = pytest.mark.kill
@@ -68,7 +68,7 @@ def home(tmp_path_factory):
     )
     given = {
         name: what[1]
-        for name, what in declared("notebooks/02_train.ipynb").items()
+        for name, what in known_settings("notebooks/02_train.ipynb").items()
         if name in TrainConfig.model_fields
     }
     for workers in (0, 2):

@@ -147,9 +147,8 @@ def test_a_folder_of_pictures(tmp_path, run):
         picture=str(tmp_path / "holiday/dog.png"),
     )
     assert "last, after 3 epochs: fca + sf2 on tiny; 2 images of holiday" in words
-    assert (
-        "none has a mask" in words and "left out: quality_images is 0, 2 training images have a mask" in words
-    )
+    assert "none has a mask" in words and "2 images of holiday, 21 classes" in words
+    assert "left out" not in words and "pseudo labels cover" not in words, "what is not asked for is not told"
     metrics = json.loads((run / "metrics_holiday.json").read_text())
     assert (
         metrics["images"] == 2

@@ -7,10 +7,14 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+import yaml
 
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.data.preparation import SourceSettings
+from wsfcn_lib.evaluation.scoring import EvalSettings
 from wsfcn_lib.runs import notebook
-from wsfcn_lib.runs.notebook import check_values, declared
+from wsfcn_lib.runs.more import KINDS, settings_of_more
+from wsfcn_lib.runs.notebook import check_values, declared, known_settings
 from wsfcn_lib.runs.paths import ROOT
 
 NOTEBOOKS = [*notebook.NOTEBOOKS.values()]
@@ -24,6 +28,28 @@ def cells(path, kind="code"):
 
 def tags(cell):
     return cell.metadata.get("tags", [])
+
+
+def is_hidden(cell):
+    return cell.metadata.get("jupyter", {}).get("source_hidden", False)
+
+
+def calls(source):
+    """Names of all functions that a source calls."""
+    nodes = [node.func for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [node.id if isinstance(node, ast.Name) else getattr(node, "attr", "") for node in nodes]
+
+
+def sections(path):
+    """{heading: cells below it} of the numbered sections, each up to the next heading of its rank."""
+    found, name = {}, None
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.source.startswith(("## ", "### Two exercises")):
+            name = cell.source.splitlines()[0]
+            found[name] = []
+        if name:
+            found[name].append(cell)
+    return {name: below for name, below in found.items() if re.match(r"## \d+ · ", name)}
 
 
 @each_notebook
@@ -56,10 +82,11 @@ def test_parameters_are_annotated_and_explained(path):
         line = " ".join(written[node.lineno - 1 : node.end_lineno])
         assert "  # " in line, f"write `name: type = value  # what the paper has`: {line}"
     names = declared(path)
+    assert len(names) <= 12, "what few people change goes into `more`"
     assert names["run"] == (str, "data/runs/demo")
-    check_values(
-        names, {name: value for name, (_, value) in names.items()}
-    )  # each default is of its own type
+    check_values({name: value for name, (_, value) in names.items()})  # each default is of its own type
+    inner = known_settings(path).keys() - names
+    check_values({"more": {name: known_settings(path)[name][1] for name in inner}})
     assert list(papermill.inspect_notebook(path)) == list(names)
 
 
@@ -71,24 +98,50 @@ def test_a_name_has_one_type_in_all_notebooks():
 
 
 def test_training_takes_every_setting():
-    own = declared(ROOT / "notebooks/02_train.ipynb").keys() - {"run", "more"}
-    assert own < TrainConfig.model_fields.keys()
+    assert known_settings(ROOT / "notebooks/02_train.ipynb").keys() == {*TrainConfig.model_fields, "run"}
+
+
+def test_evaluation_and_preparation_take_the_settings_of_their_classes():
+    evaluation, preparation = (
+        known_settings(notebook.NOTEBOOKS[name]).keys() for name in (NAMES[4], NAMES[0])
+    )
+    assert EvalSettings.model_fields.keys() <= evaluation
+    named = SourceSettings.model_fields.keys() - {"lists", "masks", "glyphs", "processes", "test_fraction"}
+    assert named <= preparation and {"train_masks", "image_size", "data_seed"} <= preparation
+
+
+def test_what_is_looked_at_in_03_is_what_05_measures():
+    looked, measured = (declared(notebook.NOTEBOOKS[name])["images"] for name in (NAMES[2], NAMES[4]))
+    assert looked == measured
+
+
+def test_the_page_on_notebooks_names_every_setting_with_its_default():
+    """The tables of notebooks/README.md: | `name: default` | ...; of 02 those that are not the program's."""
+    page = (ROOT / "notebooks/README.md").read_text("utf-8").partition("## All of them")[0]
+    written = dict(re.findall(r"^\| `(\w+): ([^`]+)` \|", page, re.MULTILINE))
+    for stage, kind in KINDS.items():
+        for name in kind.__annotations__:
+            default = settings_of_more(stage)[name][1]
+            assert yaml.safe_load(written[name]) == default, f"{name} of {stage}"
 
 
 @each_notebook
-def test_it_says_what_it_runs_on_and_checks_its_parameters(path):
-    top = cells(path)[1:4]
-    assert "check_parameters(In)" in top[0].source
-    where = [cell for cell in top if "print(header(" in cell.source]
-    assert where and all("nbval-ignore-output" in tags(cell) for cell in where)
-
-
-@each_notebook
-def test_it_guards_its_stage_before_it_works(path):
+def test_one_collapsed_cell_sets_up(path):
+    """It settles the settings, says what it runs on and opens the run, before the first section."""
     order = nbformat.read(path, as_version=4).cells
     first_section = next(i for i, cell in enumerate(order) if cell.source.startswith("## 1 · "))
-    guard = "".join(cell.source for cell in order[:first_section] if cell.cell_type == "code")
-    assert re.search(r"RunFolder\.open\(|open_run\(", guard)
+    parameters, setup = [cell for cell in order[:first_section] if cell.cell_type == "code"]
+    assert is_hidden(setup) and not is_hidden(parameters) and "nbval-ignore-output" in tags(setup)
+    assert f'settings_of("{path.stem}", globals())' in setup.source and "print(header(" in setup.source
+    assert re.search(r"RunFolder\.open\(|open_run\(", setup.source)
+    for cell in order[first_section:]:
+        if cell.cell_type == "code":
+            imports = [
+                node
+                for node in ast.walk(ast.parse(cell.source))
+                if isinstance(node, ast.Import | ast.ImportFrom)
+            ]
+            assert not imports, f"imports belong to the set-up: {cell.source[:60]}"
 
 
 @each_notebook
@@ -108,7 +161,8 @@ def test_sections_are_numbered_and_each_has_words_and_a_cell(path):
 @each_notebook
 def test_cells_are_few_and_plain(path):
     code = cells(path)
-    assert len(code) <= 24
+    for cell in code[2:]:  # after parameters and set-up
+        assert len(cell.source.splitlines()) <= 15, f"more than 15 lines: {cell.source[:80]}"
     for cell in code:
         assert not re.search(r"^\s*[!%]", cell.source, re.MULTILINE), (
             f"no shell and no magic: {cell.source[:80]}"
@@ -117,7 +171,71 @@ def test_cells_are_few_and_plain(path):
         assert not any(isinstance(node, kinds) for node in ast.walk(ast.parse(cell.source))), (
             "the library computes"
         )
-        assert "pyplot" not in cell.source
+
+
+DRAWING = {
+    "Figure",
+    "subplots",
+    "rc_context",
+    "imshow",
+    "barh",
+    "bar",
+    "plot",
+    "tile",
+    "overlay",
+    "heat",
+    "outlined",
+}
+
+
+@each_notebook
+def test_no_cell_draws(path):
+    """Pictures are made by functions of wsfcn_lib/plots, and what a cell only draws is collapsed."""
+    for cell in cells(path):
+        assert "matplotlib" not in cell.source and not DRAWING & {*calls(cell.source)}, cell.source[:80]
+        if "save_figure" in calls(cell.source) and len(cell.source.splitlines()) <= 5:
+            assert is_hidden(cell), f"it only draws: {cell.source[:80]}"
+
+
+def is_computed(cell):
+    """Whether the answer of a cell holds values: those of f-strings, or sentences that were put together before."""
+    for node in ast.walk(ast.parse(cell.source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "answer":
+            parts = [*node.args, *(part for argument in node.args for part in ast.walk(argument))]
+            if any(isinstance(part, ast.FormattedValue | ast.Starred) for part in parts):
+                return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "source, computed",
+    [
+        ("answer(f'{n} images.')", True),
+        ("answer(*told)", True),
+        ("answer('It works well.')", False),
+        ("print(f'{n}')\nanswer('It works.')", False),
+    ],
+)
+def test_a_hard_coded_answer_is_seen(source, computed):
+    assert is_computed(nbformat.v4.new_code_cell(source)) == computed
+
+
+@each_notebook
+def test_each_section_asks_and_answers_with_computed_numbers(path):
+    for heading, below in sections(path).items():
+        assert heading.endswith("?"), heading
+        said = [cell for cell in below if cell.cell_type == "code" and "answer" in calls(cell.source)]
+        checked = [cell for cell in below if "nbval-check-output" in tags(cell)]
+        assert said or checked, f"no answer: {heading}"
+        assert any(map(is_computed, said)) or checked, f"its words are no answer without a number: {heading}"
+
+
+@pytest.mark.parametrize("words", ["left out: ", "none given", "nothing asked for"])
+@each_notebook
+def test_nothing_says_that_it_was_not_asked_for(path, words):
+    for cell in cells(path):
+        assert words not in cell.source
+        assert words not in str(cell.outputs)
 
 
 @each_notebook
@@ -126,18 +244,14 @@ def test_two_to_four_cells_are_checked(path):
 
 
 @each_notebook
-def test_it_ends_with_record_and_a_way_on(path):
-    *_, record, call, end = nbformat.read(path, as_version=4).cells
-    assert (
-        record.source.startswith("## Record\n")
-        and call.cell_type == "code"
-        and "nbval-ignore-output" in tags(call)
-    )
+def test_it_ends_with_record_a_computed_summary_and_a_way_on(path):
+    *_, record, call, seen, summary, way = nbformat.read(path, as_version=4).cells
+    assert record.source.startswith("## Record\n") and "nbval-ignore-output" in tags(call)
     assert re.search(r"\bfinish\(|\bfolder\.close\(", call.source)
-    assert end.source.startswith("## What we saw\n")
-    links = re.findall(r"\]\(([\w.]+\.ipynb)\)", end.source)
-    assert all((path.parent / link).is_file() for link in links)
-    assert links or path == NOTEBOOKS[-1]
+    assert seen.source.startswith("## What we saw\n")
+    assert "answer" in calls(summary.source) and is_hidden(summary)
+    links = re.findall(r"\]\(([\w.]+\.ipynb)\)", way.source)
+    assert links and all((path.parent / link).is_file() for link in links)
 
 
 def test_every_picture_goes_to_the_report_under_its_own_name():

@@ -26,7 +26,7 @@ from wsfcn_lib.evaluation.scoring import EvalSettings
 from wsfcn_lib.network import build_network
 from wsfcn_lib.protocol import protocol_of
 from wsfcn_lib.runs.log import RATES
-from wsfcn_lib.runs.notebook import NOTEBOOKS, declared
+from wsfcn_lib.runs.notebook import NOTEBOOKS, known_settings, merged
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.run_diff import plain
 from wsfcn_lib.train import WITHOUT_EFFECT, lr_factor, train
@@ -56,13 +56,14 @@ def built(stage, values, *names, **known):
         line for line in lines if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
     ]
     chosen = [next(line for line in assigned if line.targets[0].id == name) for name in names]
-    imports, space = [line for line in lines if isinstance(line, ast.ImportFrom)], values[stage] | known
+    imports = [line for line in lines if isinstance(line, ast.ImportFrom)]
+    space = values[stage] | {"own": values[stage]} | known
     exec(compile(ast.Module([*imports, *chosen], []), stage, "exec"), space)
     return space[names[-1]]
 
 
 def training(name):
-    return built("02_train", values_of(name), "given", "config")
+    return built("02_train", values_of(name), "config")
 
 
 def evaluation(name):
@@ -73,16 +74,15 @@ def evaluation(name):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_holds_only_differences(name):
-    given, defaults = run_all.read_parameters(FILES[name]), [declared(path) for path in NOTEBOOKS.values()]
+    given, defaults = (
+        run_all.read_parameters(FILES[name]),
+        [known_settings(path) for path in NOTEBOOKS.values()],
+    )
+    settings = merged(given)
     same = {
-        key for key, value in given.items() if all(own[key][1] == value for own in defaults if key in own)
+        key for key, value in settings.items() if all(own[key][1] == value for own in defaults if key in own)
     }
     assert not same, "these are the notebooks' defaults"
-    more, usual = given.get("more", {}), TrainConfig().model_dump()
-    assert not more.keys() & declared(NOTEBOOKS["02_train"]).keys(), (
-        "notebook 02 has parameters of these names"
-    )
-    assert not [key for key, value in more.items() if usual[key] == value], "these are TrainConfig's defaults"
     assert given["run"] == f"data/runs/{name}"
 
 
@@ -338,7 +338,9 @@ def test_two_steps(name, sources, tmp_path, monkeypatch):
         "root": str(sources[values["01_prepare_data"]["dataset"]]),
         "raw": str(tmp_path / "raw"),
     }
-    report = prepare(built("01_prepare_data", values, "glyphs", "lists", "given", "source"), folder)
+    report = prepare(
+        built("01_prepare_data", values, "sizes", "glyphs", "lists", "special", "source"), folder
+    )
     manifest = report.manifest
     assert validate(manifest) == []
     kind = "animals" if name in ANIMALS else name.split("_")[0]
@@ -350,7 +352,7 @@ def test_two_steps(name, sources, tmp_path, monkeypatch):
     assert evaluation(name).images in manifest.splits
 
     values["02_train"]["data"] = str(folder)
-    promised = built("02_train", values, "given", "config")
+    promised = built("02_train", values, "config")
     small = {
         "crop": 64,
         "batch_size": 2,

@@ -74,15 +74,16 @@ def params(tmp_path):
         ("epochs: 3\n---\nepochs: 4", "line 2: but found another document; leave out the line ---"),
         ("1: 2", "no notebook has a parameter 1: choose from run, "),
         ("? [a]\n: 2", "line 1: a name must be plain text"),
-        ("foreground_cut: 0.5", "it belongs in `more`, as in more: {foreground_cut: 0.5}"),
+        ("seed: 1\nmore: {seed: 2}", "seed is given twice, as 1 and in `more` as 2; keep one of them"),
+        ("more: {flor: 1}", "no notebook has a parameter 'flor': did you mean 'floor'?"),
         ("size: 64", "no notebook has a parameter 'size': the side of the built-in scenes is image_size"),
         ("glyphs: {size: 64}", "the built-in scenes have image_size, train_images, "),
         ("timeout: 60", "it is an option of run_all.py: --timeout"),
         ("more: {lr: 0.1}", "'lr' is a parameter of its own: write it beside `more`, not in it"),
         ("more: {image_size: 64}", "'image_size' is a parameter of its own"),
         (
-            "more: {size_offset: 0, flor: 1}",
-            "size_offset=0: should be greater than 0; TrainConfig has no setting 'flor'",
+            "more: {size_offset: 0, floor: 2}",
+            "size_offset=0: should be greater than 0; floor=2: should be less than or equal to 1",
         ),
         ("epochs: 0", "epochs=0: should be greater than or equal to 1"),
         ("", "it holds no parameter; write some, or leave --params out for the default run"),
@@ -197,7 +198,7 @@ def test_values_are_read_as_meant(params, text, expected, coding):
             "03_explore: images='tst' is no split (train, val, test), and this notebook shows no",
         ),
         ("jobs: 0", "04", "04_ablations: jobs=0: should be greater than or equal to 1"),
-        ("ablation_warmup: 9", "04", "04_ablations: warmup_epochs=9 is more than epochs=4"),
+        ("ablation_warmup: 9", "04", "04_ablations: warmup_epochs=9 is more than epochs=2"),
         (
             "ablation_images: dev",
             "04",
@@ -283,11 +284,41 @@ def test_runs_are_named_by_option_or_file(params, tmp_path):
     assert named("--params", params("run: data/runs/c"), "--run-name", "d") == [RUNS / "d"]
 
 
-def test_each_notebook_gets_the_parameters_it_declares():
-    given = {"epochs": 3, "image_size": 64}
+def test_each_notebook_gets_the_settings_it_knows():
+    given = {"epochs": 3, "image_size": 64, "seed": 5, "more": {"test_images": 9, "floor": 0.1}}
     training, preparation = (run_all.parameters_of(name, given) for name in ("02_train", "01_prepare_data"))
-    assert training["epochs"] == 3 and "image_size" not in training
-    assert preparation["image_size"] == 64 and "epochs" not in preparation
+    assert (training["epochs"], training["seed"], training["floor"]) == (3, 5, 0.1)
+    assert (preparation["image_size"], preparation["test_images"]) == (64, 9)
+    assert not training.keys() & {"image_size", "test_images", "more"}
+    assert not preparation.keys() & {"epochs", "seed", "floor", "more"}
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({"lr": 0.5, "seed": 3}, {"lr": 0.5, "more": {"seed": 3}}),
+        ({"lr": 0.5, "more": {"seed": 3}}, {"lr": 0.5, "more": {"seed": 3}}),
+        ({"seed": 0, "dilations": [1, 2, 4, 6]}, {}),
+        ({"sbd_root": "x", "more": {"tags": "boxes"}}, {}),
+    ],
+)
+def test_papermill_is_given_what_differs_in_its_place(given, expected):
+    assert run_all.injected("02_train", given) == expected
+
+
+def test_a_setting_of_a_line_and_in_more_is_one_setting():
+    """So nothing is done again where a file is written otherwise."""
+    flat, nested = {"weight_decay": 0.1, "val_images": 9}, {"more": {"weight_decay": 0.1, "val_images": 9}}
+    for name in NAMES:
+        assert run_all.parameters_of(name, flat) == run_all.parameters_of(name, nested)
+
+
+def test_a_setting_that_a_later_library_adds_makes_nothing_again():
+    """Of settings that only TrainConfig names, those that are given are recorded; of the notebook's own, all."""
+    recorded = run_all.recorded("02_train", {"more": {"floor": 0.1, "seed": 0}})
+    assert recorded["floor"] == 0.1 and recorded["epochs"] == 14 and recorded["weight_decay"] == 0.01
+    assert not recorded.keys() & {"seed", "background_cut", "lr_multipliers"}
+    assert run_all.recorded("05_evaluate", {"canvas": 64}).items() >= {"canvas": 64, "flip": True}.items()
 
 
 @pytest.fixture
@@ -422,11 +453,13 @@ def test_torn_results_are_named(work, capsys, content):
     "given, again",
     [
         ({"lr": 0.5}, ["02_train"]),
+        ({"seed": 5}, ["02_train"]),
+        ({"more": {"floor": 0.1, "val_images": 9}}, ["01_prepare_data", "02_train"]),
         ({"image_size": 64}, ["01_prepare_data"]),
         ({"count": 9}, ["03_explore", "04_ablations", "05_evaluate"]),
     ],
 )
-def test_a_changed_parameter_concerns_the_notebooks_that_declare_it(work, given, again):
+def test_a_changed_setting_concerns_the_notebooks_that_know_it(work, given, again):
     work()
     assert work(**given) == again
 

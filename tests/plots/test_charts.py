@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from factories import texts, to_rgb
-from wsfcn_lib.plots.charts import class_bars, confusion, curves
+from wsfcn_lib.plots.charts import chances, class_bars, confusion, curves, cuts
 from wsfcn_lib.plots.saving import to_png
 from wsfcn_lib.runs.paths import ROOT
 
@@ -61,6 +61,13 @@ def test_curves_name_losses_groups_and_epochs():
         curves(training_log().iloc[:0])
 
 
+def test_a_training_that_was_stopped_before_its_first_row_has_curves():
+    row = {"epoch": 0, "step": 0, "val_loss": 0.7, "val_map": 0.3}
+    empty = dict.fromkeys(["classification_loss", "mask_loss", *RATES])
+    figure = curves(pd.DataFrame([row | empty]).astype(float))
+    assert [line.get_ydata().tolist() for line in figure.axes[1].lines] == [[0.3]]
+
+
 def test_equal_learning_rates_share_a_line_so_that_none_hides_another():
     log = training_log()
     log["lr_old_weights"] = log["lr_old_biases"] = np.linspace(1, 0, len(log))
@@ -91,6 +98,31 @@ def test_bars_are_ranked_coloured_and_say_absent():
     assert axis.patches[0].get_facecolor()[:3] == pytest.approx(PALETTE[2] / 255)
     assert {"absent", "0.900", "mean 0.500"} <= set(texts(figure))
     assert "with CRF" in texts(class_bars([0.5, 0, 0, 0], NAMES, PALETTE, [0, 0, 0, 1], "with CRF"))
+
+
+def test_chances_are_ranked_filled_by_tag_and_marked_by_the_cut():
+    figure = chances({"a": np.array([0.1, 0.9, 0.4])}, [(False, True, False)], NAMES, PALETTE, 0.2)
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["cat", "knight", "dog"], "best on top"
+    assert [bar.get_width() for bar in axis.patches] == [0.1, 0.4, 0.9]
+    filled = [bar.get_facecolor()[:3] != (1, 1, 1) for bar in axis.patches]
+    assert filled == [False, False, True] and axis.lines[0].get_xdata()[0] == 0.2
+    many = chances(
+        {"a": np.linspace(0, 1, 80)}, [[False] * 80], ["background", *map(str, range(80))], PALETTE, 0.1
+    )
+    assert len(many.axes[0].patches) == 12
+
+
+def test_cuts_have_both_panels_and_the_chosen_cut():
+    table = pd.DataFrame(
+        {"foreground": [9, 5], "background": [60, 60], "right": [80, 90], "complete": [100, 70]}, [0.3, 0.9]
+    )
+    figure = cuts(table, 0.6)
+    left, right = figure.axes
+    assert [line.get_ydata().tolist() for line in left.lines[:2]] == [[9, 5], [60, 60]]
+    assert [line.get_ydata().tolist() for line in right.lines[:2]] == [[80, 90], [100, 70]]
+    assert left.lines[2].get_xdata()[0] == right.lines[2].get_xdata()[0] == 0.6
+    assert {"foreground", "complete"} <= set(texts(figure))
 
 
 def test_no_pyplot_and_no_style_left_behind():

@@ -1,6 +1,6 @@
 """Figures of notebooks and report, 900 pixels wide: arrays and tables in, `Figure` (never pyplot's) out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -35,8 +35,10 @@ def curves(log: pd.DataFrame) -> Figure:
     for columns, rate in _equal_rates(rates):
         label = ", ".join(column.removeprefix("lr_").replace("_", " ") for column in columns)
         axes["lr"].plot(log.step[rates.index], rate, label=label)
-    axes["lr"].set(title="Learning rate", ylim=(0, 1.6 * rates.max(axis=None)))  # room for the legend
-    axes["lr"].legend(fontsize=8, loc="upper right", borderpad=0, labelspacing=0.2)
+    axes["lr"].set(title="Learning rate")
+    if not rates.empty:  # else the training was stopped before its first row
+        axes["lr"].set_ylim(0, 1.6 * rates.max(axis=None))  # room for the legend
+        axes["lr"].legend(fontsize=8, loc="upper right", borderpad=0, labelspacing=0.2)
     starts = log.groupby("epoch").step.min()
     starts = starts[:: len(starts) // 9 + 1]
     for axis in (axes["loss"], axes["lr"]):
@@ -108,4 +110,46 @@ def class_bars(
     axis.set(title="IoU per class", ylim=(len(iou) - 0.4, -0.6), xlim=(0, 1.25), xticks=np.linspace(0, 1, 6))
     axis.grid(axis="y", visible=False)
     axis.legend(loc="lower right")
+    return figure
+
+
+@styled
+def chances(
+    probabilities: Mapping[str, np.ndarray],
+    tags: Sequence[Sequence[bool]],
+    names: Sequence[str],
+    palette: np.ndarray,
+    cut: float,
+) -> Figure:
+    """The probability of each class (K - 1,) of each image, filled where its tag is given; dashed: the cut.
+
+    `names` (K) begins with background; the 12 most probable classes of an image are shown.
+    """
+    figure = Figure((9, 0.9 + 0.25 * min(len(names), 12)), layout="constrained")
+    axes = figure.subplots(1, len(probabilities), squeeze=False)[0]
+    for axis, (title, values), own in zip(axes, probabilities.items(), tags):
+        order = np.argsort(-values, kind="stable")[:12][::-1]
+        filled = [palette[c + 1] / 255 if own[c] else "white" for c in order]
+        axis.barh(range(len(order)), values[order], color=filled, edgecolor=GREY, lw=0.8)
+        axis.axvline(cut, color="black", lw=1, ls=(0, (3, 3)))
+        axis.set(title=title, xlim=(0, 1), xticks=sorted({cut, 0.5, 1}), xlabel="probability")
+        axis.set_yticks(range(len(order)), [names[c + 1] for c in order], color="black")
+        axis.grid(axis="y", visible=False)
+    return figure
+
+
+@styled
+def cuts(table: pd.DataFrame, chosen: float) -> Figure:
+    """What a cut does, in percent by cut (the index): `foreground`, `background`; `right`, `complete`. Dashed: chosen."""
+    figure = Figure((9, 3.2), layout="constrained")
+    panels = {
+        "Labelled, % of the pixels": ("foreground", "background"),
+        "Right labels and complete images, %": ("right", "complete"),
+    }
+    for axis, (title, columns) in zip(figure.subplots(1, 2), panels.items()):
+        for column, colour in zip(columns, (ORANGE, BLUE)):
+            axis.plot(table.index, table[column], color=colour, label=column)
+        axis.axvline(chosen, color="black", lw=1, ls=(0, (3, 3)))
+        axis.set(title=title, xlabel="foreground cut, share of the map's maximum", ylim=(0, None))
+        axis.legend(loc="lower left")
     return figure

@@ -2,20 +2,20 @@
 
 import ast
 import difflib
-import importlib
 import inspect
 import json
 import math
 import re
 import textwrap
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
 from wsfcn_lib.runs.folder import RunFolder
+from wsfcn_lib.runs.more import settings_of_more
 from wsfcn_lib.runs.paths import ROOT
 from wsfcn_lib.runs.provenance import files_of, peak_memory_mb, provenance
 
@@ -58,27 +58,58 @@ def declared(notebook: Path | str) -> dict[str, tuple[object, object]]:
     return {}
 
 
-def check_values(own: dict[str, tuple], given: dict[str, object], others: Iterable[str] = ()) -> None:
-    """Raise ParameterError for a given name that neither `own` nor `others` has, and for a value of another type than `own`'s.
+def known_settings(notebook: Path | str) -> dict[str, tuple[object, object]]:
+    """{name: (annotation, default)} of all that a notebook takes: its parameters, then what its `more` may hold."""
+    own = declared(notebook)
+    if "more" not in own:
+        return own
+    del own["more"]
+    return own | {
+        name: what for name, what in settings_of_more(Path(notebook).stem).items() if name not in own
+    }
 
-    So for a name in `more` that is a parameter of its own, and for values there of another type than the setting's.
+
+def merged(given: Mapping[str, object]) -> dict[str, object]:
+    """The settings in `more` and those beside it as one dict; ParameterError for one that has two values."""
+    beside = {name: value for name, value in given.items() if name != "more"}
+    more = given.get("more", {})
+    for name in more:
+        if name in beside and beside[name] != more[name]:
+            raise ParameterError(
+                f"{name} is given twice, as {beside[name]!r} and in `more` as {more[name]!r}; keep one of them"
+            )
+    return more | beside
+
+
+def check_values(given: Mapping[str, object], own: Iterable[str] = ()) -> None:
+    """Raise ParameterError for a name that no notebook knows, and for a value of another type than the setting's.
+
+    So for what stands in `more`, for a name there that is a parameter of its own, and for two values of one
+    setting. `own`: names to choose from where none is alike; those of all parameters else.
     """
-    known = [*own, *others]
-    for name, value in given.items():
-        if name in own:
-            _check_type(name, value, *own[name])
-        elif name not in known:
-            hint = _place_of(name, value, known)
-            if not hint:
-                nearest = difflib.get_close_matches(str(name), known, 1, 0.5)
-                hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(own)}"
-            raise ParameterError(f"no notebook has a parameter {name!r}: {hint}")
-    settings = _settings_of_training()
-    for name, value in (given.get("more") or {}).items():
+    parameters, known, in_more = {}, {}, set()
+    for path in NOTEBOOKS.values():
+        here = declared(path)
+        parameters |= here
+        known |= known_settings(path)
+        in_more |= known_settings(path).keys() - here
+    known |= {"more": (dict, {})} | parameters
+    more = given.get("more", {})
+    _check_type("more", more, dict, {})
+    for name, value in [*given.items(), *more.items()]:
         if name in known:
+            _check_type(name, value, *known[name])
+            continue
+        hint = _place_of(name, value, known)
+        if not hint:
+            nearest = difflib.get_close_matches(str(name), known, 1, 0.5)
+            choice = own or parameters
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(choice)}"
+        raise ParameterError(f"no notebook has a parameter {name!r}: {hint}")
+    for name in more:
+        if name not in in_more:
             raise ParameterError(f"{name!r} is a parameter of its own: write it beside `more`, not in it")
-        if name in settings:
-            _check_type(name, value, settings[name].annotation, settings[name].default)
+    merged(given)
 
 
 def _check_type(name: str, value: object, kind: object, default: object) -> None:
@@ -144,31 +175,39 @@ def _how_to_write_number(value: object) -> str:
     return f"; write {whole or 'a whole number'}"
 
 
-def _settings_of_training() -> dict:
-    return importlib.import_module("wsfcn_lib.config").TrainConfig.model_fields  # this room knows no other
-
-
 def _place_of(name: object, value: object, known: Collection[str]) -> str:
     """Where a setting belongs that is no parameter itself; "" where the name is unknown."""
-    if name in _settings_of_training():
-        return f"it belongs in `more`, as in more: {{{name}: {value}}}"
     if isinstance(value, dict) and value and set(value) <= set(known):
         return "write the lines in it without it, each from the left margin on"
     return OTHER_NAMES.get(name, "")
 
 
-def check_parameters(cells: Sequence[str]) -> None:
-    """Check what papermill injected, which itself only warns of a misspelt name. Pass IPython's `In`.
+def settings_of(stage: str, space: Mapping[str, object]) -> dict[str, object]:
+    """All settings of a notebook by name, those of `more` beside its parameters; `space` is its globals().
 
-    Its cell begins with "# Parameters" and follows the notebook's own. Names that only another notebook declares are let
-    pass, so that one file can set up all of them; ParameterError for names that none has, and for values of another type.
+    A parameter has the value that it has there. papermill's cell, which begins with "# Parameters" and follows
+    the parameters, may name settings of `more` too, as may an own line in the parameters cell. What only other
+    notebooks know is let pass, so that one file can set up all of them; ParameterError as `check_values` says,
+    since papermill itself only warns.
     """
-    places = [place for place, source in enumerate(cells) if source.startswith("# Parameters\n")]
-    if places:
-        own = parameters_of(cells[places[-1] - 1])
-        given = {name: value for name, (_, value) in parameters_of(cells[places[-1]]).items()}
-        others = [name for path in NOTEBOOKS.values() for name in declared(path)]
-        check_values(own, given, others)
+    own, written = declared(NOTEBOOKS[stage]), {}
+    for source in space["In"]:
+        if source.startswith("# Parameters\n"):
+            written |= _values_in(source)
+        elif _is_parameters_cell(source):
+            written = _values_in(source)
+    written |= {name: space[name] for name in own}
+    check_values(written, own)
+    given = merged(written)
+    return {name: given.get(name, default) for name, (_, default) in known_settings(NOTEBOOKS[stage]).items()}
+
+
+def _values_in(source: str) -> dict[str, object]:
+    return {name: value for name, (_, value) in parameters_of(source).items()}
+
+
+def _is_parameters_cell(source: str) -> bool:
+    return bool(re.search(r"^run: str = ", source, re.MULTILINE))
 
 
 def header(seed: int | None = None, device: object = None) -> str:
@@ -195,6 +234,22 @@ def finish(folder: RunFolder, stage: str, began: float, device: object = "cpu", 
     folder.record(stage, **facts, files=files_of(folder.path))
     folder.close()
     return f"{stage} took {seconds} s and at most {memory:.0f} MB of memory"
+
+
+class Answer(str):
+    """Sentences, a line each, which a notebook shows as text."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_markdown_(self) -> str:
+        plain = re.sub(r"([\\`*_$<>\[\]|~#])", r"\\\1", self)  # names of classes and files are no markup
+        return plain.replace("\n", "  \n")
+
+
+def answer(*sentences: str) -> Answer | None:
+    """What a section found, in sentences with computed numbers; empty ones are left out, of nothing else it is None."""
+    return Answer("\n".join(filter(None, sentences))) if any(sentences) else None
 
 
 class Lines(str):

@@ -29,6 +29,11 @@ class Settings(BaseModel):
         return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
+def part_of(kind: type[Settings], given: dict) -> dict:
+    """Those of the given values that are settings of a kind."""
+    return {name: value for name, value in given.items() if name in kind.model_fields}
+
+
 def _in_words(kind: type[Settings], error: ValidationError) -> str:
     """What is wrong with settings of a kind, such as "epochs=0: should be greater than or equal to 1"."""
     sentences = []
