@@ -26,6 +26,12 @@ test-all: test test-slow test-kill test-browser  ## all of these
 bench: .venv/installed  ## the speed of each stage beside its direct formulation, into data/results/bench; some minutes, on an idle machine
 	.venv/bin/python tests/benchmarks/bench.py
 
+claims: .venv/installed  ## write data/results/CLAIMS.md anew: each claim of the papers, and what the results beside it say
+	.venv/bin/python -m wsfcn_lib.claims
+
+released: .venv/installed  ## evaluate the released weights and masks that lie here; where there are none, say which there are
+	.venv/bin/python -m wsfcn_lib.claims.released
+
 stress: .venv/installed  ## notebooks 03 and 05 twenty times through papermill and nbval, looking for stalls; takes half an hour
 	.venv/bin/python .ci/stress.py
 
@@ -56,4 +62,4 @@ lock:  ## resolve pyproject.toml's ranges again into requirements.txt (needs uv)
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test test-slow test-kill test-browser test-all bench stress try lab notebooks lint lock .venv
+.PHONY: help demo test test-slow test-kill test-browser test-all bench claims released stress try lab notebooks lint lock .venv
