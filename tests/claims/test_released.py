@@ -159,12 +159,16 @@ def test_the_ancestors_archive_has_masks_with_and_without_crf(home, voc, name, t
 
 
 def test_what_cannot_be_scored_is_named(home, voc, capsys):
+    (voc / "JPEGImages" / f"{NAMES[1]}.jpg").unlink()
+    place(home, "wsfcn_val", {f"{NAMES[0]}.png": png(right(0))})
     place(home, "wsfcn_test", {"a.png": b"x"})
     place(home, "1stage_train_clean", {"a.png": b"x"})
     assert run(home) == 0
     told = capsys.readouterr().out
     assert "wsfcn_test: test_results.tar is not scored: VOC keeps the true masks of test" in told
     assert "1stage_train_clean: train_results_clean.tgz is not scored: masks of training images" in told
+    assert f"1 listed images lack a file, first val: {NAMES[1]}: " in told
+    assert evidence(home, "wsfcn_val")[0]["images"] == 1, "of those with a mask in the archive"
 
 
 def test_one_bad_file_does_not_stop_the_others(home, voc, capsys):

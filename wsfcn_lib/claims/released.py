@@ -69,7 +69,9 @@ def val_images() -> Manifest:
             "VOCtrainval_11-May-2012.tar into data/raw/voc, or name the folder that holds VOCdevkit by WSFCN_VOC_ROOT, "
             "or let notebook 01 fetch them (dataset: voc, download: true)"
         ) from error
-    for line in (*listing.missing, *listing.notes):
+    if listing.missing:
+        print(f"{len(listing.missing)} listed images lack a file, first {listing.missing[0]}")
+    for line in listing.notes:
         print(line)
     return write_manifest("data/prepared/voc_val", listing.classes, listing.splits)
 
