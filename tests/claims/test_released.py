@@ -252,7 +252,7 @@ def test_a_number_on_all_images_decides(home, voc, capsys):
         row = next(
             line
             for line in (folder.parent / "CLAIMS.md").read_text().splitlines()
-            if "61.57 on VOC val" in line
+            if "| 61.57 on VOC val |" in line
         )
         assert f"| released weights | {verdict} | {100 * value:.2f} |" in row
 

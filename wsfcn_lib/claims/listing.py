@@ -56,6 +56,7 @@ class Test(Settings):
 class Claim(Settings):
     """What somebody claims, and its tests."""
 
+    of: str
     claim: str
     where: tuple[str, ...] = Field(min_length=1)  # names of sources
     tests: tuple[Test, ...] = Field(min_length=1)

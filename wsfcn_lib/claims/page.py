@@ -9,6 +9,7 @@ from wsfcn_lib.claims.evidence import RESULTS, read_json
 from wsfcn_lib.claims.listing import SCALES, Claim, Compute, Test, read_claims
 from wsfcn_lib.claims.rules import DOES_NOT, HOLDS, NOT_RUN, UNDECIDED, Finding, judge
 
+NO_BREAK = "\u00a0"  # a space at which a cell breaks no line
 PAGE = RESULTS / "CLAIMS.md"
 INTRODUCTION = """\
 # Claims
@@ -19,26 +20,32 @@ means that there is a figure and that it settles nothing, such as that of one se
 intervals and evidence stand in the notes.
 """
 HEADER = """\
-| # | claim (mIoU in %) | where it stands | tested by | scale | verdict | figure here | hardware | hours | memory |
+| # | claim | where | tested by | scale | verdict | figure | hardware | hours | memory |
 |---|---|---|---|---|---|---|---|---|---|"""
 
 
 def page(results: Path = RESULTS) -> str:
     """The text of CLAIMS.md, by what lies below `results`."""
     listing = read_claims()
-    rows, notes, verdicts = [], [], []
+    tables, notes, verdicts = {}, [], []
     for number, claim in enumerate(listing.claims, 1):
         findings = [judge(test, results) for test in claim.tests]
         k = speaking(claim.tests, findings)
-        where = ", ".join(f"[{name}]({listing.sources[name]})" for name in claim.where)
-        rows.append(_row(number, claim, where, claim.tests[k], findings[k], results))
+        where = ", ".join(
+            f"[{name.removeprefix(claim.of).strip()}]({listing.sources[name]})" for name in claim.where
+        )
+        row = _row(number, claim, where, claim.tests[k], findings[k], results)
+        tables.setdefault(claim.of, []).append(row)
         notes += ["", f"### Note {number}", "", *_note(claim, where, findings, results)]
         verdicts.append(findings[k].verdict)
     words = {HOLDS: "hold", DOES_NOT: "do not", UNDECIDED: "undecided", NOT_RUN: "not run"}
     told = ", ".join(f"{verdicts.count(verdict)} {word}" for verdict, word in words.items())
-    written = f"{len(rows)} claims: {told}. Written by `make claims` from the folders beside this page."
-    columns = ["", "## The columns", "", _columns(listing.compute, results), "", "## Notes"]
-    return "\n".join([INTRODUCTION, written, "", HEADER, *rows, *columns, *notes]) + "\n"
+    written = f"{len(verdicts)} claims: {told}. Written by `make claims` from the folders beside this page. Figures are mIoU in %."
+    lines = [INTRODUCTION, written]
+    for name, rows in tables.items():
+        lines += ["", f"## {name}", "", HEADER, *rows]
+    lines += ["", "## The columns", "", _columns(listing.compute, results), "", "## Notes", *notes]
+    return "\n".join(lines) + "\n"
 
 
 def speaking(tests: tuple[Test, ...], findings: list[Finding]) -> int:
@@ -57,27 +64,27 @@ def speaking(tests: tuple[Test, ...], findings: list[Finding]) -> int:
 
 def _row(number: int, claim: Claim, where: str, test: Test, found: Finding, results: Path) -> str:
     cost = _cost(test, found, results)
-    verdict, about, memory = found.verdict, "", cost.memory_mb
-    if verdict == NOT_RUN:
-        verdict, about, memory = f"not run: {_needed(test, results)}", "about ", 0
+    verdict = found.verdict
+    if verdict == NOT_RUN:  # it says itself what it needs
+        verdict, cost = f"not run: {_needed(test, results)}", Cost()
     cells = [
-        str(number),
+        f"[{number}](#note-{number})",
         claim.claim,
         where,
-        f"[{_short(test.command)}](#note-{number})",
+        _short(test.command),
         test.scale,
         verdict,
         found.figure or "–",
         cost.machine or "–",
-        about + in_hours(cost.hours) if cost.hours else "–",
-        f"{memory / 1000:.1f} GB" if memory else "–",
+        in_hours(cost.hours) if cost.hours else "–",
+        f"{cost.memory_mb / 1000:.1f} GB" if cost.memory_mb else "–",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def _short(command: str) -> str:
-    """A command in a cell: the target of make, or the parameters' file."""
-    file = re.search(r"params/(\w+\.yaml)", command)
+    """A command in a cell: the target of make, or the name of the parameters' file."""
+    file = re.search(r"params/(\w+)\.yaml", command)
     return f"`{file[1]}`" if file else f"`{command}`"
 
 
@@ -97,7 +104,7 @@ def _needed(test: Test, results: Path) -> str:
     cost = _cost(test, Finding(), results)
     parts = ["the released file"] if test.scale == "released weights" else []
     if cost.machine:
-        parts += [cost.machine, f"about {in_hours(cost.hours)} h"]
+        parts += [cost.machine, f"about {in_hours(cost.hours)}{NO_BREAK}h"]
     return "needs " + ", ".join([*parts, *([test.also] if test.also else [])])
 
 
@@ -106,9 +113,10 @@ def _columns(compute: Compute, results: Path) -> str:
     bench = read_json(results / "bench" / "cpu.json")
     step = next(row["gigaflop_per_image"] for row in bench if row["stage"] == "training")
     return f"""\
+* *Tested by*: a target of make, or a file of [notebooks/params](../../notebooks/params); the number leads to the whole command.
 * *Scale*: full (the published data, network and schedule), released weights, photographs (six animals of VOC, small networks), scenes \
 (built-in pictures). Of several tests, the largest that decides stands in the row; the note has all.
-* *Figure here*: mean ± standard deviation over seeds, and how many. The rules of the verdicts: \
+* *Figure*: mean ± standard deviation over seeds, and how many. The rules of the verdicts: \
 [rules.py](../../wsfcn_lib/claims/rules.py). Claims and tests: [claims.yaml](../../wsfcn_lib/claims/claims.yaml).
 * *Hours*: all runs that the figure is of, training and evaluation, added up. *Memory*: of the largest process.
 * *About N h* is reckoned, not measured: counted operations on one {compute.gpu} ({compute.tflops:g} TFLOP/s) at an assumed \
@@ -119,7 +127,7 @@ The CRF, on the CPU, comes on top."""
 
 def _note(claim: Claim, where: str, findings: list[Finding], results: Path) -> list[str]:
     """The lines of a note: the claim, a remark, and each test with its command, figure and evidence."""
-    lines = [f"**{claim.claim}** ({where})", ""]
+    lines = [f"**{claim.of}, {claim.claim}** ({where})", ""]
     if claim.remark:
         lines += [claim.remark.strip(), ""]
     for test, found in zip(claim.tests, findings):
