@@ -29,6 +29,12 @@ bench: .venv/installed  ## the speed of each stage beside its direct formulation
 gpu-check: .venv/installed  ## the first thing to run on a machine with a GPU: does it work, how fast; at most 12 minutes
 	.venv/bin/python tests/benchmarks/gpu_check.py
 
+claims: .venv/installed  ## write data/results/CLAIMS.md anew: each claim of the papers, and what the results beside it say
+	.venv/bin/python -m wsfcn_lib.claims
+
+released: .venv/installed  ## evaluate the released weights and masks that lie here; where there are none, say which there are
+	.venv/bin/python -m wsfcn_lib.claims.released
+
 stress: .venv/installed  ## notebooks 03 and 05 twenty times through papermill and nbval, looking for stalls; takes half an hour
 	.venv/bin/python .ci/stress.py
 
@@ -59,4 +65,4 @@ lock:  ## resolve pyproject.toml's ranges again into requirements.txt (needs uv)
 	.venv/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-.PHONY: help demo test test-slow test-kill test-browser test-all bench gpu-check stress try lab notebooks lint lock .venv
+.PHONY: help demo test test-slow test-kill test-browser test-all bench gpu-check claims released stress try lab notebooks lint lock .venv
