@@ -7,14 +7,8 @@ from factories import CLASSES, QUICK, Painter, folder_of, mean, slow_iou
 from wsfcn_lib.ablation.statistics import redrawn
 from wsfcn_lib.data.images import read_mask
 from wsfcn_lib.data.manifest import Sample
-from wsfcn_lib.evaluation.diagnostics import (
-    BAND,
-    DIAGNOSTICS_FILE,
-    Diagnostics,
-    DiagnosticsRecorder,
-    near_borders,
-    number_objects,
-)
+from wsfcn_lib.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics, DiagnosticsRecorder
+from wsfcn_lib.evaluation.image_counts import BAND, near_borders, number_objects
 from wsfcn_lib.evaluation.results import ImageResult, PostProcessing
 from wsfcn_lib.evaluation.scoring import evaluate, predict
 from wsfcn_lib.metrics import mean_iou
