@@ -124,6 +124,12 @@ def test_objects_are_pieces_one_after_another(maps):
     assert (number_objects(truth) == expected).all()
 
 
+def test_an_object_has_a_thousandth_of_the_image_at_least():
+    truth = np.zeros((40, 50), np.uint8)
+    truth[3, 3:5], truth[9, 9] = 1, 1
+    assert number_objects(truth).sum() == 2 == number_objects(truth)[3].sum()
+
+
 @given(label_maps(4, st.just((12, 15))), label_maps(4, st.just((12, 15)), (0, 1, 2)))
 @settings(max_examples=30, deadline=None)
 def test_measures_are_those_of_loops(truths, answers):

@@ -11,8 +11,16 @@ from joblib import Parallel, cpu_count, delayed
 from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.files import DataError, read_list
 from wsfcn_lib.data.manifest import Manifest
-from wsfcn_lib.evaluation.image_counts import Counts, ImageCounts, count_image, redrawn_blocks, stacked
-from wsfcn_lib.evaluation.image_counts import drawn_counts as summed
+from wsfcn_lib.evaluation.image_counts import (
+    WORDS,
+    Counts,
+    ImageCounts,
+    count_image,
+    drawn_counts,
+    measure_words,
+    redrawn_blocks,
+    stacked,
+)
 from wsfcn_lib.evaluation.mask_sources import MaskFile, MaskSource, OutlinedMask
 from wsfcn_lib.metrics import mean_iou
 from wsfcn_lib.runs.progress import progress
@@ -24,18 +32,6 @@ FIRST = 3  # names told of each kind
 MOST_DIFFERENT = 10  # images listed
 INTERVAL = (0.025, 0.975)
 Mask = MaskFile | OutlinedMask
-WORDS = {  # what the measures of `Counts.measures` are called, in the table's order
-    "mean_iou": "mIoU",
-    "image_iou": "mIoU, image by image",
-    "boundary_iou": "Boundary IoU",
-    "border_iou": "mIoU near borders",
-    "recall_small": "found of small objects",
-    "recall_medium": "found of medium objects",
-    "recall_large": "found of large objects",
-    "object_incomplete": "objects less than half found",
-    "false_positive": "false positives",
-    "false_negative": "false negatives",
-}
 
 
 def images_to_compare(
@@ -185,7 +181,7 @@ def _measured(
     """`WORDS` and iou_<class>, (T,) each; nan for a class that is neither true nor predicted in a draw."""
     drawn = counts.drawn(variant, times)
     measures = {key: drawn[key] for key in WORDS}
-    right, true, predicted = np.moveaxis(summed(counts.of(variant), times), 1, 0)
+    right, true, predicted = np.moveaxis(drawn_counts(counts.of(variant), times), 1, 0)
     union = true + predicted - right
     iou = np.where(union > 0, right / np.maximum(union, 1), np.nan)
     return measures | {f"iou_{name}": iou[:, index] for index, name in enumerate(classes)}
@@ -270,11 +266,6 @@ def as_csv(result: dict) -> str:
     for row in result["rows"]:
         writer.writerow([row["measure"], *("" if row[key] is None else f"{row[key]:.6f}" for key in keys)])
     return text.getvalue()
-
-
-def measure_words(measure: str) -> str:
-    """What a measure is called: by WORDS, and the IoU of a class by its name."""
-    return WORDS.get(measure) or f"IoU {measure.removeprefix('iou_')}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -20,6 +20,19 @@ COMPLETE_OBJECT = 0.5  # an object is complete where at least this share of it i
 COMPLETE_BACKGROUND = 0.9  # so is the background of an image
 BLOCK = 64  # draws at a time: of 40,000 images they take 20 MB
 
+WORDS = {  # what the measures of `Counts.measures` are called, in the table's order
+    "mean_iou": "mIoU",
+    "image_iou": "mIoU, image by image",
+    "boundary_iou": "Boundary IoU",
+    "border_iou": "mIoU near borders",
+    "recall_small": "found of small objects",
+    "recall_medium": "found of medium objects",
+    "recall_large": "found of large objects",
+    "object_incomplete": "objects less than half found",
+    "false_positive": "false positives",
+    "false_negative": "false negatives",
+}
+
 
 def near_borders(truth: np.ndarray) -> np.ndarray:
     """Pixels (H, W) bool at most BAND from where the truth (H, W) changes, on either side of each border.
@@ -209,6 +222,11 @@ class Counts:
         incomplete = right[known] < COMPLETE_BACKGROUND * true[known]
         measures["background_incomplete"] = _drawn_mean(incomplete, known, times)
         return measures
+
+
+def measure_words(measure: str) -> str:
+    """What a measure is called: by WORDS, and the IoU of a class by its name."""
+    return WORDS.get(measure) or f"IoU {measure.removeprefix('iou_')}"
 
 
 def redrawn_blocks(images: int, draws: int, seed: int = 0) -> Iterator[np.ndarray]:
