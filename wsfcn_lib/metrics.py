@@ -96,6 +96,21 @@ def mean_iou(counts: np.ndarray) -> np.ndarray:
     return (right / np.maximum(union, 1)).sum(axis=-1) / np.maximum(classes, 1)
 
 
+def error_shares(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of the union that are false positives and false negatives, (...) each, of counts (..., 3, K).
+
+    Means over the classes that are true or predicted somewhere, so that mean IoU and both shares add up to 1.
+    SEAM (Wang et al., CVPR 2020) divides the same pixels by those that are right, so its over-activation of a
+    class is false positives / IoU, its under-activation false negatives / IoU.
+    """
+    counts = np.asarray(counts, float)
+    right, true, predicted = np.moveaxis(counts, -2, 0)
+    union = true + predicted - right
+    classes = np.maximum((union > 0).sum(axis=-1), 1)
+    wrong, missed = ((part - right) / np.maximum(union, 1) for part in (predicted, true))
+    return wrong.sum(axis=-1) / classes, missed.sum(axis=-1) / classes
+
+
 def summary(confusion: ConfusionMatrix, names: Sequence[str]) -> dict:
     """The block of metrics.json: mean_iou, and per_class_iou, precision, recall as {name: [0, 1] or None}.
 

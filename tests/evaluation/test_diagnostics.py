@@ -7,15 +7,9 @@ from factories import CLASSES, QUICK, Painter, folder_of, mean, slow_iou
 from wsfcn_lib.ablation.statistics import redrawn
 from wsfcn_lib.data.images import read_mask
 from wsfcn_lib.data.manifest import Sample
-from wsfcn_lib.evaluation.diagnostics import (
-    BAND,
-    DIAGNOSTICS_FILE,
-    Diagnostics,
-    DiagnosticsRecorder,
-    near_borders,
-    number_objects,
-)
-from wsfcn_lib.evaluation.results import ImageResult, PostProcessing
+from wsfcn_lib.evaluation.diagnostics import DIAGNOSTICS_FILE, Diagnostics, DiagnosticsRecorder
+from wsfcn_lib.evaluation.image_counts import BAND, near_borders, number_objects
+from wsfcn_lib.evaluation.results import EvaluationResults, ImageResult, PostProcessing
 from wsfcn_lib.evaluation.scoring import evaluate, predict
 from wsfcn_lib.metrics import mean_iou
 
@@ -79,6 +73,35 @@ def test_an_evaluation_is_counted_image_by_image(counted):
             (result,) = predict(net, manifest, [sample], QUICK)
             pairs.append((result.labels[variant], np.where(slow_band(truth, BAND), truth, 255)))
     assert counts.measures(variant)["border_iou"] == pytest.approx(mean(slow_iou(pairs)))
+
+
+def test_metrics_hold_the_measures_of_the_masks_that_are_kept(counted):
+    _, results, counts, _ = counted
+    metrics, variant = results.metrics(), PostProcessing(QUICK.recipe, False, "predicted")
+    details = metrics["details"]
+    for key, value in counts.measures(variant).items():
+        assert details[key] == (pytest.approx(value) if value == value else None), key
+    assert details["mean_iou"] == pytest.approx(metrics["mean_iou"]) and "details_crf" not in metrics
+    for name, row in details["per_class"].items():
+        iou = metrics["per_class_iou"][name]
+        whole = 1 if iou is None else iou + row["false_positive"] + row["false_negative"]
+        assert whole == pytest.approx(1) and (iou is None) == (row["boundary_iou"] is None)
+    own = [row["iou"] for row in results.rows if "iou" in row]
+    assert details["image_iou"] == pytest.approx(mean(dict(enumerate(own))), abs=1e-4)
+    error = np.mean((np.array(results.probabilities) - np.array(results.tags)) ** 2)
+    assert metrics["tag_calibration"]["brier"] == pytest.approx(error)
+    alone = {row["class"]: row["alone"] for row in metrics["companions"]}
+    assert alone and set(alone) <= {"cat", "dog", "cow"} and max(alone.values()) <= len(own)
+
+
+def test_parts_of_a_list_have_the_details_of_the_whole(counted):
+    manifest, results, _, net = counted
+    parts = [EvaluationResults(manifest, QUICK) for _ in range(2)]
+    for number, sample in enumerate(manifest.samples("test")):
+        for result in predict(net, manifest, [sample], QUICK):
+            parts[number > 1].add(result)
+    assert parts[0].metrics()["details"] != results.metrics()["details"]
+    assert (parts[0] + parts[1]).metrics() == results.metrics()
 
 
 def test_drawn_images_count_as_often_as_they_are_drawn(counted):

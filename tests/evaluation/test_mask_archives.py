@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
@@ -64,7 +65,7 @@ def check(score, case, names):
     assert (metrics["images"], metrics["missing"]) == (len(names), len(samples) - len(names))
 
 
-@pytest.mark.parametrize("kind", ["folder", "w", "w:gz", "w:xz"])
+@pytest.mark.parametrize("kind", ["folder", "w", "w:gz", "w:xz", "zip"])
 @pytest.mark.parametrize("mode", ["P", "L"])
 def test_scores_are_those_of_a_loop_over_pixels(case, tmp_path, kind, mode):
     files = {f"some/where/{name}.png": png(labels, mode) for name, labels in case[2].items() if name != "p2"}
@@ -78,6 +79,10 @@ def test_scores_are_those_of_a_loop_over_pixels(case, tmp_path, kind, mode):
         for name, data in files.items():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes(data)
+    elif kind == "zip":
+        with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
     else:
         pack(source, files, kind)
     check(score_archive(source, case[0], case[1]), case, {"p0", "p1", "p3", "p4"})

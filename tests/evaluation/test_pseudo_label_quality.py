@@ -14,6 +14,7 @@ from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import read_image, read_mask
 from wsfcn_lib.data.manifest import write_manifest
+from wsfcn_lib.evaluation.cam_cuts import CUTS
 from wsfcn_lib.evaluation.pseudo_label_quality import KINDS, pseudo_label_quality, quality_over_training
 from wsfcn_lib.infer import predict_masks, probabilities
 from wsfcn_lib.network import build_network
@@ -47,8 +48,8 @@ def cut(maps, config):
     return labels
 
 
-def slow_stages(net, image, tags, config):
-    """The labels of the three kinds, step by step as the method writes them."""
+def slow_maps(net, image, tags, config):
+    """The masks of an image and those after PAMR, (K, H, W), step by step as the method writes them."""
     tensor = torch.from_numpy(((image / 255 - MEAN) / STD).transpose(2, 0, 1)[None]).float()
     with torch.no_grad():
         masks = net(tensor).masks[0].numpy()
@@ -61,7 +62,12 @@ def slow_stages(net, image, tags, config):
         config.pamr_dilations,
         config.pamr_iterations,
     )
-    masks, refined = enlarged(masks, image.shape[:2]), enlarged(refined[0].numpy(), image.shape[:2])
+    return enlarged(masks, image.shape[:2]), enlarged(refined[0].numpy(), image.shape[:2])
+
+
+def slow_stages(net, image, tags, config):
+    """The labels of the three kinds."""
+    masks, refined = slow_maps(net, image, tags, config)
     labels = {
         "cam": strongest(masks),
         "refined_cam": strongest(refined),
@@ -97,6 +103,30 @@ def test_numbers_are_those_of_loops_over_pixels(tmp_path, changes):
     assert (
         quality["pseudo_coverage"] == pytest.approx(labelled / counted) and 0.05 < labelled / counted < 0.95
     )
+
+
+def test_cuts_are_chosen_on_every_second_image_and_measured_on_the_others(tmp_path):
+    manifest, net = folder_of(tmp_path), Painter().eval()
+    pairs = {kind: [] for kind in ("cam", "refined_cam")}
+    for sample in manifest.samples("train"):
+        truth = read_mask(manifest.train_masks()[sample.name], manifest)
+        for kind, maps in zip(pairs, slow_maps(net, read_image(sample.image), sample.tags, CONFIG)):
+            pairs[kind].append((maps[1:], truth))
+    quality = pseudo_label_quality(net, manifest, CONFIG)
+
+    def iou_at(chosen, cut):
+        return mean(slow_iou([(np.where(m.max(0) > cut, 1 + m.argmax(0), 0), t) for m, t in chosen]))
+
+    for kind, found in quality["cuts"].items():
+        dev, test = pairs[kind][::2], pairs[kind][1::2]
+        on_dev = [iou_at(dev, cut) for cut in CUTS[::10]]
+        assert iou_at(dev, found["cut"]) >= max(on_dev) - 1e-9
+        assert found["mean_iou"] == pytest.approx(iou_at(test, found["cut"]))
+        assert found["fixed_cut"] == 0.25
+        assert found["mean_iou_fixed"] == pytest.approx(iou_at(test, 0.25))
+        assert found["peak"] == pytest.approx(iou_at(test, found["peak_cut"]))
+        assert found["peak"] >= max(found["mean_iou"], found["mean_iou_fixed"])
+    assert pseudo_label_quality(net, manifest, CONFIG, limit=1)["cuts"] == {"cam": None, "refined_cam": None}
 
 
 def test_a_network_in_training_is_judged_in_evaluation_mode(tmp_path):

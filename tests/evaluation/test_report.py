@@ -30,6 +30,35 @@ METRICS = {
     ],
     "split": "test",
     "note": NASTY,
+    "details": {
+        "mean_iou": 0.6312,
+        "boundary_iou": 0.4321,
+        "recall_small": None,
+        "false_positive": 0.1234,
+        "per_class": {NASTY: {"boundary_iou": 0.2121, "false_positive": None, "false_negative": 0.3131}},
+    },
+    "companions": [
+        {"class": NASTY, "companion": "rails", "together": 17, "alone": 29, "painted": {"details": 23}}
+    ],
+    "tag_calibration": {
+        "calibration_error": 0.0617,
+        "brier": 0.0412,
+        "mean_probability": 0.2012,
+        "present": 0.1513,
+    },
+    "training": {
+        "cuts": {
+            "cam": {
+                "cut": 0.37,
+                "mean_iou": 0.4747,
+                "fixed_cut": 0.25,
+                "mean_iou_fixed": 0.4545,
+                "peak_cut": 0.41,
+                "peak": 0.4848,
+            },
+            "refined_cam": None,
+        }
+    },
 }
 TRAINED = {
     "settings": {"epochs": 12, "dilations": [1, 2, 4]},
@@ -41,7 +70,17 @@ RECORD = {
     "stages": {"02_train": TRAINED, "05_evaluate": {"settings": {"note": NASTY}}},
     "provenance": {"versions": {"torch": "2.14.1"}},
 }
-SECTIONS = ["Gallery", "Classes", "Ablation", "Figures", "Growth", "Stages", "Settings", "Notebooks"]
+SECTIONS = [
+    "Gallery",
+    "Classes",
+    "Details",
+    "Ablation",
+    "Figures",
+    "Growth",
+    "Stages",
+    "Settings",
+    "Notebooks",
+]
 JPEG = b"\xff\xd8\xff\xe0 a picture"
 
 
@@ -143,6 +182,33 @@ def test_numbers_and_names_are_shown(run):
     assert text.index("Epoch 0") < text.index("Epoch 9") < text.index("Epoch 11")
     assert "Not in this report" not in text
     assert "1 of the 7 pictures of test, worst first" in text and text.index("63.1") < text.index("IoU 0.50")
+
+
+def test_details_are_folded_and_told_in_words(run):
+    page = Page(write_report(run).read_text("utf-8"))
+    text = " ".join(" ".join(page.words).split())
+    section = text.split("borders, sizes, what is painted wrongly")[1].split("FCA")[0]
+    for shown in ("Boundary IoU 43.2", "found of small objects –", "false positives 12.3"):
+        assert shown in section, shown
+    assert f"{NASTY} 21.2 – 31.3" in section and f"{NASTY} rails 29 23 17" in section
+    assert "off by 6.2 points on average" in section and "Brier score 0.041" in section
+    assert "CAM on training images: mIoU 47.5 % at the cut 0.37" in section and "refined" not in section
+    assert "45.5 % at the fixed 0.25; at best 48.5 % (0.41)" in section
+    place = [tag for tag, attributes in page.tags if tag in ("section", "details")]
+    opening = [attributes for tag, attributes in page.tags if tag == "details"]
+    assert place.count("section") == len(SECTIONS) and "open" not in opening[SECTIONS.index("Details")]
+
+
+def test_runs_measured_before_there_were_details_say_so(run):
+    old = {
+        key: value
+        for key, value in METRICS.items()
+        if key not in ("details", "companions", "tag_calibration")
+    }
+    (run / "metrics.json").write_text(json.dumps(old))
+    page = Page(write_report(run).read_text("utf-8"))
+    assert "Details" not in [section["id"] for section in page.of("section")]
+    assert "Details (05_evaluate measures them)" in " ".join(page.words)
 
 
 def test_the_other_recipe_is_listed_with_and_without_crf(run):

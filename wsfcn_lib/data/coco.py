@@ -197,7 +197,7 @@ def find_coco(
     alone = None if layouts else _single_file(root, splits, val_fraction)
     layouts = layouts or dict.fromkeys(splits, alone)
     sums = {split: checksum(layout.annotations) for split, layout in layouts.items()}
-    contents = {split: _read_json(layout.annotations) for split, layout in layouts.items()}
+    contents = {split: read_annotations(layout.annotations) for split, layout in layouts.items()}
     unused = _unused(contents.values())
     for split, layout in layouts.items():
         classes, images, notes = read_instances(layout.annotations, contents.pop(split), unused)
@@ -370,7 +370,7 @@ def _without_ending(name: str) -> str:
     return str(path.with_suffix("")) if path.suffix in PICTURES else str(path)
 
 
-def _read_json(path: Path) -> dict:
+def read_annotations(path: Path) -> dict:
     """The content of an annotation file; DataError if it is truncated or no such file."""
     print(f"reading {path.name}")
     try:
@@ -565,23 +565,34 @@ def paint_all(images: list[Annotated], folder: Path) -> dict[str, str]:
 
 def paint(path: Path, image: Annotated) -> tuple[str, str]:
     """Write one mask, a palette PNG of mask ids in VOC's colours; its name, and what is wrong with an outline."""
+    try:
+        atomic_write(path, encode_mask(painted_labels(image), voc_palette()))
+    except DataError as error:
+        return path.stem, str(error)
+    return path.stem, ""
+
+
+def painted_labels(image: Annotated) -> np.ndarray:
+    """(height, width) uint8 mask ids of an image's objects, larger areas first; 0 where there is none.
+
+    DataError, without the image's name, for an image without a size and an outline that does not fit into it.
+    """
     if not image.height * image.width:
-        return path.stem, "it has no height and width in the annotation file, so no mask; write them there"
+        raise DataError("it has no height and width in the annotation file, so no mask; write them there")
     painted = []
     for area, label, outline in image.objects:
         try:
             mask = _inside(outline, image.height, image.width)
         except Exception as error:  # pycocotools raises many types
-            return path.stem, (
+            raise DataError(
                 f"an outline (mask id {label}) is no polygon or run lengths of {image.width} x {image.height} "
                 f"pixels ({error})"
-            )
+            ) from error
         painted.append((mask.sum() if area is None else area, label, mask))
     labels = np.zeros((image.height, image.width), np.uint8)
     for _, label, mask in sorted(painted, key=itemgetter(0))[::-1]:
         labels[mask] = label
-    atomic_write(path, encode_mask(labels, voc_palette()))
-    return path.stem, ""
+    return labels
 
 
 def _inside(outline: object, height: int, width: int) -> np.ndarray:

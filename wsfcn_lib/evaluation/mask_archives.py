@@ -2,11 +2,15 @@
 
 import gzip
 import io
+import lzma
 import tarfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 
@@ -21,6 +25,8 @@ from wsfcn_lib.runs.progress import progress
 from wsfcn_lib.runs.storage import atomic_write
 
 LARGEST = 16 << 20  # bytes of a mask file; VOC's have about 5,000
+# what archives raise that are torn, locked or none; a zip with a password is a RuntimeError
+TORN = (tarfile.TarError, BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError, RuntimeError)
 SERVER_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"  # comp6: trained on more than VOC's own data
 
 
@@ -46,7 +52,8 @@ def score_archive(
     """Score mask files against the masks of `samples`; samples without a mask are passed over.
 
     Args:
-        source: a folder, or a tar archive (compressed or not), which is read in memory and never unpacked.
+        source: a folder, or a tar or zip archive (compressed or not), which is read in memory and never
+            unpacked.
             Masks lie at any depth as <image name>.png: of the manifest's mask ids or colours, as large as
             the truth. Other files are counted.
         manifest: knows the classes.
@@ -77,7 +84,7 @@ def score_archive(
 
     total = ConfusionMatrix(manifest.num_classes)
     paths, ious = {}, {}
-    for path, content in progress(_contents(source, wanted), "archive", len(truths)):
+    for path, content in progress(contents(source, wanted), "archive", len(truths)):
         name = name_of.get(path.stem) or name_of[same_name(path.stem)]
         if name in paths:
             raise DataError(
@@ -103,8 +110,12 @@ def score_archive(
     return ArchiveScore(total, manifest.names, rows, [name for name in truths if name not in ious], counts)
 
 
-def _contents(source: Path, wanted: Callable) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """(path inside, content) of each wanted file; one pass, one file in memory at a time."""
+def contents(source: Path, wanted: Callable) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """(path inside, content) of each wanted file of a folder or archive; one pass, one file in memory at a time.
+
+    `wanted` is asked about each path inside. DataError for a file too large to be a mask, and for a source that
+    is none or torn.
+    """
     try:
         for path, size, read in _files(source):
             if not wanted(path):
@@ -114,18 +125,24 @@ def _contents(source: Path, wanted: Callable) -> Iterator[tuple[PurePosixPath, b
                     f"{source}: {path} has {size:,} bytes, a mask at most {LARGEST:,}; take it out"
                 )
             yield path, read()
-    except (tarfile.TarError, OSError) as error:
+    except TORN as error:
         raise DataError(
-            f"{source}: cannot be read to its end ({error}); it must be a folder or a whole tar archive"
+            f"{source}: cannot be read to its end ({error}); it must be a folder or a whole tar archive, "
+            "or a zip without a password"
         ) from error
 
 
 def _files(source: Path) -> Iterator[tuple[PurePosixPath, int, Callable[[], bytes]]]:
-    """(path inside, size in bytes, function that reads it) of each file of a folder or tar."""
+    """(path inside, size in bytes, function that reads it) of each file of a folder, tar or zip."""
     if source.is_dir():
         for file in sorted(source.rglob("*")):
             if file.is_file():
                 yield PurePosixPath(file.relative_to(source)), file.stat().st_size, file.read_bytes
+    elif is_zipfile(source):
+        with ZipFile(source) as archive:
+            for member in archive.infolist():
+                if not member.is_dir():
+                    yield PurePosixPath(member.filename), member.file_size, partial(archive.read, member)
     elif source.is_file():
         with tarfile.open(source, "r|*") as archive:
             for member in archive:
@@ -133,7 +150,7 @@ def _files(source: Path) -> Iterator[tuple[PurePosixPath, int, Callable[[], byte
                     yield PurePosixPath(member.name), member.size, archive.extractfile(member).read
     else:
         raise DataError(
-            f"{source}: there is no such folder or archive; name a folder of masks or a .tar, .tar.gz"
+            f"{source}: there is no such folder or archive; name a folder of masks or a .tar, .tar.gz, .zip"
         )
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 
 from wsfcn_lib.evaluation.gallery import FOLDER, LIST
+from wsfcn_lib.evaluation.image_counts import WORDS, measure_words
 from wsfcn_lib.plots.saving import light
 from wsfcn_lib.runs.paths import resolve_path
 from wsfcn_lib.runs.run_diff import flat
@@ -45,6 +46,7 @@ def write_report(run: Path | str) -> Path:
         name=run.resolve().name,
         metrics=metrics,
         facts=_facts(metrics),
+        details=_details(metrics),
         gallery=_gallery(run / FOLDER),
         first=next((figure for figure in figures if figure[0].stem == FIRST), None),
         ablation=_ablation(run / "ablation.csv"),
@@ -74,6 +76,44 @@ def _facts(metrics: dict) -> dict:
         for key, value in metrics.items()
         if not key.startswith("mean_iou") and not isinstance(value, (dict, list)) and value is not None
     }
+
+
+def _details(metrics: dict) -> dict:
+    """What `EvaluationResults.metrics` has beside mIoU, for the page's section: rows, classes, companions, lines."""
+    blocks = {
+        head: metrics[key]
+        for head, key in (("network", "details"), ("+ dense CRF", "details_crf"))
+        if isinstance(metrics.get(key), dict)
+    }
+    content = {"heads": list(blocks), "rows": [], "classes": [], "class_heads": [], "lines": []}
+    measures = [key for key in WORDS if any(key in block for block in blocks.values())]
+    content["rows"] = [
+        (measure_words(key), [block.get(key) for block in blocks.values()]) for key in measures
+    ]
+    of_class = [(head, block["per_class"]) for head, block in blocks.items() if block.get("per_class")]
+    for head, table in of_class:
+        for key in next(iter(table.values())):
+            content["class_heads"].append(f"{WORDS[key]}, {head}")
+    for name in of_class[0][1] if of_class else ():
+        values = [value for _, table in of_class for value in table.get(name, {}).values()]
+        content["classes"].append((name, values))
+    content["companions"] = metrics.get("companions", [])
+    if calibration := metrics.get("tag_calibration"):
+        content["lines"].append(
+            f"Tags: a probability is off by {percent(calibration['calibration_error'])} points on average (calibration error of "
+            f"15 bins); its mean is {percent(calibration['mean_probability'])} %, and {percent(calibration['present'])} % of the "
+            f"classes are there; Brier score {calibration['brier']:.3f}."
+        )
+    cuts = (metrics.get("training") or {}).get("cuts") or {}
+    for kind, found in cuts.items():
+        if found:
+            content["lines"].append(
+                f"{words(kind).replace('cam', 'CAM')} on training images: mIoU {percent(found['mean_iou'])} % at the cut "
+                f"{found['cut']:.2f}, chosen on every second image and measured on the others; "
+                f"{percent(found['mean_iou_fixed'])} % at the fixed {found['fixed_cut']:.2f}; at best "
+                f"{percent(found['peak'])} % ({found['peak_cut']:.2f})."
+            )
+    return content
 
 
 def _gallery(folder: Path) -> dict:

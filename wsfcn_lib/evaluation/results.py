@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from wsfcn_lib.data.manifest import Manifest, Sample
+from wsfcn_lib.evaluation.image_counts import Counts, count_image, stacked
 from wsfcn_lib.evaluation.inputs import images_label
+from wsfcn_lib.evaluation.reviewed import companions, per_class, tag_calibration
 from wsfcn_lib.metrics import ConfusionMatrix, mean_average_precision, summary
 from wsfcn_lib.runs.settings import Settings
 
@@ -64,6 +66,7 @@ class EvaluationResults:
         self.rows = []  # of each image: name, tags, predicted tags, painted share, IoU under the chosen recipe
         self.probabilities = []  # (K-1,) of each image
         self.tags = []  # (K-1,) of each image, the true ones
+        self.counts = {}  # image name -> ImageCounts under `kept`, of the images with a mask
 
     def add(self, result: ImageResult) -> None:
         """Count one image; without a mask it is listed, but enters no matrix."""
@@ -78,9 +81,17 @@ class EvaluationResults:
             self._count(post_processing, matrix)
             if post_processing.recipe == self.settings.recipe:
                 row["iou" + post_processing.suffix] = round(matrix.mean_iou(), 4)
+        if result.truth is not None:
+            labels = [result.labels[each] for each in self.kept if each in result.labels]
+            self.counts[result.sample.name] = count_image(result.truth, labels, self.manifest.num_classes)
         self.rows.append(row)
         self.probabilities.append(result.probabilities)
         self.tags.append(result.sample.tags)
+
+    @property
+    def kept(self) -> list[PostProcessing]:
+        """Those whose masks are written, which are measured in more ways: the chosen recipe, the network's tags."""
+        return [PostProcessing(self.settings.recipe, crf, "predicted") for crf in (False, True)]
 
     def _painted(self, result: ImageResult) -> float:
         """The share of the picture that is no background, in the masks that are kept: after the CRF where it ran."""
@@ -106,6 +117,7 @@ class EvaluationResults:
             both.rows += part.rows
             both.probabilities += part.probabilities
             both.tags += part.tags
+            both.counts |= part.counts
             for post_processing, matrix in part.matrices.items():
                 both._count(post_processing, matrix)
         return both
@@ -135,7 +147,27 @@ class EvaluationResults:
         metrics["mean_ap"] = None
         if np.any(self.tags):
             _, metrics["mean_ap"] = mean_average_precision(self.probabilities, self.tags)
-        return metrics
+        return metrics | self._reviewed()
+
+    def _reviewed(self) -> dict:
+        """More measures: details and details_crf (`Counts.measures`, and `per_class`), companions, tag_calibration.
+
+        Empty where nothing has a mask, but for the tags.
+        """
+        blocks = {}
+        if np.any(self.tags):
+            blocks["tag_calibration"] = tag_calibration(self.probabilities, self.tags)
+        if not self.counts:
+            return blocks
+        kept = [each for each in self.kept if each in self.matrices]
+        names = [f"details{each.suffix}" for each in kept]
+        counts = Counts(tuple(self.counts), tuple(names), **stacked(list(self.counts.values())))
+        for name in names:
+            measured = counts.measures(name)
+            measured = {key: None if np.isnan(value) else value for key, value in measured.items()}
+            blocks[name] = measured | {"per_class": per_class(counts, name, self.manifest.names)}
+        blocks["companions"] = companions(counts, self.manifest.names)
+        return blocks
 
     def scores(self) -> pd.DataFrame:
         """A row per image: image, and the probability of each class, rounded."""
