@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import distance_transform_edt
 
+from wsfcn_lib.plots.stages import ERROR_COLOURS
 from wsfcn_lib.plots.style import FONT
 
 Picture = np.ndarray  # (H, W, 3) uint8
@@ -19,7 +20,7 @@ GROUND = (233, 236, 239)
 FILL = 0.6  # a class's fill, as a share of the opacity that is asked for: its outline is what tells
 LOST, GAINED = (213, 94, 0), (0, 114, 178)
 # kinds of error: colour and slant of their stripes, which tell them apart also without colour
-ERRORS = {"missed": (LOST, 1), "invented": ((86, 180, 233), -1), "confused": ((240, 228, 66), 0)}
+ERRORS = {kind: (colour, slant) for (kind, colour), slant in zip(ERROR_COLOURS.items(), (1, -1, 0))}
 
 
 class Missing(Exception):

@@ -11,6 +11,7 @@ import numpy as np
 
 from wsfcn_lib.data.classes import IGNORE
 from wsfcn_lib.data.manifest import Manifest
+from wsfcn_lib.evaluation.errors import error_kinds as evaluated_kinds
 from wsfcn_lib.explore import draw
 from wsfcn_lib.explore.draw import Missing
 from wsfcn_lib.explore.inspection import Inspection
@@ -90,9 +91,9 @@ def prediction(inspection: Inspection, state: dict) -> np.ndarray:
 
 
 def error_kinds(label: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Errors by pixel, (H, W): 0 right or left open; as in draw.ERRORS 1 missed, 2 invented, 3 confused."""
-    right = (label == truth) | (truth == IGNORE)
-    return np.select([right, label == 0, truth == 0], [0, 1, 2], 3)
+    """Errors by pixel, (H, W) uint8: 0 right or not judged; as in draw.ERRORS 1 missed, 2 invented, 3 confused."""
+    kinds = evaluated_kinds(label, truth)
+    return np.where(kinds == IGNORE, 0, kinds)
 
 
 def errors(inspection: Inspection, state: dict) -> np.ndarray:
