@@ -17,8 +17,8 @@ def co_occurrence(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarra
     From pixels per class that are right, true, predicted, (N, 3, K). Rows are classes of the truth, columns
     companions. alone: images whose truth has the class and not the companion; painted: those of them where
     the companion takes at least SPECK of the counted pixels; together: images whose truth has both. Tags alone
-    cannot tell a train from its rails: EPS (Lee et al., CVPR 2021) counts the same in pixels, by class, as
-    m = FP of the companion / TP. The background and pairs of a class with itself are 0.
+    cannot tell a train from its rails (EPS, Lee et al., CVPR 2021, counts such confusion in pixels; here an
+    image is one case, as large as it may be). The background and pairs of a class with itself are 0.
     """
     counts = np.asarray(counts)
     true = counts[:, 1] > 0
