@@ -525,6 +525,8 @@ def test_a_prepared_folder_is_a_truth_and_knows_its_classes(case, tmp_path, caps
     assert run(["compare", *places, *options, "--json", str(tmp_path / "o.json")]) == 0
     result = json.loads((tmp_path / "o.json").read_text())
     assert result["images"] == 4 and result["classes"] == list(NAMES)
+    assert run(["compare", *places, *options[:2]]) == 1
+    assert "prepared: there is no list of 'val'; name another --split" in capsys.readouterr().err
 
 
 def test_classes_by_name_file_and_run(tmp_path):
