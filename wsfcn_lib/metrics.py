@@ -100,8 +100,8 @@ def error_shares(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Shares of the union that are false positives and false negatives, (...) each, of counts (..., 3, K).
 
     Means over the classes that are true or predicted somewhere, so that mean IoU and both shares add up to 1.
-    SEAM (Wang et al., CVPR 2020) divides the same pixels by those that are right, so its over-activation of a
-    class is false positives / IoU, its under-activation false negatives / IoU.
+    Over- and under-activation, as SEAM (Wang et al., CVPR 2020) and others report them, are the same pixels by
+    those that are right: of a class, false positives / IoU and false negatives / IoU.
     """
     counts = np.asarray(counts, float)
     right, true, predicted = np.moveaxis(counts, -2, 0)

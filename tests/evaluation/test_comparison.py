@@ -3,6 +3,9 @@
 import csv
 import io
 import json
+import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as outlines
 
-from factories import CLASSES, ID_OF, NAMES
+from factories import CLASSES, ID_OF, NAMES, QUICK, Painter, folder_of
 from oracles import confusion
 from wsfcn_lib.data.classes import voc_palette
 from wsfcn_lib.data.files import DataError
@@ -21,7 +24,10 @@ from wsfcn_lib.data.manifest import Manifest, Sample, write_manifest
 from wsfcn_lib.evaluation import comparison, mask_sources
 from wsfcn_lib.evaluation.compare_command import run, short_names
 from wsfcn_lib.evaluation.comparison import as_text, compare, count_masks, images_to_compare
+from wsfcn_lib.evaluation.image_counts import WORDS
 from wsfcn_lib.evaluation.mask_sources import classes_of, open_masks
+from wsfcn_lib.evaluation.scoring import evaluate
+from wsfcn_lib.runs.paths import ROOT
 
 COUNT, SIZE = 9, (24, 30)
 MANIFEST = Manifest(Path("here"), CLASSES)
@@ -393,7 +399,8 @@ def test_a_truth_that_ignores_everything(case, tmp_path):
         break_ignored(path)
     result = result_of(tmp_path, A="A", B="B")
     assert result["notes"] == ["the truth of 2 (p0, p1) holds 255 only: such images count nothing"]
-    assert not {"p0", "p1"} & {each["image"] for each in result["images_apart"][:7]}
+    for listed in (result, result_of(tmp_path, A="A")):
+        assert {each["image"] for each in listed["images_apart"]} == case["A"].keys() - {"p0", "p1"}
     for path in ignored:
         break_ignored(path)
     with pytest.raises(
@@ -453,6 +460,37 @@ def test_the_command_prints_and_writes(case, tmp_path, capsys):
     assert capsys.readouterr().out.rstrip().endswith("9 images).")
 
 
+def test_masks_of_a_run_score_as_its_evaluation_says(tmp_path, capsys):
+    """The command on masks/<split> of a run folder, beside metrics.json, by python -m."""
+    manifest = folder_of(tmp_path)
+    metrics = evaluate(Painter().eval(), manifest, QUICK, tmp_path / "run").metrics()
+    command = [
+        sys.executable,
+        "-m",
+        "wsfcn_lib.evaluation",
+        "score",
+        str(tmp_path / "run" / "masks" / "test"),
+    ]
+    options = ["--truth", str(manifest.folder), "--split", "test", "--json", "out.json"]
+    done = subprocess.run(
+        [*command, *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "out.json").read_text())
+    for key in WORDS:
+        assert row(result, key)["a"] == pytest.approx(metrics["details"][key]), key
+    for name, value in metrics["per_class_iou"].items():
+        assert row(result, f"iou_{name}")["a"] == pytest.approx(value)
+    assert done.stdout.splitlines()[-1] == result["sentence"]
+    wrong = subprocess.run([*command[:-1], "nowhere", *options], capture_output=True, text=True, cwd=ROOT)
+    assert wrong.returncode == 1 and wrong.stderr.startswith("nowhere: there is no such folder or archive")
+    assert "Traceback" not in wrong.stderr
+
+
 def test_exit_codes(case, tmp_path, capsys):
     places = [str(tmp_path / name) for name in ("A", "B")]
     options = ["--truth", str(tmp_path / "truth"), "--classes", "cat,dog,cow"]
@@ -487,6 +525,8 @@ def test_a_prepared_folder_is_a_truth_and_knows_its_classes(case, tmp_path, caps
     assert run(["compare", *places, *options, "--json", str(tmp_path / "o.json")]) == 0
     result = json.loads((tmp_path / "o.json").read_text())
     assert result["images"] == 4 and result["classes"] == list(NAMES)
+    assert run(["compare", *places, *options[:2]]) == 1
+    assert "prepared: there is no list of 'val'; name another --split" in capsys.readouterr().err
 
 
 def test_classes_by_name_file_and_run(tmp_path):

@@ -94,6 +94,17 @@ def test_metrics_hold_the_measures_of_the_masks_that_are_kept(counted):
     assert alone and set(alone) <= {"cat", "dog", "cow"} and max(alone.values()) <= len(own)
 
 
+def test_files_of_before_have_no_boundaries(counted, tmp_path):
+    counts = counted[2]
+    with np.load(tmp_path / DIAGNOSTICS_FILE) as file:
+        content = {key: file[key] for key in file if key != "boundary"}
+    np.savez(tmp_path / DIAGNOSTICS_FILE, **content)
+    variant, older = counts.variants[0], Diagnostics.load(tmp_path)
+    expected = counts.measures(variant)
+    assert expected.pop("boundary_iou") > 0
+    assert older.measures(variant) == pytest.approx(expected, nan_ok=True)
+
+
 def test_parts_of_a_list_have_the_details_of_the_whole(counted):
     manifest, results, _, net = counted
     parts = [EvaluationResults(manifest, QUICK) for _ in range(2)]

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics.functional.classification import binary_calibration_error
 
 from oracles import confusion
 from wsfcn_lib.evaluation.cam_cuts import CUTS, chosen_cut, cut_counts, winners
@@ -122,7 +124,9 @@ def test_calibration_is_that_of_bins(pairs, bins):
     if (edges < 1e-4).any():
         return  # on an edge it may fall either way
     found = tag_calibration(probabilities[:, None], tags[:, None], bins)
-    assert found["calibration_error"] == pytest.approx(slow_calibration(probabilities, tags, bins), abs=1e-5)
+    assert found["calibration_error"] == pytest.approx(slow_calibration(probabilities, tags, bins))
+    kept = binary_calibration_error(torch.tensor(probabilities), torch.tensor(tags).int(), bins, "l1")
+    assert found["calibration_error"] == pytest.approx(float(kept), abs=1e-5)
     assert found["brier"] == pytest.approx(sum((p - t) ** 2 for p, t in zip(probabilities, tags)) / len(tags))
 
 

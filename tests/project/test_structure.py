@@ -143,6 +143,7 @@ HEAVY = {"torchvision", "accelerate", "matplotlib", "pandas", "ipywidgets", "IPy
         ),
         ("wsfcn_lib.network, wsfcn_lib.losses, wsfcn_lib.pamr, wsfcn_lib.supervision", HEAVY | {"PIL"}),
         ("wsfcn_lib.train, wsfcn_lib.infer", {"matplotlib", "pandas", "ipywidgets"}),
+        ("wsfcn_lib.evaluation.compare_command", HEAVY - {"scipy"} | {"torch", "torchmetrics"}),
     ],
 )
 def test_light_modules_stay_light(names, unwanted):

@@ -24,6 +24,7 @@ from wsfcn_lib.data.images import save_mask
 from wsfcn_lib.data.manifest import ClassInfo, Manifest
 from wsfcn_lib.data.preparation import SourceSettings, prepare
 from wsfcn_lib.evaluation.diagnostics import DiagnosticsRecorder
+from wsfcn_lib.evaluation.image_counts import ImageCounts
 from wsfcn_lib.evaluation.inputs import manifest_of
 from wsfcn_lib.evaluation.scoring import EvalSettings, evaluate
 from wsfcn_lib.network import build_network
@@ -223,10 +224,8 @@ def test_a_read_only_run_is_told_and_stays_as_it_was(public):
 def test_whatever_is_written_meets_a_full_disk_with_advice(data, finished, tmp_path, what):
     place = tmp_path / "place"
     counter = DiagnosticsRecorder()
-    counter.objects, counter.covered = (
-        [np.random.default_rng(0).integers(0, 2**31, (2000, 3))],
-        [np.zeros((2000, 1), int)],
-    )
+    sizes = np.random.default_rng(0).integers(0, 2**31, 2000)
+    counter.counts = [ImageCounts(*np.zeros((3, 1, 3, 4), int), sizes, np.zeros((2000, 1), int), 2**31)]
     run = RunFolder.open(finished[0], settings(data).model_dump(), "02_train")
     run.record("02_train", finished=True)
     run.close()

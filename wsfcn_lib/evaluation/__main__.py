@@ -28,7 +28,11 @@ def main() -> None:
     from wsfcn_lib.runs.notebook import finish
     from wsfcn_lib.train import build_accelerator
 
-    parser = argparse.ArgumentParser(prog="accelerate launch -m wsfcn_lib.evaluation", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="accelerate launch -m wsfcn_lib.evaluation",
+        description=main.__doc__,
+        epilog="Masks of anyone: python -m wsfcn_lib.evaluation score --help, and compare --help",
+    )
     parser.add_argument("run", help="run folder, such as data/runs/demo")
     parser.add_argument(
         "--settings", help="JSON file of EvalSettings; what it leaves out is as in 05_evaluate"

@@ -198,9 +198,9 @@ def _apart(counts: Counts) -> list[dict]:
     own = np.stack([mean_iou(counts.of(variant)) for variant in counts.variants], axis=1)
     difference = own[:, -1] - own[:, 0]
     counted = counts.whole[:, 0].any((1, 2))
-    key = -abs(difference) if len(counts.variants) == 2 else own[:, 0]
+    order = np.argsort(-abs(difference) if len(counts.variants) == 2 else own[:, 0], kind="stable")
     rows = []
-    for place in np.argsort(np.where(counted, key, np.inf), kind="stable")[:MOST_DIFFERENT]:
+    for place in order[counted[order]][:MOST_DIFFERENT]:
         row = {"image": counts.images[place]} | dict(zip("ab", map(_number, own[place])))
         if len(counts.variants) == 2:
             row["difference"] = _number(difference[place])

@@ -15,7 +15,7 @@ from wsfcn_lib.data.classes import is_background
 from wsfcn_lib.data.coco import Annotated, painted_labels, read_annotations, read_instances
 from wsfcn_lib.data.files import DataError, plain
 from wsfcn_lib.data.images import read_mask
-from wsfcn_lib.data.manifest import CLASSES_FILE, Manifest, read_classes
+from wsfcn_lib.data.manifest import CLASSES_FILE, SPLITS, Manifest, read_classes
 from wsfcn_lib.data.scan import SYSTEM_FOLDERS, same_name
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.evaluation.mask_archives import contents
@@ -117,11 +117,15 @@ def open_masks(
     path, inside = _located(given)
     if path.suffix.lower() == ".json":
         return _coco_source(path, manifest, known)
-    if (path / CLASSES_FILE).is_file() and (path / f"{split}.csv").is_file():
+    if (path / CLASSES_FILE).is_file() and any((path / f"{name}.csv").is_file() for name in SPLITS):
+        if not (path / f"{split}.csv").is_file():
+            raise DataError(
+                f"{path}: there is no list of {split!r}; name another --split of {', '.join(SPLITS)}"
+            )
         samples = Manifest.load(path).masked_samples(split)
         places = {sample.name: sample.mask for sample in samples if sample.mask}
         if not places:
-            raise DataError(f"{path}: no image of {split} has a mask; name another split")
+            raise DataError(f"{path}: no image of {split} has a mask; name another --split")
         return MaskSource(path, places)
     return _png_source(path, inside, given)
 
