@@ -1,11 +1,13 @@
 """Bring the outputs of the executed default run back into the notebooks, fit to be committed. Used by run_all.py --commit."""
 
 import base64
+import io
 import json
 import sys
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 
 from wsfcn_lib.plots.saving import light
 from wsfcn_lib.runs.folder import read_run
@@ -27,6 +29,7 @@ FIGURES = {  # in figures/, and what the notebooks call them in the run
 }
 FOLDER = ROOT / "figures"
 LIMIT = 1_000_000  # bytes of a notebook
+LARGE = 80_000  # and of one picture in it, before it is compressed once more
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HASH = (
     "wsfcn_code"  # in the notebook's metadata: the code_hash() of library and notebook that made the outputs
@@ -72,12 +75,22 @@ def cleaned(copy: Path, notebook: Path) -> str:
 
 def shrink_picture(data: dict, metadata: dict) -> None:
     """Turn a large PNG of an output into a JPEG, a quarter of the size for photographs."""
-    kind, picture = light(base64.b64decode(data.get("image/png", "")))
+    png = base64.b64decode(data.get("image/png", ""))
+    kind, picture = light(png)
+    if len(picture) > LARGE:
+        kind, picture = "image/jpeg", as_jpeg(png)
     if kind != "image/png":
         del data["image/png"]
         data[kind] = base64.b64encode(picture).decode()
         if "image/png" in metadata:
             metadata[kind] = metadata.pop("image/png")
+
+
+def as_jpeg(png: bytes, quality: int = 78) -> bytes:
+    """A PNG's picture as a JPEG in which a large page of tiles still reads well."""
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").save(stream, "JPEG", quality=quality, optimize=True)
+    return stream.getvalue()
 
 
 def refuse_paths(where: str, output: dict) -> None:
