@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from book import Book
 from PIL import Image
+from playwright.sync_api import expect
 
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.runs.folder import read_run
@@ -50,12 +51,14 @@ def test_cam_explorer(lab, page, settings, keep, tmp_path):
             "opacity": lambda: book.slide("opacity", "ArrowLeft", 4),
             "PAMR steps": lambda: book.slide("PAMR steps", "ArrowLeft", 5),
             "softmax mask": lambda: book.choose("layer", "softmax mask"),
-            "class": lambda: book.choose("class", Manifest.load(ROOT / settings["data"]).names[1]),
             "pseudo label": lambda: book.choose("layer", "pseudo label"),
-            "more": lambda: (book.press("more"), book.slide("least cut", "Home")),
+            "more": lambda: (
+                [book.press("more")] + [book.slide(cut, "Home") for cut in ("least cut", "class cut")]
+            ),
             "class cut": lambda: book.slide("class cut", "End"),
             "truth over it": lambda: book.choose("over it", "ground truth"),
             "cross-hair": lambda: book.slide("across, %", "ArrowRight", 10),
+            "class": lambda: book.choose("class", Manifest.load(ROOT / settings["data"]).names[1]),
             "next": lambda: book.press("next"),
             "previous": lambda: book.press("previous"),
             "all views": lambda: (
@@ -152,13 +155,24 @@ def test_mask_explorer(lab, page, settings, keep):
             "with CRF": lambda: book.choose("show", "with CRF"),
             "ground truth": lambda: book.choose("show", "ground truth"),
             "opacity": lambda: book.slide("opacity", "ArrowLeft", 4),
-            "no sweep": lambda: book.tell(
-                "explorer.set(sweep=None)"
-            ),  # the notebook made the same one already
-            "sweep": lambda: book.press("sweep"),
-            "its place": lambda: book.slide("background", "ArrowRight", 4),
+        },
+    )
+    book.press("more")
+    charts = page.locator(".wsfcn-explorer img:not(.wsfcn-picture):not(.wsfcn-strip)")
+    curves = {
+        "no sweep": lambda: book.tell("explorer.set(sweep=None)"),  # the notebook made the same one already
+        "sweep": lambda: book.press("sweep"),
+        "its place": lambda: book.slide("background", "ArrowRight", 4),
+        "score cut": lambda: book.slide("score cut", "ArrowRight", 8),
+    }
+    for act in curves.values():  # they change the charts beside the picture
+        old = charts.get_attribute("src")
+        act()
+        expect(charts).not_to_have_attribute("src", old)
+    walk(
+        book,
+        {
             "cut by the sliders": lambda: book.choose("show", "cut by the sliders"),
-            "score cut": lambda: book.slide("score cut", "ArrowRight", 8),
         },
     )
     keep(book, "masks-cut")
