@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -37,6 +37,7 @@ from wsfcn_lib.runs.paths import resolve_path, shell_path, use_utf8
 from wsfcn_lib.runs.processes import (
     as_launched,
     explained_loaders,
+    leave_others,
     started,
     usable_cores,
     without_launchers_training,
@@ -547,7 +548,7 @@ def main() -> None:
             pass
     except (OSError, ValueError, RunError, TrainingError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
-    PartialState().destroy_process_group()  # else PyTorch aborts every second process as Python ends
+    leave_others()
 
 
 def settings_of(run: Path, file: str | None) -> TrainConfig:

@@ -114,6 +114,14 @@ def test_two_processes_evaluate_what_one_does(launched, tmp_path, monkeypatch):
     assert len(list((two / "masks" / "test").glob("*.png"))) == 8
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="threads are read from Linux's /proc")
+def test_no_thread_of_the_group_is_left_when_python_ends(launched):
+    """One that frees a tensor while Python ends aborts the process; seen once on a busy machine."""
+    for process in (0, 1):
+        threads = json.loads((launched[0] / f"threads-{process}.json").read_text())
+        assert threads and not [name for name in threads if "gloo" in name]
+
+
 def test_the_command_line_says_what_is_missing(tmp_path, monkeypatch, capsys):
     command = [sys.executable, "-m", "wsfcn_lib.train", str(tmp_path / "absent")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

@@ -20,12 +20,11 @@ STAGE = "05_evaluate"
 def main() -> None:
     """Evaluate the run that the command names, and record it; the first process tells the result."""
     # here, as masks of others need no network
-    from accelerate import PartialState
-
     from wsfcn_lib.evaluation.inputs import load_trained
     from wsfcn_lib.evaluation.scoring import EvalSettings, evaluate, process
     from wsfcn_lib.runs.folder import RunFolder
     from wsfcn_lib.runs.notebook import finish
+    from wsfcn_lib.runs.processes import leave_others
     from wsfcn_lib.train import build_accelerator
 
     parser = argparse.ArgumentParser(
@@ -58,7 +57,7 @@ def main() -> None:
         finish(folder, STAGE, began, device, **used, data=trained.manifest.checksums())
         metrics = results.metrics()
         print(json.dumps({key: metrics[key] for key in metrics if key.startswith(("images", "mean"))}))
-    PartialState().destroy_process_group()  # else PyTorch aborts every second process as Python ends
+    leave_others()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Processes beside a training: what a launcher left in the environment, and loaders that the system ends."""
 
+import gc
+import importlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -44,6 +46,9 @@ def as_launched() -> Iterator[None]:
         f"this process is told by {', '.join(f'{name}={os.environ[name]}' for name in left)} how to work with others: "
         f"if no launcher started it, unset {' '.join(left)}; else start all of them by accelerate launch"
     )
+    if any(name.endswith("WORLD_SIZE") for name in left):
+        # DistributedDataParallel imports it too, and a group that is older than this import is never freed
+        importlib.import_module("torch._dynamo")
     waits = "MASTER_ADDR" in left and any(name.endswith(("RANK", "SIZE")) for name in left)
     by_launcher = "TORCHELASTIC_RUN_ID" in os.environ  # of accelerate and torch, which start all at once
     if waits and not by_launcher and not PartialState._shared_state:
@@ -55,6 +60,18 @@ def as_launched() -> Iterator[None]:
             raise
         PartialState._reset_state()
         raise RunError(f"{told} ({str(error).splitlines()[0]})") from error
+
+
+def leave_others() -> None:
+    """End what this process shares with others, as the last thing before Python ends.
+
+    A thread of gloo that still frees tensors while Python ends would abort the process, and with it the launch.
+    The group ends its threads when nothing holds it any more, so parallel networks are collected first.
+    """
+    from accelerate import PartialState
+
+    gc.collect()
+    PartialState().destroy_process_group()
 
 
 def started(loader: Iterable) -> Iterator:
