@@ -85,9 +85,8 @@ def evaluate_network(artefact: Artefact, manifest: Manifest, run: Path, changes:
     images = len(manifest.samples("val"))
     if device.type == "cpu" and images > 100:
         needs = Needs(evaluated=images, canvas=settings.canvas)
-        print(
-            f"on two CPU cores this takes about {in_hours(cpu_hours(needs, read_claims().compute, RESULTS))} h"
-        )
+        if hours := cpu_hours(needs, read_claims().compute, RESULTS):
+            print(f"on two CPU cores this takes about {in_hours(hours)} h")
     used = settings.model_dump()
     began = time.perf_counter()
     with RunFolder.open(run, used, STAGE, str(device), ignore=used) as folder:
