@@ -128,3 +128,11 @@ def test_the_command_tells_one_kind(monkeypatch, capsys):
     schedules.main()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[1].startswith("H100: VOC") and "8 images at once, bf16" in lines[0]
+
+
+def test_the_guide_says_what_is_counted():
+    told = "\n".join(counted(TrainConfig(), GPUS))
+    guide = " ".join((ROOT / "notebooks" / "README.md").read_text("utf-8").split())
+    for figure in ("12.5 GB", "1.9 to 4.8", "3.6 to 9.0", "8.3 to 21", "15 to 37", "1,648 GFLOP"):
+        assert figure in told and figure in guide, figure
+    assert "COCO 13.4" in told and "COCO 13.4 GB" in guide
