@@ -291,6 +291,20 @@ def test_the_annotation_file_says_which_image_an_id_is_not_the_digits(case, tmp_
         read_results(tmp_path, [coco_result(3, BOX)], categories="listed.json")
 
 
+def test_the_file_that_is_given_goes_before_the_truth(case, tmp_path):
+    coco_file(tmp_path / "truth.json", case["B"])
+    coco_file(tmp_path / "turned.json", [*case["B"]][::-1])
+    source = read_results(tmp_path, [coco_result(70, BOX)], "truth.json", "turned.json")
+    assert [name for name in source.places if source.mask(name).read(MANIFEST, SIZE).any()] == ["p8"]
+
+
+def test_of_names_that_differ_in_case_the_one_as_written_is_meant(tmp_path):
+    coco_file(tmp_path / "listed.json", ["p3", "P4"])
+    truth = MaskSource(tmp_path, {"P3": Path("a"), "p3": Path("b"), "p4": Path("c")})
+    meant = mask_sources._listed_images(read_ids(tmp_path / "listed.json"), truth)
+    assert meant == {"70": ["p3"], "71": ["p4"]}
+
+
 def test_files_of_the_annotations_mean_images_of_the_truth_by_folder_and_case(case, tmp_path):
     images = [
         {"id": number, "file_name": file, "height": SIZE[0], "width": SIZE[1]}
