@@ -790,7 +790,7 @@ def test_classes_that_a_prepared_truth_has_may_be_given_in_other_colours(case, t
     prepare(case, tmp_path, "prepared")
     for name, labels in case["truth"].items():
         Image.fromarray(MANIFEST.palette[labels]).save(tmp_path / "truth" / f"{name}.png")
-    write_classes(tmp_path / "turned.json", colour=[info.colour for info in CLASSES[::-1]])
+    write_classes(tmp_path / "turned.json", colour=[CLASSES[k].colour for k in (1, 2, 0)])
     options = [str(tmp_path / "A"), "--truth", str(tmp_path / "prepared"), "--split", "test", "--common"]
     rows = []
     for classes in ("prepared", "prepared/classes.json", "turned.json"):
