@@ -18,6 +18,9 @@ from wsfcn_lib.runs.storage import atomic_write, make_folder
 
 HOME = ROOT / "data" / "lab"
 COPIED = ".copied.json"  # {notebook: its cells when it was copied}
+NEWS = (
+    "@jupyterlab/apputils-extension:announcements"  # asks, over the first page, whether news may be fetched
+)
 
 
 def main() -> None:
@@ -37,10 +40,17 @@ def main() -> None:
         "jupyter",
         "lab",
         f"--ServerApp.root_dir={ROOT}",
-        "--LabApp.news_url=None",
+        f"--LabApp.default_url=/lab/tree/{first.as_posix()}",
     ]
-    command.append(f"--LabApp.default_url=/lab/tree/{first.as_posix()}")
+    os.environ["JUPYTER_CONFIG_PATH"] = without_news(HOME / ".config")
     os.execv(sys.executable, command + further)
+
+
+def without_news(folder: Path) -> str:
+    """Write settings by which JupyterLab asks nothing about news; returns JUPYTER_CONFIG_PATH with them first."""
+    disabled = {"disabledExtensions": {NEWS: True}}
+    atomic_write(make_folder(folder / "labconfig") / "page_config.json", json.dumps(disabled))
+    return os.pathsep.join(filter(None, (str(folder), os.environ.get("JUPYTER_CONFIG_PATH"))))
 
 
 def copy_notebooks(source: Path, home: Path) -> list[str]:

@@ -70,6 +70,10 @@ class NetConfig(Architecture):
     num_classes: int = Field(21, ge=2, le=255)
 
 
+# how pseudo labels are made, which a snapshot remembers: its maps are looked at as its training saw them
+SUPERVISION = ("foreground_cut", "background_cut", "floor", "pamr_iterations", "pamr_dilations")
+
+
 class TrainConfig(Architecture):
     """One training run. Defaults are WS-FCN's on VOC with ResNet38 (paper, section IV)."""
 
@@ -113,7 +117,8 @@ class TrainConfig(Architecture):
     workers: int = Field(2, ge=0, le=64)  # loader processes
     threads: int = Field(0, ge=0, le=1024)  # of PyTorch on a CPU; 0: one for `tiny`, else as PyTorch chose
     validate_every: int = Field(2, ge=1, le=1000)  # epochs
-    snapshots_kept: int = Field(10, ge=1, le=1000)
+    # newest ones that won the validation; 0: none, so that the last network is the one used
+    snapshots_kept: int = Field(10, ge=0, le=1000)
     # epochs, kept beside those that win the validation; 0: none
     snapshot_every: int = Field(0, ge=0, le=1000)
     log_every: int = Field(20, ge=1, le=100000)  # steps

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from wsfcn_lib.backbones import freeze
 from wsfcn_lib.checkpoints import Progress, origin_of, random_states, save_snapshot, snapshots
-from wsfcn_lib.config import TIMM, TrainConfig
+from wsfcn_lib.config import SUPERVISION, TIMM, TrainConfig
 from wsfcn_lib.data.files import DataError, read_text
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.model_zoo import ARTEFACTS, initial_weights
@@ -64,7 +64,7 @@ def train(
     Everything is seeded before the network is built, and each sample draws from a generator of its own.
     Every `validate_every`-th epoch begins with a validation, and one follows the last; from the first epoch
     with mask loss on, a snapshot is kept when 1 - loss is at least the best so far, as published (1-stage-wseg:
-    above it). A file `stop` in the run folder ends training after the current step, and is then taken away; one that lies
+    above it); `snapshots_kept` 0 keeps none of these, so that the last network is the one used. A file `stop` in the run folder ends training after the current step, and is then taken away; one that lies
     there before the first step counts, unless an earlier process left it. An interrupted run goes on where
     its last resume state was saved: at the end of an epoch, so a kill costs at most one.
 
@@ -114,6 +114,7 @@ def _steps(
 
     def keep(name: str, epoch: int) -> None:
         facts = {"epoch": epoch, "step": progress.step, "crop": config.crop}
+        facts |= config.model_dump(include=set(SUPERVISION))
         save_snapshot(net, checkpoints / f"{name}.safetensors", classes, **facts | protocol)
 
     # network and optimiser, as they begin or as the last resume state left them
@@ -137,7 +138,7 @@ def _steps(
             val_loss, val_map = validate(net, val_batches, config, epoch, checkpoints)
             score = 1 - val_loss
             better = score > progress.best if config.is_ancestor else score >= progress.best
-            if epoch >= config.warmup_epochs and better:
+            if config.snapshots_kept and epoch >= config.warmup_epochs and better:
                 progress.best = score
                 if leads:
                     keep(f"e{epoch:03d}Xs{score:.3f}", epoch)

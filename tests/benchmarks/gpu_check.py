@@ -4,8 +4,8 @@
     WSFCN_VOC_ROOT=/path/to/VOC2012 make gpu-check                        # two epochs on photographs, too
     .venv/bin/python tests/benchmarks/gpu_check.py --device cpu --tiny    # rehearsed on a processor, small; writes where --home says
 
-It writes data/results/bench/gpu.json after each part, so that one which fails or finds no time left takes none along. Parts in their order: the
-tests that need a GPU; a training interrupted and resumed; ResNet38's training at the paper's size, batch 16 and 321 pixels; the animals of VOC;
+It writes data/results/bench/gpu.json after each part, so that neither one which fails nor a kill takes others along; each part that did not run
+has a row that says so. Parts in their order: the tests that need a GPU; a training interrupted and resumed; ResNet38's training at the paper's size, batch 16 and 321 pixels; the animals of VOC;
 then the rows of `make bench`, as many as the time allows.
 """
 
@@ -30,7 +30,7 @@ from bench import HOME, SEED, STAGES, write_rows
 from throughput import told, training
 
 from factories import RESUMED_LOSSES, RESUMED_MAP, resume_differences, settings
-from wsfcn_lib import NetConfig
+from wsfcn_lib import NetConfig, TrainConfig
 from wsfcn_lib.data import SourceSettings, prepare
 from wsfcn_lib.data.glyphs import GlyphSettings
 
@@ -122,6 +122,9 @@ def parts_of(device, tiny):
     return parts
 
 
+NOT_REACHED = "the check ended before it"
+
+
 def left_out(name, left):
     """Why a part does not run, or an empty text."""
     if name == "voc_animals" and not os.environ.get("WSFCN_VOC_ROOT"):
@@ -130,27 +133,33 @@ def left_out(name, left):
 
 
 def check(device, tiny=False, home=HOME, limit=LIMIT, command="make gpu-check"):
-    """Run all parts and write their rows; returns these."""
-    began, rows = time.perf_counter(), []
-    for name, part in parts_of(device, tiny).items():
+    """Run all parts; write their rows after each, and of those to come that they were not reached; returns all."""
+    began, parts = time.perf_counter(), parts_of(device, tiny)
+    rows = {name: {"stage": name, "left_out": NOT_REACHED, "device": device.type} for name in parts}
+    for name, part in parts.items():
         left = limit - (time.perf_counter() - began)
         if reason := left_out(name, left):
             print(f"{name:16} left out: {reason}", flush=True)
-            rows.append({"stage": name, "left_out": reason, "device": device.type})
-            continue
-        torch.manual_seed(SEED)
-        try:
-            row = part(left)
-            row = told(row, device) if "ok" in row else row
-        except Exception as error:  # what goes wrong on a machine that nobody knows is what it is run to see
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            print(f"{name:16} FAILED: {reason}", flush=True)
-            row = {"stage": name, "ok": False, "error": reason, "device": device.type}
-        rows.append(row)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        write_rows(rows, device, began, command, home)
-    return rows
+            rows[name]["left_out"] = reason
+        else:
+            rows[name] = row_of(name, part, left, device)
+        write_rows([*rows.values()], device, began, command, home)
+    return [*rows.values()]
+
+
+def row_of(name, part, left, device):
+    """The row that a part returns, or one on what went wrong."""
+    torch.manual_seed(SEED)
+    try:
+        row = part(left)
+        row = told(row, device) if "ok" in row else row
+    except Exception as error:  # what goes wrong on a machine that nobody knows is what it is run to see
+        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        print(f"{name:16} FAILED: {reason}", flush=True)
+        row = {"stage": name, "ok": False, "error": reason, "device": device.type}
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return row
 
 
 def summary(rows, device, home):
@@ -162,12 +171,18 @@ def summary(rows, device, home):
     for stage in ("training", "training_fp32"):
         row = by_stage[stage]
         if "images_per_second" in row:
+            usual = " (as the parameter files train)" if row["precision"] == TrainConfig().precision else ""
             lines.append(
-                f"{stage}: {row['images_per_second']:g} images/s, {100 * row['share_of_peak']:.0f} % of the matrix peak, "
+                f"{stage}, {row['precision']}{usual}: {row['images_per_second']:g} images/s, {100 * row['share_of_peak']:.0f} % of the matrix peak, "
                 f"{(row['megabytes'] or 0) / 1000:.1f} GB; VOC {row['voc_hours']:g} h, COCO {row['coco_hours']:g} h"
             )
     failed = [row["stage"] for row in rows if row.get("ok") is False]
-    lines.append(f"FAILED: {', '.join(failed)}" if failed else "nothing failed")
+    reasons = {}
+    for row in rows:
+        if "left_out" in row:
+            reasons.setdefault(row["left_out"], []).append(row["stage"])
+    lines += [f"LEFT OUT, {reason}: {', '.join(stages)}" for reason, stages in reasons.items()]
+    lines.append(f"FAILED: {', '.join(failed)}" if failed else "nothing failed of what ran")
     name = "gpu" if device.type == "cuda" else "cpu"
     lines.append(f"Send back: {home / name}.json, {home / name}_machine.json, and all that was printed here.")
     return lines
@@ -180,10 +195,16 @@ def main():
     parser.add_argument("--tiny", action="store_true", help="small networks and few rows, to rehearse")
     parser.add_argument("--home", type=Path, default=HOME, help="folder for the rows")
     options = parser.parse_args()
+    usual = options.home.resolve() == HOME.resolve()
+    if usual and options.tiny:
+        sys.exit(
+            "--tiny rehearses on a tiny network, whose numbers are not those of data/results/bench: name another folder "
+            "with --home, or leave --tiny out"
+        )
+    if usual and options.device == "cpu":
+        sys.exit("name a folder with --home: data/results/bench/cpu.json is what `make bench` measures")
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("PyTorch finds no CUDA GPU: compare the driver with torch.version.cuda; see --help")
-    if options.home == HOME and options.device == "cpu":
-        sys.exit("name a folder with --home: data/results/bench/cpu.json is what `make bench` measures")
     device = torch.device(options.device)
     rows = check(device, options.tiny, options.home)
     print("\n".join(summary(rows, device, options.home)))

@@ -9,14 +9,13 @@ from measure import timed, watched
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsfcn_lib import NetConfig, TrainConfig
+from wsfcn_lib.evaluation.schedules import hours
 from wsfcn_lib.infer import predict_masks
 from wsfcn_lib.network import build_network
 from wsfcn_lib.pamr import pamr
 from wsfcn_lib.protocol import SCALES
 from wsfcn_lib.train import build_optimiser, train_step
 
-# the paper's schedules: images that train, of COCO those with a label, and how often each is seen
-VOC_IMAGES, COCO_IMAGES, EPOCHS = 10_582, 82_081, 31
 NEIGHBOURS, ITERATIONS = 48, 10
 
 
@@ -65,7 +64,10 @@ def training(device, config=None, batch=None, crop=321, repeats=3, precision="bf
     used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else used
     row = {
         "stage": "training" if precision == "bf16" else f"training_{precision}",
+        "backbone": config.backbone,
+        "crop": crop,
         "batch": batch,
+        "precision": precision,
         "images_per_second": batch / seconds,
         "megabytes": used and used / 1e6,
     }
@@ -74,11 +76,8 @@ def training(device, config=None, batch=None, crop=321, repeats=3, precision="bf
         "gigaflops": flops / seconds / 1e9,
         "peak_gigaflops": peak / 1e9,
     }
-    row |= {
-        "share_of_peak": flops / seconds / peak,
-        "voc_hours": VOC_IMAGES * EPOCHS * seconds / batch / 3600,
-        "coco_hours": COCO_IMAGES * EPOCHS * seconds / batch / 3600,
-    }
+    times = hours(batch / seconds)
+    row |= {"share_of_peak": flops / seconds / peak, "voc_hours": times["VOC"], "coco_hours": times["COCO"]}
     if device.type == "cuda" and compiled:
         try:
             faster = torch.compile(net)

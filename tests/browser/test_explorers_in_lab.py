@@ -65,14 +65,14 @@ def test_cam_explorer(lab, page, settings, keep, tmp_path):
                 book.choose("layer", "softmax mask"),
                 book.choose("seen in", "all views, as evaluated"),
             ),
-            "what changed": lambda: book.choose("changed from", "activation map (CAM)"),
+            "what changed": lambda: book.choose("changed since", "activation map (CAM)"),
         },
     )
     keep(book, "cams-changed")
     walk(
         book,
         {
-            "layers": lambda: book.choose("changed from", "(not compared)"),
+            "layers": lambda: book.choose("changed since", "(not compared)"),
             "upload": lambda: book.upload("your own", tmp_path / "own.png"),
         },
     )

@@ -16,21 +16,32 @@ class Results:
     def __init__(self, path: Path):
         self.path = path
 
-    def run(self, name, seed=0, settings=None, seconds=3600.0, device="cpu", **metrics):
-        """A folder with metrics.json and run.json; metrics in per cent."""
+    def run(
+        self, name, seed=0, settings=None, seconds=3600.0, device="cpu", training=None, steps=0, **metrics
+    ):
+        """A folder with metrics.json, run.json and, of a training of so many steps, log.csv; metrics in per cent."""
         folder = self.path / name
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"seconds": seconds, "peak_memory_mb": 1500.0, "device": device, "cpus": 2, "finished": True}
         stages = {
-            "02_train": {"settings": {"seed": seed}, **facts},
+            "02_train": {"settings": {"seed": seed} | (training or {}), **facts},
             "05_evaluate": {"settings": settings or {}, **facts},
         }
         if seed is None:
             del stages["02_train"]
         (folder / "run.json").write_text(json.dumps({"stages": stages}))
-        shares = {key: value if key == "images" else value / 100 for key, value in metrics.items()}
+        if steps:
+            (folder / "log.csv").write_text(f"epoch,step\n0,0\n1,{steps}\n")
+        shares = {key: value if key in ("images", "split") else value / 100 for key, value in metrics.items()}
         (folder / "metrics.json").write_text(json.dumps(shares))
         return folder
+
+    def stage(self, folder, name, settings):
+        """Another finished stage in a folder's run.json."""
+        path = folder / "run.json"
+        record = json.loads(path.read_text()) if path.is_file() else {"stages": {}}
+        record["stages"][name] = {"settings": settings, "finished": True}
+        path.write_text(json.dumps(record))
 
     def ablation(self, name, gains, variants=None):
         """A table in which FCA brings `gains` (points, one a seed) over ASPP, and SF2 nothing over GCI."""

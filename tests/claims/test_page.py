@@ -59,22 +59,85 @@ def test_a_changed_figure_makes_it_stale(copy):
 
 def test_a_changed_figure_changes_the_verdict(copy):
     claim = "61.0 by make demo"
-    assert rows_of(page(copy))[claim][5] == HOLDS
+    assert rows_of(page(copy))[claim][5:7] == [HOLDS, "61.9 ± 0.5, 2 runs of seed 0"]
+    change(copy / "demo", mean_iou=0.3)  # from which the claim was read, and which tests nothing
+    assert rows_of(page(copy))[claim][5:7] == [HOLDS, "61.9 ± 0.5, 2 runs of seed 0"]
     change(copy / "demo_other", mean_iou=0.5)
     assert rows_of(page(copy))[claim][5] == DOES_NOT
 
 
-def test_further_seeds_are_found_by_their_names(copy):
-    for seed in (1, 2):
-        shutil.rmtree(copy / f"voc_animals_s{seed}")
-    assert rows_of(page(copy))["50.2 on six animals of VOC val"][6] == "51.2, one seed"
-    repeat(copy, "voc_animals", "voc_animals_s1", 1, mean_iou=0.515, mean_iou_crf=0.30)
-    repeat(copy, "voc_animals", "voc_animals_s2", 2, mean_iou=0.510, mean_iou_crf=0.31)
-    change(copy / "voc_animals", mean_iou_crf=0.30)
+def test_the_hours_of_a_row_are_those_of_its_own_notebooks(copy):
+    """02 and 05 of the demo, which ran 04 too; 02 and 04 of an ablation."""
+
+    def hours(folders, names):
+        stages = [json.loads((copy / folder / "run.json").read_text())["stages"] for folder in folders]
+        return sum(stage[name]["seconds"] for stage in stages for name in names) / 3600
+
     rows = rows_of(page(copy))
-    row = rows["50.2 on six animals of VOC val"]
-    assert row[5:7] == [HOLDS, "51.2 ± 0.3, 3 seeds"] and row[8] == "4.5"
-    assert rows["53.1 on six animals of VOC val, CRF"][5:7] == [DOES_NOT, "30.3 ± 0.6, 3 seeds"]
+    demo = hours(["demo_other", "demo_third"], ["02_train", "05_evaluate"])
+    assert rows["61.0 by make demo"][8] == f"{demo:.1f}" == "0.3"
+    path = copy / "ablation_voc_animals" / "run.json"
+    record = json.loads(path.read_text())
+    record["stages"]["04_ablations"]["seconds"] = 20 * 3600
+    record["stages"]["05_evaluate"] = {"seconds": 50 * 3600}
+    path.write_text(json.dumps(record))
+    assert (
+        rows_of(page(copy))["FCA helps"][8]
+        == f"{hours(['ablation_voc_animals'], ['02_train', '04_ablations']):.0f}"
+    )
+
+
+def test_no_claim_rests_on_runs_made_for_another_question():
+    names = [name for claim in CLAIMS for test in claim.tests for name in (*test.evidence, *test.ceiling)]
+    assert not [name for name in names if name.startswith("precision")]
+
+
+def test_own_numbers_are_not_tested_by_what_they_were_read_from():
+    for claim in CLAIMS:
+        if claim.of == "This kit":
+            assert all(test.origin for test in claim.tests), claim.claim
+
+
+def test_without_the_bench_the_page_says_what_to_run(copy):
+    (copy / "bench" / "cpu.json").unlink()
+    text = page(copy)
+    assert "`bench/cpu.json`, which is missing: run `make bench` first, then `make claims` again" in text
+    assert rows_of(text)["61.57 on VOC val"][5] == "not run: needs 1 GPU, hours not known"
+    assert "two CPU cores about" not in text and "](bench/cpu.json)" not in text
+
+
+def test_further_seeds_are_found_by_their_names(copy):
+    """The claim is the mean of three seeds, which decide nothing about it; others do, and a copy is none."""
+    claims = ("50.2 on six animals of VOC val", "53.1 on six animals of VOC val, CRF")
+    rows = rows_of(page(copy))
+    assert [rows[claim][5] for claim in claims] == [UNDECIDED, UNDECIDED]
+    shutil.copytree(copy / "voc_animals_s2", copy / "voc_animals_s3")
+    text = page(copy)
+    assert rows_of(text)[claims[0]][6] == "50.2 ± 0.9, 3 seeds"
+    assert "left out: voc_animals_s3 (a copy of another)" in text
+    shutil.rmtree(copy / "voc_animals_s3")
+    repeat(copy, "voc_animals", "voc_animals_s3", 3, mean_iou=0.512, mean_iou_crf=0.30)
+    assert rows_of(page(copy))[claims[0]][5:7] == [UNDECIDED, "51.2, one seed"]
+    repeat(copy, "voc_animals", "voc_animals_s4", 4, mean_iou=0.515, mean_iou_crf=0.30)
+    repeat(copy, "voc_animals", "voc_animals_s5", 5, mean_iou=0.510, mean_iou_crf=0.31)
+    rows = rows_of(page(copy))
+    assert rows[claims[0]][5:7] == [HOLDS, "51.2 ± 0.3, 3 seeds"] and rows[claims[0]][8] == "4.5"
+    assert rows[claims[1]][5:7] == [DOES_NOT, "30.3 ± 0.6, 3 seeds"]
+
+
+def test_a_toy_named_like_a_full_run_changes_no_row(copy):
+    """Three seeds of a tiny network, with the published number and more: they stand in the note, with why."""
+    before = rows_of(page(copy))
+    for seed, folder in enumerate(("voc_resnet38", "voc_resnet38_s1", "voc_resnet38_s2")):
+        repeat(copy, "demo", folder, seed, mean_iou=0.9 + seed / 100)
+    shutil.copytree(copy / "ablation_glyphs", copy / "ablation_voc_resnet38")
+    text = page(copy)
+    assert rows_of(text) == before
+    note = text.split("### Note 1\n")[1].split("### Note 2\n")[0]
+    assert "left out: voc_resnet38 (dataset glyphs instead of voc" in note
+    assert "backbone tiny instead of resnet38" in note and "images 200 instead of 1449" in note
+    note = text.split("### Note 8\n")[1].split("### Note 9\n")[0]
+    assert "left out: ablation_voc_resnet38 (dataset glyphs" in note and "epochs 6 instead of 31" in note
 
 
 def test_a_ceiling_is_found_by_its_name(copy):
@@ -93,10 +156,13 @@ def test_an_ablation_of_photographs_and_a_gpu_are_found_by_their_names(copy):
         "−4.0 ± 2.8 points, 3 seeds",
     ]
     assert rows_of(page(copy))["fast"][5] == "not run: needs 1 GPU, about 0.1 h"
-    rows = [{"stage": "training", "voc_hours": 3.2, "megabytes": 30000.0, "device": "cuda"}]
-    (copy / "bench" / "gpu.json").write_text(json.dumps(rows))
+    row = {"stage": "training_fp32", "voc_hours": 3.2, "megabytes": 30000.0, "device": "cuda"}
+    row |= {"backbone": "resnet38", "crop": 321, "batch": 16}
+    (copy / "bench" / "gpu.json").write_text(json.dumps([row | {"stage": "training", "voc_hours": 1.5}, row]))
     (copy / "bench" / "gpu_machine.json").write_text(json.dumps({"device": "cuda", "seconds": 180}))
     assert rows_of(page(copy))["fast"][4:] == ["full", HOLDS, "3.2 h", "GPU (cuda)", "0.1", "30.0 GB"]
+    (copy / "bench" / "gpu.json").write_text(json.dumps([row | {"backbone": "tiny"}]))
+    assert rows_of(page(copy))["fast"][5] == UNDECIDED
 
 
 def test_which_test_speaks_for_a_claim():

@@ -231,22 +231,71 @@ def test_the_published_protocol_is_what_it_asks_for(home, voc, monkeypatch):
     assert (settings.score_cut, settings.long_side, settings.images) == (0.1, 0, "val")
 
 
+PUBLISHED = {"canvas": 1024, "scales": [1.0, 0.5, 1.5, 2.0], "flip": True}
+
+
+def as_if_published(home, **changes):
+    """Say in the evidence of `wsfcn` that it was made by the published protocol, changed so; its metrics and folder."""
+    folder = home / "data/results/released_wsfcn"
+    metrics, record = evidence(home, "wsfcn")
+    record["stages"]["05_evaluate"]["settings"] |= PUBLISHED | changes
+    (folder / "run.json").write_text(json.dumps(record))
+    return metrics, folder
+
+
+@pytest.mark.parametrize(
+    "stored, crf, again",
+    [
+        ({"use_crf": False}, True, "evaluated before, with use_crf False instead of True"),
+        ({"use_crf": False}, False, ""),
+        ({"use_crf": True}, True, ""),
+        ({"use_crf": True}, False, ""),  # a number with CRF is not given up for none
+        ({"use_crf": True, "processes": 7}, True, ""),
+        ({"use_crf": True, "canvas": 0}, True, "evaluated before, with canvas 0 instead of 1024"),
+        ({"use_crf": True, "score_cut": 0.3}, True, "evaluated before, with score_cut 0.3 instead of 0.1"),
+    ],
+)
+def test_what_was_evaluated_by_other_settings_is_evaluated_again(
+    home, voc, monkeypatch, capsys, stored, crf, again
+):
+    place(home, "wsfcn")
+    run(home, **QUICK)
+    as_if_published(home, **stored)
+    asked = []
+    monkeypatch.setattr(module, "crf_available", lambda: crf)
+    monkeypatch.setattr(module, "evaluate_network", lambda trained, settings, *_: asked.append(settings))
+    capsys.readouterr()
+    run(home)
+    told = capsys.readouterr().out
+    assert len(asked) == bool(again) and ("delete that to do it again" in told) == (not again)
+    if again:
+        assert f"({again})" in told and asked[0].use_crf == crf and asked[0].canvas == 1024
+
+
+def test_a_setting_that_the_evidence_does_not_know_had_its_default(home, voc, capsys):
+    place(home, "wsfcn")
+    run(home, **QUICK)
+    folder = home / "data/results/released_wsfcn"
+    _, record = evidence(home, "wsfcn")
+    del record["stages"]["05_evaluate"]["settings"]["bf16"]
+    (folder / "run.json").write_text(json.dumps(record))
+    run(home, **QUICK)
+    assert "wsfcn: evaluated before, see" in capsys.readouterr().out
+    record["stages"]["05_evaluate"]["finished"] = False
+    (folder / "run.json").write_text(json.dumps(record))
+    run(home, **QUICK)
+    assert "(never evaluated to its end)" in capsys.readouterr().out
+
+
 def test_a_number_on_all_images_decides(home, voc, capsys):
     """What a whole evaluation would write, written by hand."""
     place(home, "wsfcn")
     run(home, **QUICK)
-    folder = home / "data/results/released_wsfcn"
-    metrics, record = evidence(home, "wsfcn")
-    record["stages"]["05_evaluate"]["settings"] |= {
-        "canvas": 1024,
-        "scales": [1.0, 0.5, 1.5, 2.0],
-        "flip": True,
-    }
-    (folder / "run.json").write_text(json.dumps(record))
+    metrics, folder = as_if_published(home, use_crf=True)
     for value, verdict in ((0.6150, "holds"), (0.55, "does not")):
         (folder / "metrics.json").write_text(json.dumps(metrics | {"mean_iou": value, "images": 1449}))
         capsys.readouterr()
-        run(home, **QUICK)
+        run(home)
         line = next(line for line in capsys.readouterr().out.splitlines() if " 61.57 " in line)
         assert f" {verdict} (" in line
         row = next(

@@ -18,5 +18,7 @@ def test_new_classes_come_first():
 
 def test_few_are_spread_over_all():
     many = samples(*[(1,)] * 10)
-    assert [sample.name for sample in spread_out(many, 3)] == ["0", "3", "6"]
+    assert [sample.name for sample in spread_out(many, 3)] == ["0", "4", "9"]
+    assert [sample.name for sample in spread_out(many, 7)] == ["0", "2", "3", "4", "6", "8", "9"], "both ends"
+    assert spread_out(many[:1], 3) == many[:1] and spread_out([], 3) == []
     assert len(spread_out(many, 99)) == 10

@@ -74,6 +74,22 @@ def test_on_a_square_the_ratio_is_uniform_turned_over_half_the_time_and_the_plac
     assert (top[room > 8] / room[room > 8]).mean() == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    "rule, quarters", [(Crop2019, (1.75, 2.5, 3.25)), (v2.RandomResizedCrop, (4**0.25, 4**0.5, 4**0.75))]
+)
+def test_ratios_are_uniform_by_the_older_rule_and_their_logarithms_by_the_newer(rule, quarters):
+    """From 1 to 4, of parts so small that every one fits; the older rule turns half of them over."""
+    torch.manual_seed(0)
+    picture, transform = Image.new("L", (2000, 2000)), rule(size=8, scale=(0.04, 0.08), ratio=(1, 4))
+    drawn = [transform.make_params([picture]) for _ in range(4000)]
+    ratios = np.array([crop["width"] / crop["height"] for crop in drawn])
+    stretches = np.maximum(ratios, 1 / ratios)
+    assert np.quantile(stretches, [0.25, 0.5, 0.75]) == pytest.approx(quarters, abs=0.1)
+    assert (ratios > 1).mean() == pytest.approx(0.5 if rule is Crop2019 else 1, abs=0.03)
+    shares = np.array([crop["width"] * crop["height"] for crop in drawn]) / 2000**2
+    assert np.quantile(shares, [0.25, 0.5, 0.75]) == pytest.approx((0.05, 0.06, 0.07), abs=0.002)
+
+
 def test_a_training_set_crops_by_the_rule_that_is_named(data):
     manifest = Manifest.load(data)
     usual = TrainSet(manifest, "train", 40, 0)

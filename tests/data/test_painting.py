@@ -28,7 +28,9 @@ def test_a_class_is_tinted_and_outlined_and_background_stays():
     picture = np.asarray(paint(image, label, COLOURS, {1: "dog 0.9, 22 %"}))
     assert picture.shape[1] == 90 and picture.shape[0] > 60, "the line stands below"
     inside = overlay(image, label, COLOURS)
-    assert (picture[:60][label == 0] == 100).all()
+    far = ~edges(label, 3) & (label == 0)
+    assert (picture[:60][far] == 100).all() and far.sum() > 1000
+    assert (picture[9, 30] < 50).all(), "a dark rim outside"
     assert (picture[20, 30] == inside[20, 30]).all() and (picture[10, 30] == COLOURS[1]).all()
     square = (picture[60:] == COLOURS[1]).all(2)
     assert square.sum() > 50, "its colour stands before its name"

@@ -25,7 +25,7 @@ from wsfcn_lib.evaluation import comparison, mask_sources
 from wsfcn_lib.evaluation.compare_command import run, short_names
 from wsfcn_lib.evaluation.comparison import as_text, compare, count_masks, images_to_compare
 from wsfcn_lib.evaluation.image_counts import WORDS
-from wsfcn_lib.evaluation.mask_sources import classes_of, open_masks
+from wsfcn_lib.evaluation.mask_sources import MaskSource, classes_of, open_masks, read_ids
 from wsfcn_lib.evaluation.scoring import evaluate
 from wsfcn_lib.runs.paths import ROOT
 
@@ -61,6 +61,17 @@ def case(tmp_path):
             kinds[kind][f"p{number}"] = each
             write(tmp_path / kind / f"p{number}.png", each)
     return kinds
+
+
+def prepare(case, place, name, classes=CLASSES):
+    """A folder as 01_prepare_data writes it: all of the truth to train, the first four to test."""
+    samples = []
+    for image in case["truth"]:
+        path = place / f"{image}.jpg"
+        Image.new("RGB", SIZE[::-1]).save(path)
+        tags = (True, *[False] * (len(classes) - 1))
+        samples.append(Sample(image, path, tags, place / "truth" / f"{image}.png"))
+    return write_manifest(place / name, classes, {"train": samples, "test": samples[:4]})
 
 
 def opened(place, split="val", **sources):
@@ -196,59 +207,208 @@ def rle(mask):
     return {"size": list(found["size"]), "counts": found["counts"].decode()}
 
 
-def coco_entries(labels, image, **more):
-    return [
-        {
-            "image_id": image,
-            "category_id": ID_OF[k],
-            "segmentation": rle(labels == k),
-            "area": int((labels == k).sum()),
-        }
-        | more
-        for k in (1, 2, 3)
-        if (labels == k).any()
+CATEGORY_OF = {1: 18, 2: 17, 3: 90}  # class index: id as COCO's files have them, unlike those of masks
+
+
+def coco_file(path, names, first=70, **more):
+    """An annotation file that lists images, from id `first` on; returns its categories."""
+    categories = [{"id": CATEGORY_OF[k], "name": NAMES[k]} for k in (3, 1, 2)]
+    images = [
+        {"id": first + number, "file_name": f"{name}.jpg", "height": SIZE[0], "width": SIZE[1]}
+        for number, name in enumerate(names)
     ]
+    path.write_text(json.dumps({"images": images, "annotations": [], "categories": categories} | more))
+    return categories
 
 
-def test_coco_results_and_annotations_equal_folders(case, tmp_path):
-    expected, results, annotations, images = result_of(tmp_path, A="A", B="B"), [], [], []
-    for number, (name, labels) in enumerate(case["B"].items()):
-        results += coco_entries(labels, number, score=0.5)
-        annotations += coco_entries(labels, 70 + number)
-        images.append({"id": 70 + number, "file_name": f"{name}.jpg", "height": SIZE[0], "width": SIZE[1]})
-    categories = [{"id": ID_OF[k], "name": NAMES[k]} for k in (3, 1, 2)]
-    (tmp_path / "results.json").write_text(json.dumps(results))
-    (tmp_path / "all.json").write_text(
-        json.dumps({"images": images, "annotations": annotations, "categories": categories})
-    )
-    for file in ("results.json", "all.json"):
-        assert result_of(tmp_path, A="A", B=file)["rows"] == expected["rows"]
+def coco_result(image, mask, category=18, **more):
+    return {"image_id": image, "category_id": category, "segmentation": rle(mask)} | more
+
+
+def coco_results(masks, first=70):
+    entries = []
+    for number, labels in enumerate(masks.values()):
+        for k in (1, 2, 3):
+            if (labels == k).any():
+                entries.append(coco_result(first + number, labels == k, CATEGORY_OF[k], score=0.5))
+    return entries
+
+
+BOX = np.zeros(SIZE, bool)
+BOX[5:15, 5:15] = True
+
+
+def read_results(place, entries, truth="truth", categories="only.json"):
+    """The source that a list of results is, under the ids of a file."""
+    (place / "r.json").write_text(json.dumps(entries))
+    ids = read_ids(place / categories) if categories else None
+    known = open_masks(str(place / truth), MANIFEST, split="test")
+    return open_masks(str(place / "r.json"), MANIFEST, known, ids=ids)
+
+
+@pytest.fixture
+def categories(case, tmp_path):
+    """only.json tells categories alone, listed.json the images too, in an order that no digit follows."""
+    coco_file(tmp_path / "only.json", [], images=[])
+    coco_file(tmp_path / "listed.json", [*case["B"]][::-1])
+
+
+def test_coco_annotations_and_results_equal_folders(case, tmp_path):
+    """By the images of the truth, by those of another annotation file, and by digits where neither lists any."""
+    expected = result_of(tmp_path, A="A", B="B")["rows"]
+    annotations = [entry | {"area": 1} for entry in coco_results(case["B"])]
+    coco_file(tmp_path / "B.json", case["B"], annotations=annotations)
+    assert result_of(tmp_path, A="A", B="B.json")["rows"] == expected
+    backwards = dict([*case["B"].items()][::-1])
+    for entries, categories in (
+        (coco_results(backwards), "listed.json"),
+        (coco_results(case["B"], first=0), "only.json"),
+    ):
+        coco_file(tmp_path / "listed.json", backwards)
+        coco_file(tmp_path / "only.json", [], images=[])
+        source = read_results(tmp_path, entries, categories=categories)
+        for name, labels in case["B"].items():
+            assert (source.mask(name).read(MANIFEST, SIZE) == labels).all(), (categories, name)
+    truth = [entry | {"area": 1} for entry in coco_results({name: case["A"][name] for name in backwards})]
+    coco_file(tmp_path / "truth.json", backwards, annotations=truth)
+    source = read_results(tmp_path, coco_results(backwards), "truth.json", None)
+    for name, labels in case["B"].items():
+        assert (source.mask(name).read(MANIFEST, SIZE) == labels).all(), name
+
+
+def test_the_annotation_file_says_which_image_an_id_is_not_the_digits(case, tmp_path, categories):
+    """Ids 0, 1, 2, ... fit the digits of p0, p1, p2, ... as well, but the file gives them to others."""
+    coco_file(tmp_path / "turned.json", [*case["B"]][::-1], first=0)
+    source = read_results(tmp_path, [coco_result(0, BOX)], categories="turned.json")
+    assert (source.mask("p8").read(MANIFEST, SIZE) == BOX).all()
+    assert not source.mask("p0").read(MANIFEST, SIZE).any()
+    for identity in ("08", 8.0, "p0"):
+        source = read_results(tmp_path, [coco_result(identity, BOX)], categories="turned.json")
+        assert (source.mask("p0").read(MANIFEST, SIZE) == BOX).all()
+    by_truth = read_results(tmp_path, [coco_result(0, BOX)], "turned.json", None)
+    assert (by_truth.mask("p8").read(MANIFEST, SIZE) == BOX).all()
+    with pytest.raises(DataError, match="not one of its 1 results is of an image of the truth"):
+        read_results(tmp_path, [coco_result(3, BOX)], categories="listed.json")
+
+
+def test_the_file_that_is_given_goes_before_the_truth(case, tmp_path):
+    coco_file(tmp_path / "truth.json", case["B"])
+    coco_file(tmp_path / "turned.json", [*case["B"]][::-1])
+    source = read_results(tmp_path, [coco_result(70, BOX)], "truth.json", "turned.json")
+    assert [name for name in source.places if source.mask(name).read(MANIFEST, SIZE).any()] == ["p8"]
+
+
+def test_of_names_that_differ_in_case_the_one_as_written_is_meant(tmp_path):
+    coco_file(tmp_path / "listed.json", ["p3", "P4"])
+    truth = MaskSource(tmp_path, {"P3": Path("a"), "p3": Path("b"), "p4": Path("c")})
+    meant = mask_sources._listed_images(read_ids(tmp_path / "listed.json"), truth)
+    assert meant == {"70": ["p3"], "71": ["p4"]}
+
+
+def test_files_of_the_annotations_mean_images_of_the_truth_by_folder_and_case(case, tmp_path):
+    images = [
+        {"id": number, "file_name": file, "height": SIZE[0], "width": SIZE[1]}
+        for number, file in enumerate(["val/P3.JPG", "a/p4.jpg", "train/x.jpg"])
+    ]
+    coco_file(tmp_path / "some.json", [], images=images)
+    source = read_results(tmp_path, [coco_result(k, BOX) for k in (0, 1, 2)], categories="some.json")
+    painted = [name for name in case["truth"] if source.mask(name).read(MANIFEST, SIZE).any()]
+    assert painted == ["p3", "p4"]
+    assert "r.json: 1 results are of images that the truth lacks, first 2" in source.notes
+    images.append(images[1] | {"id": 9, "file_name": "b/p4.jpg"})
+    coco_file(tmp_path / "some.json", [], images=images)
+    with pytest.raises(
+        DataError, match=r"some\.json: a/p4\.jpg and b/p4\.jpg may both be p4 of the truth; name"
+    ):
+        read_results(tmp_path, [coco_result(0, BOX)], categories="some.json")
+
+
+def test_digits_that_may_be_two_images_or_none_are_refused(case, tmp_path, categories):
+    write(tmp_path / "truth" / "q_03.png", case["truth"]["p3"])
+    read_results(tmp_path, [coco_result(4, BOX)])
+    with pytest.raises(
+        DataError,
+        match=r"r\.json: the image_id 3 may be (p3 or q_03|q_03 or p3) of the truth; give an annotation file .*--categories",
+    ):
+        read_results(tmp_path, [coco_result(4, BOX), coco_result(3, BOX)])
+    with pytest.raises(
+        DataError,
+        match=r"r\.json: 2 of its 3 results have an image_id that fits no image of the truth, neither its name nor "
+        r"its digits, first 77; give an annotation file .*--categories",
+    ):
+        read_results(tmp_path, [coco_result(4, BOX), coco_result(77, BOX), coco_result("x", BOX)])
+    coco_file(tmp_path / "listed.json", [*case["truth"], "q_03"], first=0)
+    source = read_results(tmp_path, [coco_result(9, BOX), coco_result(3, BOX)], categories="listed.json")
+    painted = [name for name in source.places if source.mask(name).read(MANIFEST, SIZE).any()]
+    assert sorted(painted) == ["p3", "q_03"]
 
 
 def test_ids_of_results_are_names_or_their_numbers():
     names = ["COCO_val2014_000000000042", "COCO_val2014_000000000100", "2008_000003", "2009_000003"]
-    found = mask_sources._names_by_id(names)
-    assert (found["42"], found["100"], found["2008000003"]) == (names[0], names[1], names[2])
-    assert "3" not in found, "two images end so"
-    assert mask_sources._names_by_id(["000000000042", "000000000000"]) == {
-        "42": "000000000042",
-        "0": "000000000000",
+    found = mask_sources._images_by_digits(names)
+    assert (found["42"], found["100"], found["2008000003"]) == ([names[0]], [names[1]], [names[2]])
+    assert found["3"] == names[2:], "two images end so"
+    assert mask_sources._images_by_digits(["000000000042", "000000000000"]) == {
+        "42": ["000000000042"],
+        "0": ["000000000000"],
     }
 
 
-def test_higher_scores_lie_on_top_and_images_without_results_are_background(case, tmp_path):
-    box = np.zeros(SIZE, bool)
-    box[5:15, 5:15] = True
-    entry = {"image_id": "p0", "segmentation": rle(box)}
-    entries = [entry | {"category_id": 3, "score": 0.9}, entry | {"category_id": 7, "score": 0.2}]
+@pytest.mark.parametrize("kind", ["png", "prepared"])
+def test_categories_are_never_taken_for_ids_of_masks(case, tmp_path, categories, kind):
+    """3, 7 and 200 are ids of the masks; COCO's 3 is a car."""
+    truth = "truth"
+    if kind == "prepared":
+        truth = prepare(case, tmp_path, "prepared").folder.name
+    with pytest.raises(
+        DataError,
+        match=rf"r\.json: its category_id are ids of COCO's categories, not of masks, and the truth \S+{truth} does "
+        "not tell their names; give the annotation file by --categories, or name it as --truth",
+    ):
+        read_results(tmp_path, [coco_result(4, BOX, 3)], truth, None)
+    source = read_results(tmp_path, [coco_result(2, BOX, 90)], truth)
+    assert (source.mask("p2").read(MANIFEST, SIZE) == 3 * BOX).all()
+
+
+def test_categories_that_are_no_class_matter_where_they_are_used(case, tmp_path):
+    rows = [{"id": 18, "name": "cat"}, {"id": 3, "name": "car"}]
+    coco_file(tmp_path / "only.json", [], images=[], categories=rows)
+    read_results(tmp_path, [coco_result(4, BOX)])
+    with pytest.raises(DataError, match=r"r\.json: its category 'car' is no class; known are cat, dog, cow"):
+        read_results(tmp_path, [coco_result(4, BOX, 3)])
+
+
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        ([], "it has no categories; name a COCO annotation file"),
+        ({"images": []}, "it has no categories; name a COCO annotation file"),
+        ({"categories": ["cat"]}, "categories is no list of entries with names"),
+        ({"categories": [{"id": 1, "name": "cat"}], "images": 5}, "images is no list of entries with names"),
+        ({"categories": [{"id": 1}]}, "its 1 categories cannot be used"),
+        (
+            {"categories": [{"id": 1, "name": "cat"}], "images": [{"id": 1}]},
+            "an entry does not fit the others",
+        ),
+    ],
+)
+def test_files_that_tell_no_ids(tmp_path, content, says):
+    (tmp_path / "ids.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"ids\.json: {says}"):
+        read_ids(tmp_path / "ids.json")
+    with pytest.raises(DataError, match=r"--categories .*absent\.json: there is no such file; name a COCO"):
+        read_ids(tmp_path / "absent.json")
+
+
+def test_higher_scores_lie_on_top_and_images_without_results_are_background(case, tmp_path, categories):
+    entries = [coco_result("p0", BOX, 18, score=0.9), coco_result("p0", BOX, 17, score=0.2)]
     for order in (entries, entries[::-1]):
-        (tmp_path / "r.json").write_text(json.dumps([*order, {**entries[0], "image_id": 77}]))
-        source = opened(tmp_path, r="r.json")[1]["r"]
-        assert (source.mask("p0").read(MANIFEST, SIZE) == np.where(box, 1, 0)).all()
+        source = read_results(tmp_path, [*order, {**entries[0], "image_id": 700}], categories="listed.json")
+        assert (source.mask("p0").read(MANIFEST, SIZE) == np.where(BOX, 1, 0)).all()
         assert not source.mask("p5").read(MANIFEST, SIZE).any()
         assert source.notes == (
             "r.json: 8 images have no result, so they are background",
-            "r.json: 1 results are of images that the truth lacks, first 77",
+            "r.json: 1 results are of images that the truth lacks, first 700",
         )
 
 
@@ -257,30 +417,31 @@ def test_higher_scores_lie_on_top_and_images_without_results_are_background(case
     [
         (
             [{"image_id": 0, "category_id": 5, "segmentation": {}}],
-            r"an entry is no result \(KeyError: 5\).*category_id of \[0, 3, 7, 200\]",
+            r"an entry is no result \(KeyError: 5\).*category_id of \[17, 18, 90\]",
         ),
         (
-            [{"image_id": 99, "category_id": 3, "segmentation": {}}],
-            "not one of its 1 results is of an image of the truth",
+            [{"image_id": 99, "category_id": 18, "segmentation": {}}],
+            "1 of its 1 results have an image_id that fits no image of the truth",
         ),
+        ([], "not one of its 0 results is of an image of the truth"),
         ("torn", "not a whole JSON file"),
         ({"images": []}, "is no whole file of COCO instances"),
     ],
 )
-def test_bad_coco_files(case, tmp_path, content, says):
+def test_bad_coco_files(case, tmp_path, categories, content, says):
     (tmp_path / "b.json").write_text("[" if content == "torn" else json.dumps(content))
+    known = open_masks(str(tmp_path / "truth"), MANIFEST)
     with pytest.raises(DataError, match=r"b\.json.*" + says):
-        opened(tmp_path, b="b.json")
+        open_masks(str(tmp_path / "b.json"), MANIFEST, known, ids=read_ids(tmp_path / "only.json"))
     with pytest.raises(DataError, match="a list of results has no names"):
         (tmp_path / "t.json").write_text("[]")
         open_masks(str(tmp_path / "t.json"), MANIFEST)
 
 
-def test_outlines_of_another_size_are_refused(case, tmp_path):
-    entry = {"image_id": 4, "category_id": 3, "segmentation": rle(np.ones((5, 6)))}
-    (tmp_path / "r.json").write_text(json.dumps([entry]))
+def test_outlines_of_another_size_are_refused(case, tmp_path, categories):
+    source = read_results(tmp_path, [coco_result(4, np.ones((5, 6)))])
     with pytest.raises(DataError, match=r"r\.json: the mask of p4 is \(6, 5\), its image \(30, 24\)"):
-        result_of(tmp_path, r="r.json")
+        source.mask("p4").read(MANIFEST, SIZE)
 
 
 def break_size(path):
@@ -349,6 +510,28 @@ def test_colours_palettes_and_16_bits_are_read_as_ids(case, tmp_path):
         Image.fromarray(np.vectorize(ID_OF.get)(labels).astype(np.uint16)).save(wide)
     for folder in ("palette", "colours", "wide"):
         assert result_of(tmp_path, A="A", B=folder)["rows"] == expected["rows"], folder
+
+
+@pytest.mark.parametrize(
+    "names, own, expected",
+    [
+        (["P0"], ["p0"], ["P0"]),
+        (["Stra\u00dfe"], ["STRASSE"], ["Stra\u00dfe"]),
+        (["caf\u00e9"], ["cafe\u0301"], ["caf\u00e9"]),
+        (["p0", "P0"], ["p0"], ["p0"]),
+        (["Pa", "pA"], ["pa"], ["pa"]),  # may be either
+        (["Ab"], ["ab", "AB"], ["ab", "AB"]),  # either may be it
+        (["p0"], ["p0", "P0"], ["p0", "P0"]),
+        (["p0"], ["p1", "p0x"], ["p1", "p0x"]),
+        ([], ["p0"], ["p0"]),
+    ],
+)
+def test_names_are_spelt_like_those_of_the_truth_where_one_is_meant(names, own, expected):
+    places = {name: Path(f"{number}.png") for number, name in enumerate(own)}
+    source = MaskSource(Path("A"), places, notes=("kept",))
+    found = source.spelt_like(names)
+    assert [*found.places.items()] == [*zip(expected, places.values())]
+    assert (found.path, found.notes) == (Path("A"), ("kept",)) and [*source.places] == own
 
 
 def test_masks_that_one_lacks_are_counted_and_named(case, tmp_path):
@@ -512,14 +695,58 @@ def test_exit_codes(case, tmp_path, capsys):
     ]
 
 
+def test_the_top_of_a_folder_is_compared_with_the_whole(case, tmp_path, capsys):
+    classes = tmp_path / "classes.json"
+    classes.write_text(json.dumps([info.model_dump() for info in CLASSES]))
+    options = [
+        "--truth",
+        str(tmp_path / "truth"),
+        "--classes",
+        str(classes),
+        "--json",
+        str(tmp_path / "o.json"),
+    ]
+    place = str(tmp_path / "A")
+    assert run(["compare", place, f"{place}/.", *options]) == 0
+    result = json.loads((tmp_path / "o.json").read_text())
+    assert result["variants"] == [place, f"{place}/."]
+    assert "is as good as" in result["sentence"]
+    (tmp_path / "A" / "crf").mkdir()
+    (tmp_path / "A" / "p8.png").rename(tmp_path / "A" / "crf" / "p8.png")
+    assert run(["compare", place, f"{place}/.", *options]) == 1
+    assert f"{place}/. lacks 1 (p8) of the 9 images of the truth" in capsys.readouterr().err
+    assert run(["compare", f"{place}/.", place, *options, "--common"]) == 0
+    assert json.loads((tmp_path / "o.json").read_text())["images"] == 8
+    for pair in ((f"{place}/.", f"{place}/."), (place, f"{place}/"), (f"{place}/.", f"{place}/../A/.")):
+        with pytest.raises(SystemExit) as left:
+            run(["compare", *pair, *options])
+        assert left.value.code == 2 and "name two" in capsys.readouterr().err
+
+
+def test_results_are_read_by_the_categories_that_are_given(case, tmp_path, categories, capsys):
+    classes = tmp_path / "classes.json"
+    classes.write_text(json.dumps([info.model_dump() for info in CLASSES]))
+    options = [
+        "--truth",
+        str(tmp_path / "truth"),
+        "--classes",
+        str(classes),
+        "--json",
+        str(tmp_path / "o.json"),
+    ]
+    backwards = dict([*case["B"].items()][::-1])
+    (tmp_path / "r.json").write_text(json.dumps(coco_results(backwards)))
+    places = [str(tmp_path / name) for name in ("B", "r.json")]
+    assert run(["compare", *places, *options]) == 1
+    assert "give the annotation file by --categories" in capsys.readouterr().err
+    assert run(["compare", *places, *options, "--categories", str(tmp_path / "listed.json")]) == 0
+    assert "is as good as B in every image" in json.loads((tmp_path / "o.json").read_text())["sentence"]
+    assert run(["compare", *places, *options, "--categories", str(tmp_path / "nowhere.json")]) == 1
+    assert "nowhere.json: there is no such file; name a COCO" in capsys.readouterr().err
+
+
 def test_a_prepared_folder_is_a_truth_and_knows_its_classes(case, tmp_path, capsys):
-    samples = []
-    for name in case["truth"]:
-        Image.new("RGB", SIZE[::-1]).save(tmp_path / f"{name}.jpg")
-        samples.append(
-            Sample(name, tmp_path / f"{name}.jpg", (True, False, False), tmp_path / "truth" / f"{name}.png")
-        )
-    write_manifest(tmp_path / "prepared", CLASSES, {"train": samples, "test": samples[:4]})
+    prepare(case, tmp_path, "prepared")
     places = [str(tmp_path / name) for name in ("A", "B")]
     options = ["--truth", str(tmp_path / "prepared"), "--split", "test", "--common"]
     assert run(["compare", *places, *options, "--json", str(tmp_path / "o.json")]) == 0
@@ -527,6 +754,60 @@ def test_a_prepared_folder_is_a_truth_and_knows_its_classes(case, tmp_path, caps
     assert result["images"] == 4 and result["classes"] == list(NAMES)
     assert run(["compare", *places, *options[:2]]) == 1
     assert "prepared: there is no list of 'val'; name another --split" in capsys.readouterr().err
+
+
+def write_classes(path, **changed):
+    """A classes.json of CLASSES with other values of some field, in their order."""
+    entries = [info.model_dump() for info in CLASSES]
+    for field, values in changed.items():
+        for entry, value in zip(entries, values):
+            entry[field] = value
+    path.write_text(json.dumps(entries))
+
+
+@pytest.mark.parametrize(
+    "classes, gives",
+    [
+        ("cat,dog,cow", "1 cat, 2 dog, 3 cow"),
+        ("cat,dog", "1 cat, 2 dog"),
+        ("swapped.json", "3 dog, 7 cat, 200 cow"),
+    ],
+)
+def test_classes_that_a_prepared_truth_does_not_have_are_refused(case, tmp_path, capsys, classes, gives):
+    prepare(case, tmp_path, "prepared")
+    write_classes(tmp_path / "swapped.json", name=["dog", "cat", "cow"])
+    if classes.endswith(".json"):
+        classes = str(tmp_path / classes)
+    options = ["--truth", str(tmp_path / "prepared"), "--split", "test", "--common", "--classes", classes]
+    assert run(["compare", str(tmp_path / "A"), str(tmp_path / "B"), *options]) == 1
+    assert (
+        f"prepared: its classes.json has 3 cat, 7 dog, 200 cow, but --classes or the truth gives {gives}; "
+        "leave --classes out where the truth is prepared, or prepare the folder anew with these classes"
+    ) in capsys.readouterr().err
+
+
+def test_classes_that_a_prepared_truth_has_may_be_given_in_other_colours(case, tmp_path):
+    prepare(case, tmp_path, "prepared")
+    for name, labels in case["truth"].items():
+        Image.fromarray(MANIFEST.palette[labels]).save(tmp_path / "truth" / f"{name}.png")
+    write_classes(tmp_path / "turned.json", colour=[CLASSES[k].colour for k in (1, 2, 0)])
+    options = [str(tmp_path / "A"), "--truth", str(tmp_path / "prepared"), "--split", "test", "--common"]
+    rows = []
+    for classes in ("prepared", "prepared/classes.json", "turned.json"):
+        more = ["--classes", str(tmp_path / classes), "--json", str(tmp_path / "o.json")]
+        assert run(["score", *options, *more]) == 0
+        rows.append(json.loads((tmp_path / "o.json").read_text())["rows"])
+    assert rows[0] == rows[1] == rows[2] and rows[0][0]["a"] > 0.3
+
+
+def test_masks_of_a_prepared_folder_need_the_classes_of_the_truth(case, tmp_path, capsys):
+    prepare(case, tmp_path, "prepared")
+    prepare(case, tmp_path, "other", CLASSES[:2])
+    options = ["--truth", str(tmp_path / "prepared"), "--split", "test"]
+    assert run(["score", str(tmp_path / "other"), *options]) == 1
+    assert (
+        "other: its classes.json has 3 cat, 7 dog, but --classes or the truth gives 3 cat, 7 dog, 200 cow"
+    ) in capsys.readouterr().err
 
 
 def test_classes_by_name_file_and_run(tmp_path):

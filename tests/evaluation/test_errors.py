@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wsfcn_lib.evaluation.errors import KINDS, error_kinds, error_shares
+from wsfcn_lib.evaluation.errors import KINDS, error_kinds, shares_by_border
 
 
 def test_kinds_of_errors():
@@ -26,11 +26,11 @@ def test_shares_are_of_all_judged_pixels_and_split_at_borders():
     truth[0] = 255
     labels = np.zeros_like(truth)
     labels[:, 19] = 1
-    shares = error_shares([(labels, truth)], width=1)
+    shares = shares_by_border([(labels, truth)], width=1)
     assert shares.to_numpy().sum() == pytest.approx(100)
     assert shares.loc["missed"].sum() == pytest.approx(100 * 9 / 20)
     near = shares["within 1 pixels of a border"]
     assert near["missed"] > 0 and near["invented"] == 0
-    twice = error_shares([(labels, truth), (labels, truth)], width=1)
+    twice = shares_by_border([(labels, truth), (labels, truth)], width=1)
     assert np.allclose(shares, twice)
-    assert (error_shares([]).to_numpy() == 0).all()
+    assert (shares_by_border([]).to_numpy() == 0).all()

@@ -173,8 +173,15 @@ def test_errors_and_hits_make_up_the_union():
     assert wrong + missed + mean_iou(counts) == pytest.approx(1)
 
 
-def test_blocks_of_draws_are_the_draws_of_one_call(monkeypatch):
-    monkeypatch.setattr(image_counts, "BLOCK", 7)
-    blocks = [*redrawn_blocks(9, 20, seed=4)]
-    assert [len(block) for block in blocks] == [7, 7, 6]
-    assert (np.concatenate(blocks) == redrawn(9, 20, seed=4)).all()
+@pytest.mark.parametrize("images", [1, 9, 1449])
+def test_blocks_of_draws_are_the_draws_of_one_call(monkeypatch, images):
+    """To the bit, so that intervals of an ablation and of a comparison are those of NumPy's own draw."""
+    shares = np.full(images, 1 / images)
+    expected = np.random.default_rng(4).multinomial(images, shares, 150).astype(float)
+    found = redrawn(images, 150, seed=4)
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    assert found.tobytes() == expected.tobytes()
+    monkeypatch.setattr(image_counts, "BLOCK", 70)
+    blocks = [*redrawn_blocks(images, 150, seed=4)]
+    assert [len(block) for block in blocks] == [70, 70, 10]
+    assert np.concatenate(blocks).tobytes() == expected.tobytes()

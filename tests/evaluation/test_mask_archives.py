@@ -1,9 +1,11 @@
 """Mask archives: scores of others' masks against a loop over pixels, and the archive for VOC's server."""
 
 import io
+import lzma
 import os
 import tarfile
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from wsfcn_lib.data.images import read_mask, save_mask
 from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.evaluation import mask_archives
-from wsfcn_lib.evaluation.mask_archives import score_archive, write_server_archive
+from wsfcn_lib.evaluation.mask_archives import contents, score_archive, write_server_archive
 
 
 def png(labels, mode="P", ids=ID_OF):
@@ -186,6 +188,71 @@ def test_archives_that_cannot_be_read(case, tmp_path):
         score_archive(tmp_path / "nowhere", *case[:2])
     with pytest.raises(DataError, match="not one mask of the 0 images whose truth is known"):
         score_archive(tmp_path / "whole.tar.gz", case[0], [])
+
+
+def locked(data):
+    """A zip that says of its only member that a password locks it, as bytes."""
+    data = bytearray(data)
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(mark) + place] |= 1
+    return bytes(data)
+
+
+def damaged(data, place):
+    """With a byte there that begins neither what was written nor anything that a compressor writes."""
+    return data[:place] + b"\xff" + data[place + 1 :]
+
+
+@pytest.mark.parametrize(
+    "method, fault, cause",
+    [
+        (zipfile.ZIP_STORED, damaged, zipfile.BadZipFile),
+        (zipfile.ZIP_DEFLATED, damaged, zlib.error),
+        (zipfile.ZIP_LZMA, lambda data, place: damaged(data, place + 4), lzma.LZMAError),
+        (zipfile.ZIP_DEFLATED, lambda data, place: locked(data), RuntimeError),
+        (zipfile.ZIP_DEFLATED, lambda data, place: data[: place + 99], tarfile.TarError),  # no zip any more
+    ],
+)
+def test_torn_and_locked_zips_are_told_with_the_cause_and_the_next_step(tmp_path, method, fault, cause):
+    path = tmp_path / "masks.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("p1.png", np.random.default_rng(0).bytes(3000))
+    path.write_bytes(fault(path.read_bytes(), 30 + len("p1.png")))
+    with pytest.raises(DataError) as told:
+        list(contents(path, lambda inside: True))
+    assert isinstance(told.value.__cause__, cause)
+    assert str(told.value) == message_of_torn(path, told.value.__cause__)
+
+
+def message_of_torn(path, cause):
+    return (
+        f"{path}: cannot be read to its end ({cause}); it must be a folder or a whole tar archive, "
+        "or a zip without a password"
+    )
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        tarfile.ReadError("t"),
+        zipfile.BadZipFile("b"),
+        lzma.LZMAError("l"),
+        zlib.error("z"),
+        EOFError("e"),
+        OSError("o"),
+        RuntimeError("r"),
+    ],
+)
+def test_whatever_an_archive_raises_is_told_as_torn(tmp_path, monkeypatch, cause):
+    """Which of them a damage raises depends on the release of Python."""
+
+    def read():
+        raise cause
+
+    monkeypatch.setattr(mask_archives, "_files", lambda source: [("p1.png", 9, read)])
+    with pytest.raises(DataError) as told:
+        list(contents(tmp_path, lambda inside: True))
+    assert told.value.__cause__ is cause and str(told.value) == message_of_torn(tmp_path, cause)
 
 
 def test_nothing_is_unpacked_and_no_link_followed(case, tmp_path):

@@ -266,6 +266,24 @@ def test_measured_pictures_open_with_the_best_and_the_worst(run):
     )
 
 
+def test_a_gallery_says_of_which_prediction_its_order_is(run):
+    assert "worst first; white" in words(write_report(run))
+    content = json.loads((run / "gallery" / "pictures.json").read_text())
+    (run / "gallery" / "pictures.json").write_text(json.dumps(content | {"crf": True}))
+    assert "worst first, after the CRF; white" in words(write_report(run))
+
+
+def test_a_ceiling_is_not_called_learned_from_tags(run):
+    assert "learned from image tags alone" in words(write_report(run))
+    record = json.loads((run / "run.json").read_text())
+    record["stages"]["02_train"]["settings"]["supervision"] = "masks"
+    (run / "run.json").write_text(json.dumps(record))
+    text = words(write_report(run))
+    assert "Trained with the true masks" in text and "image tags alone" not in text
+    (run / "run.json").unlink()
+    assert "learned from image tags alone" in words(write_report(run))
+
+
 def test_a_gallery_of_other_pictures_than_the_numbers_does_not_claim_their_truth(run):
     content = json.loads((run / "gallery" / "pictures.json").read_text())
     (run / "gallery" / "pictures.json").write_text(json.dumps(content | {"title": "holiday"}))

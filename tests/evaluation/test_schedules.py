@@ -1,9 +1,12 @@
 """What the published schedules take: counts that a real step confirms, and hours that follow from them."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+import run_all
 from factories import settings
 from wsfcn_lib.config import TrainConfig
 from wsfcn_lib.evaluation import profiling, schedules
@@ -87,9 +90,49 @@ def test_preflight_tells_them_where_a_training_takes_days(data, tmp_path, monkey
     assert told == counted(config) and len(told) == 2 + len(GPUS)
 
 
+def test_a_gpu_is_measured_and_what_takes_days_on_a_processor_counted(data, tmp_path, monkeypatch):
+    """One line on the GPU that is there, by its own step; no other kinds, however long the training takes."""
+    monkeypatch.setattr(profiling, "measure", lambda *_: (0.1, 9e4, 9e4, 0))
+    gpu = SimpleNamespace(device=torch.device("cuda"))
+    monkeypatch.setattr(profiling, "build_accelerator", lambda config: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 12_345e6)
+    config = settings(data, backbone="vgg16", crop=64, width=256)
+    told = preflight(config, tmp_path)
+    assert told.schedules == [measured(config, 9e4 + 0.1, 12_345, "Some GPU")] and told.memory_mb == 12_345
+    assert "on Some GPU" in told.schedules[0] and "assumed" not in told.schedules[0]
+    gpu.device = torch.device("cpu")
+    told = preflight(config, tmp_path).schedules
+    assert told[-1].startswith("assumed: ") and not [line for line in told if "on Some GPU" in line]
+    for backbone in ("timm:some_network", "vgg16"):
+        known = config.model_copy(update={"backbone": backbone})
+        assert bool(preflight(known, tmp_path).schedules) == (backbone == "vgg16"), "timm's are not counted"
+
+
+def test_what_is_printed_is_of_the_precision_that_the_parameter_files_train_in(monkeypatch, capsys):
+    monkeypatch.setattr(schedules, "count_step", lambda config, classes: Step(1648.0, 5.0, 7.0))
+    monkeypatch.setattr("sys.argv", ["schedules", "--gpu", "A100"])
+    schedules.main()
+    first, line, _ = capsys.readouterr().out.splitlines()
+    assert line.startswith("A100: VOC 1.9 to 4.8 h, COCO 15 to 37 h")
+    for name in ("voc_resnet38", "voc_resnet38_1stage", "coco_resnet38"):
+        given = run_all.parameters_of(
+            "02_train", run_all.read_parameters(ROOT / f"notebooks/params/{name}.yaml")
+        )
+        assert given.get("precision", TrainConfig().precision) == "fp32" and "fp32:" in first
+
+
 def test_the_command_tells_one_kind(monkeypatch, capsys):
     monkeypatch.setattr(schedules, "count_step", lambda config, classes: Step(1648.0, 5.0, 7.0))
-    monkeypatch.setattr("sys.argv", ["schedules", "--gpu", "H100", "--batch", "8"])
+    monkeypatch.setattr("sys.argv", ["schedules", "--gpu", "H100", "--batch", "8", "--precision", "bf16"])
     schedules.main()
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and lines[1].startswith("H100: VOC") and "8 images at once, bf16" in lines[0]
+
+
+def test_the_guide_says_what_is_counted():
+    told = "\n".join(counted(TrainConfig(), GPUS))
+    guide = " ".join((ROOT / "notebooks" / "README.md").read_text("utf-8").split())
+    for figure in ("12.5 GB", "1.9 to 4.8", "3.6 to 9.0", "8.3 to 21", "15 to 37", "1,648 GFLOP"):
+        assert figure in told and figure in guide, figure
+    assert "COCO 13.4" in told and "COCO 13.4 GB" in guide

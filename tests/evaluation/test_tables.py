@@ -48,3 +48,12 @@ def test_tags_with_and_without_truth():
     assert table.loc["cat"].tolist() == [1, 1, 100, 100, 100]
     assert table.loc["dog", ["precision", "recall"]].tolist() == [100, 50]
     assert list(tag_table(chances, np.zeros((2, 2), bool), ("cat", "dog"), 0.5)) == ["images", "predicted"]
+
+
+def test_what_lies_above_the_cut_is_predicted_and_what_lies_at_it_is_not():
+    chances = np.array([[0.25, 0.3], [0.26, 0.1], [0.75, 0.2]])
+    truth = np.array([[True, True], [True, False], [False, False]])
+    table = tag_table(chances, truth, ("cat", "dog"), 0.25)
+    assert table.predicted.tolist() == [2, 1] and table.images.tolist() == [2, 1]
+    assert table.precision.tolist() == [50, 100] and table.recall.tolist() == [50, 100]
+    assert tag_table(chances, truth, ("cat", "dog"), 0.75).predicted.tolist() == [0, 0]

@@ -14,10 +14,10 @@ from wsfcn_lib.checkpoints import load_snapshot
 from wsfcn_lib.data.images import read_image
 from wsfcn_lib.data.normalisation import denormalise, normalise
 from wsfcn_lib.explore import draw
-from wsfcn_lib.explore.browse import ANY, LISTED, WORST
+from wsfcn_lib.explore.browse import ANY, COLUMNS, LISTED, WORST
 from wsfcn_lib.explore.cams import CamExplorer
 from wsfcn_lib.explore.inspection import ALL_VIEWS, SHIPS, Inspector
-from wsfcn_lib.explore.layers import labels
+from wsfcn_lib.explore.layers import labels, layered
 from wsfcn_lib.infer import predict_masks, probabilities
 from wsfcn_lib.losses import pseudo_labels
 from wsfcn_lib.modules import resize
@@ -64,7 +64,7 @@ def test_a_click_moves_the_cross_to_its_pixel(explorer):
 
 def test_a_thumbnail_chooses_its_picture_and_shows_what_was_found(explorer):
     explorer.set(image="c", order=LISTED)
-    width = draw.thumb_width()
+    width, height = draw.thumb_size()
     assert explorer.thumbnails(explorer.state) == list("abcde")
     strip = np.asarray(Image.open(io.BytesIO(explorer.strip.value)))
     assert strip.shape[1] == 5 * width
@@ -77,8 +77,34 @@ def test_a_thumbnail_chooses_its_picture_and_shows_what_was_found(explorer):
         read_image(explorer.inspector(explorer.run).samples["a"].image)
     )
     assert seen.shape == plain.shape and (seen != plain).any()
-    explorer.strip_clicked(6 * width, 10)
-    assert explorer.state["image"] == "a"
+    for nowhere in ((6 * width, 10), (10, height + 10)):
+        explorer.strip_clicked(*nowhere)
+        assert explorer.state["image"] == "a"
+    assert explorer.page.thumbs == "pictures to choose from: a, b, c, d, e"
+
+
+def test_thumbnails_stand_in_rows_as_wide_as_the_picture(explorer, monkeypatch):
+    names = [f"{number}" for number in range(8)]
+    monkeypatch.setattr(explorer, "thumbnails", lambda state: names)
+    monkeypatch.setattr(explorer, "thumbnail", lambda state, name: draw.blank(*draw.THUMB))
+    width, height = draw.thumb_size()
+    strip = explorer.render_strip(explorer.state)
+    assert strip.shape[:2] == (2 * height, COLUMNS * width) and strip.shape[1] == draw.WIDTH
+    chosen = []
+    explorer.controls["image"].options = names
+    explorer.controls["image"].observe(lambda change: chosen.append(change["new"]), names="value")
+    explorer.strip_clicked(2 * width + 5, height + 5)
+    assert chosen[-1] == "7"
+
+
+def test_layers_are_painted_once_while_the_cross_moves(explorer, monkeypatch):
+    explorer.set(image="b", layer="pamr")
+    drawn = []
+    monkeypatch.setattr("wsfcn_lib.explore.cams.layered", lambda *args: drawn.append(1) or layered(*args))
+    explorer.set(opacity=0.4)
+    explorer.set(across=10)
+    explorer.set(down=20)
+    assert len(drawn) == 1
 
 
 def test_a_stranger_to_the_data_is_told_what_the_network_knows():

@@ -1,5 +1,6 @@
 """Trainings counted in steps, begun from trained networks, or told the true masks as a ceiling."""
 
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -7,13 +8,14 @@ import pytest
 import torch
 
 from factories import equal, settings, weights, without_times
-from wsfcn_lib.checkpoints import facts_of, load_snapshot, save_snapshot, snapshots
-from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.checkpoints import facts_of, find_snapshot, load_snapshot, save_snapshot, snapshots
+from wsfcn_lib.config import SUPERVISION, TrainConfig
 from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.images import read_mask
 from wsfcn_lib.data.manifest import Manifest, write_manifest
 from wsfcn_lib.data.model_zoo import WeightsError
 from wsfcn_lib.data.training_set import MaskedTrainSet, TrainSet, repeated_batches
+from wsfcn_lib.evaluation.inputs import load_trained
 from wsfcn_lib.losses import mask_loss
 from wsfcn_lib.network import build_network
 from wsfcn_lib.supervision import labels_of_truth, training_losses
@@ -142,7 +144,9 @@ def test_a_training_inherits_how_the_snapshot_it_starts_from_is_evaluated(data, 
     config = settings(data, epochs=1, initial_weights=str(start))
     list(train(config, tmp_path / "run"))
     own = load_snapshot(tmp_path / "run/checkpoints/last.safetensors")[2]
-    assert own == protocol | {"epoch": 1, "step": 4, "crop": config.crop}, "what is its own stays its own"
+    expected = protocol | {"epoch": 1, "step": 4, "crop": config.crop}
+    expected |= config.model_dump(mode="json", include=set(SUPERVISION))
+    assert own == expected, "what is its own stays its own"
     assert inherited_protocol("") == inherited_protocol("hub") == {}
     plain = save_snapshot(net, tmp_path / "plain.safetensors", classes, epoch=1)
     assert inherited_protocol(str(plain)) == {} and facts_of(plain) == {"epoch": 1}
@@ -212,3 +216,22 @@ def test_a_ceiling_needs_every_mask(data, tmp_path):
         DataError, match="supervision='masks' needs a mask of every image, and .* of train have none"
     ):
         list(train(settings(bare.folder, supervision="masks"), tmp_path / "other"))
+
+
+def test_without_kept_snapshots_the_last_network_is_the_one_used(data, tmp_path):
+    config = settings(data, epochs=2, validate_every=1, warmup_epochs=0, snapshots_kept=0)
+    rows = list(train(config, tmp_path / "run"))
+    assert sum(row.get("val_loss") is not None for row in rows) == 3, "it still validates"
+    assert [path.name for path in (tmp_path / "run/checkpoints").glob("*.safetensors")] == [
+        "last.safetensors"
+    ]
+    assert find_snapshot(tmp_path / "run").name == "last.safetensors"
+
+
+def test_a_file_remembers_how_its_pseudo_labels_were_made(data, tmp_path):
+    config = settings(data, epochs=1, background_cut=0.85, pamr_dilations=(1, 3), pamr_iterations=4)
+    list(train(config, tmp_path / "run"))
+    copy = shutil.copy(tmp_path / "run/checkpoints/last.safetensors", tmp_path / "elsewhere.safetensors")
+    alone = load_trained(tmp_path / "none", str(copy)).config
+    for name in (*SUPERVISION, "crop"):
+        assert getattr(alone, name) == getattr(config, name), name

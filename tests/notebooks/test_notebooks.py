@@ -75,6 +75,7 @@ def test_every_number_can_be_traced(smoke):
             "python",
             "versions",
             "platform",
+            "processor",
             "device",
         } <= stage.keys(), name
         assert stage["seconds"] > 0 and stage["peak_memory_mb"] > 0 and stage["versions"]["torch"] in page

@@ -1,6 +1,7 @@
 """Working copies of the notebooks: what a person changed is never replaced; and the page on which to try the kit."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,17 @@ def test_copies_are_made_and_run_ones_are_replaced_when_the_notebook_changes(pla
     write(source / "01.ipynb", "a = 2")
     assert open_lab.copy_notebooks(source, home) == []
     assert cells(home / "01.ipynb") == ["a = 2"] and cells(home / "02.ipynb") == ["b = 1"]
+
+
+def test_news_are_not_asked_about_over_the_first_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/elsewhere")
+    paths = open_lab.without_news(tmp_path / ".config").split(os.pathsep)
+    assert paths == [str(tmp_path / ".config"), "/elsewhere"]
+    code = "from jupyterlab_server.config import get_page_config; from jupyter_core.paths import jupyter_config_path;"
+    code += "print(get_page_config([f'{p}/labconfig' for p in jupyter_config_path()])['disabledExtensions'])"
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", paths[0])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "apputils-extension:announcements" in done.stdout
 
 
 def test_what_a_person_changed_stays_and_is_named_where_it_is_old(places):

@@ -61,6 +61,33 @@ def test_curves_name_losses_groups_and_epochs():
         curves(training_log().iloc[:0])
 
 
+def frame_of(figure, title):
+    return next(axis for axis in figure.axes if axis.get_title("left") == title)
+
+
+def test_the_loss_of_an_untrained_network_does_not_flatten_the_curves():
+    log = training_log()
+    losses = frame_of(curves(log), "Losses")
+    assert losses.get_ylim()[1] < 1.3 and "beyond" not in " ".join(texts(curves(log)))
+    log.loc[log.val_loss.first_valid_index(), "val_loss"] = 40.9
+    figure = curves(log)
+    assert frame_of(figure, "Losses").get_ylim()[1] < 1.3
+    assert any("validation, total (40.9 at the start, beyond the frame)" in text for text in texts(figure))
+    log.loc[log.val_loss.last_valid_index(), "val_loss"] = 30.0  # one that grew later is no beginner's
+    assert frame_of(curves(log), "Losses").get_ylim()[1] > 30
+
+
+def test_epochs_begin_where_the_one_before_them_ended():
+    log = pd.DataFrame({"epoch": [0, 0, 1, 1, 2], "step": [25, 40, 50, 80, 80], "classification_loss": 1.0})
+    log = log.assign(mask_loss=np.nan, val_loss=np.nan, val_map=np.nan, lr_old_weights=1e-3)
+    axis = frame_of(curves(log), "Losses")
+    assert dict(zip(axis.get_xticks(), (t.get_text() for t in axis.get_xticklabels()))) == {
+        0: "0",
+        40: "1",
+        80: "2",
+    }
+
+
 def test_a_training_that_was_stopped_before_its_first_row_has_curves():
     row = {"epoch": 0, "step": 0, "val_loss": 0.7, "val_map": 0.3}
     empty = dict.fromkeys(["classification_loss", "mask_loss", *RATES])
@@ -98,6 +125,11 @@ def test_bars_are_ranked_coloured_and_say_absent():
     assert axis.patches[0].get_facecolor()[:3] == pytest.approx(PALETTE[2] / 255)
     assert {"absent", "0.900", "mean 0.500"} <= set(texts(figure))
     assert "with CRF" in texts(class_bars([0.5, 0, 0, 0], NAMES, PALETTE, [0, 0, 0, 1], "with CRF"))
+
+
+def test_bars_tell_the_number_beside_them_too():
+    shown = texts(class_bars([0.9, None, 0.4, 0.0], NAMES, PALETTE, [0.8, 0.1, None, 1.0], "CRF"))
+    assert {"0.900 | 0.800", "absent | 0.100", "0.400", "0.000 | 1.000"} <= set(shown)
 
 
 def test_chances_are_ranked_filled_by_tag_and_marked_by_the_cut():

@@ -30,7 +30,10 @@ def test_overlay_leaves_background_and_blends_the_rest_within_outlines():
     assert result[2, 3].tolist() == [125, 75, 75], "a light fill"
     assert (result[1, 2:5] == PALETTE[1]).all() and (result[1:4, 4] == PALETTE[1]).all(), "the border in full"
     assert result[5, 7].tolist() == [224, 224, 192]
-    assert (result[label == 0] == 100).all()
+    outside = np.argwhere((result != 100).any(2) & (label == 0)).tolist()
+    rim = [[0, 2], [0, 3], [0, 4], [1, 1], [2, 1], [3, 1], [1, 5], [2, 5], [3, 5], [4, 2], [4, 3], [4, 4]]
+    assert sorted(outside) == sorted([*rim, [4, 7], [5, 6]]), "a rim, one pixel wide"
+    assert (result[1, 1] == round(0.2 * 100 + 0.8 * 20)).all(), "and dark"
     np.testing.assert_array_equal(overlay(IMAGE, label, PALETTE, 0), IMAGE)
     np.testing.assert_array_equal(overlay(IMAGE, label, PALETTE, 1)[2, 3], PALETTE[1])
     with pytest.raises(ValueError, match="opacity is 2"):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from factories import rows_of, texts
+from wsfcn_lib.data.classes import SAFE_COLOURS
 from wsfcn_lib.plots.stages import (
     ERROR_COLOURS,
     ClassMaps,
@@ -49,7 +50,8 @@ def test_errors_are_coloured_on_grey_and_named():
     assert one[0, 5].argmax() == 0 and every[0, 5].argmax() == 1, "cat at a glance, dog by all views"
     assert (painted[0, 0] == 100).all(), "right stays grey"
     for column, colour in enumerate(ERROR_COLOURS.values(), 1):
-        assert (painted[0, column] == colour).all(), "so narrow, all of it is outline"
+        assert (painted[0, column] == np.rint(20 + 0.8 * np.array(colour))).all(), "without outlines"
+    assert not set(ERROR_COLOURS.values()) & set(SAFE_COLOURS), "no error looks like a class"
     assert {"missed", "invented", "confused", "cat"} <= set(texts(figure))
 
 

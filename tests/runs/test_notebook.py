@@ -4,7 +4,9 @@ import base64
 import io
 import json
 import re
+from html import unescape
 
+import mistune
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -161,6 +163,16 @@ def test_an_answer_is_shown_as_plain_text_a_sentence_a_line():
     assert repr(shown) == "It knows my_cat and a*b.\nIt costs $3."
     assert answer("", "") is None, "a notebook shows nothing"
     assert shown._repr_markdown_() == "It knows my\\_cat and a\\*b.  \nIt costs \\$3."
+
+
+@pytest.mark.parametrize(
+    "name", ["1. dog", "2) cat", "- cow", "+ cow", "= cow", "dog &amp; cat", "# dog", "> dog"]
+)
+def test_a_class_of_any_name_is_shown_as_it_is_spelt(name):
+    html = mistune.html(answer(f"{name}: 5 %", f"{name}: 7 %")._repr_markdown_())
+    shown = re.sub("<[^>]*>", "", html)
+    assert unescape(shown).split() == f"{name}: 5 % {name}: 7 %".split()
+    assert html.count("<p>") == 1 and not re.search("<(ol|ul|li|h1|blockquote)", html)
 
 
 def test_the_header_is_one_line():

@@ -3,10 +3,12 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from wsfcn_lib.runs import __main__ as command
 from wsfcn_lib.runs import paths, provenance
 from wsfcn_lib.runs.folder import RunFolder, list_runs, read_run, stop_requested
 from wsfcn_lib.runs.paths import ROOT
-from wsfcn_lib.runs.provenance import code_hash, files_of, notebook_hash
+from wsfcn_lib.runs.provenance import code_hash, files_of, notebook_hash, processor
 from wsfcn_lib.runs.run_diff import diff_runs, diff_settings, plain
 from wsfcn_lib.runs.storage import RunError, atomic_write, require_space
 
@@ -475,3 +477,15 @@ def test_one_damaged_run_does_not_spoil_the_list(tmp_path):
         ("torn", ["damaged"]),
         ("good", []),
     ]
+
+
+def test_the_processor_is_named_since_sums_depend_on_it(tmp_path, monkeypatch):
+    text = "processor\t: 0\ncpu family\t: 6\nmodel\t\t: 167\nmodel name\t: Some Processor\nstepping\t: 1\n\nprocessor\t: 1\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_: text)
+    assert processor.__wrapped__() == "Some Processor, family 6, model 167, stepping 1"
+
+    def refuse(*_):
+        raise OSError("no such file")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    assert processor.__wrapped__() in (platform.processor(), platform.machine())

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+from wsfcn_lib.evaluation.image_counts import redrawn_blocks
 from wsfcn_lib.metrics import mean_iou
 
 CORNERS = [("aspp", "gci"), ("aspp", "sf2"), ("fca", "gci"), ("fca", "sf2")]
@@ -19,8 +20,8 @@ EFFECTS = [  # change, name, and weights of the corners
 
 
 def redrawn(images: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
-    """How often each image occurs, (draws, images), where as many are drawn anew with replacement."""
-    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), draws).astype(float)
+    """All rows of `redrawn_blocks` at once, (draws, images)."""
+    return np.concatenate([*redrawn_blocks(images, draws, seed)])
 
 
 def resampled(

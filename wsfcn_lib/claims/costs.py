@@ -8,7 +8,9 @@ from pathlib import Path
 from wsfcn_lib.claims.evidence import read_json, stages_of
 from wsfcn_lib.claims.listing import Compute, Needs
 
-PREPARING = ("01_prepare_data", "03_explore")  # belong to no number
+TRAINING = ("02_train", "05_evaluate")  # what a number of a network takes
+ABLATION = ("02_train", "04_ablations")  # what a row of an ablation's table takes
+BENCH = "bench/cpu.json"
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,8 @@ class Cost:
     memory_mb: float = 0.0
 
 
-def cost_of(folders: Iterable[Path]) -> Cost:
-    """What folders of results took, added up, by their run.json; of a file of the bench by its _machine.json.
+def cost_of(folders: Iterable[Path], stages: tuple[str, ...] = TRAINING) -> Cost:
+    """What these stages of folders of results took, added up; of a file of the bench by its _machine.json.
 
     Hours of an ablation are at least those that the logs of its trainings add up to: some were made before, in
     a run of their own.
@@ -30,16 +32,17 @@ def cost_of(folders: Iterable[Path]) -> Cost:
     for folder in folders:
         if folder.suffix == ".json":
             facts = read_json(folder.with_name(f"{folder.stem}_machine.json"))
-            stages = [facts] if facts else []
-            rows = [row for row in read_json(folder) if row["stage"] == "training"]
+            records = [facts] if facts else []
+            rows = [row for row in read_json(folder) if row["stage"].startswith("training")]
             memory = max([memory, *(row.get("megabytes") or 0 for row in rows)])
         else:
-            stages = [stage for name, stage in stages_of(folder).items() if name not in PREPARING]
-        seconds = sum(stage.get("seconds", 0) for stage in stages)
-        logged = sum(seconds_of(log, batch_of(folder)) for log in folder.glob("logs/*.csv"))
+            records = [stage for name, stage in stages_of(folder).items() if name in stages]
+        seconds = sum(record.get("seconds", 0) for record in records)
+        logs = folder.glob("logs/*.csv") if stages == ABLATION else ()
+        logged = sum(seconds_of(log, batch_of(folder)) for log in logs)
         hours += max(seconds, logged) / 3600
-        memory = max([memory, *(stage.get("peak_memory_mb", 0) for stage in stages)])
-        machines += [machine_of(stage) for stage in stages]
+        memory = max([memory, *(record.get("peak_memory_mb", 0) for record in records)])
+        machines += [machine_of(record) for record in records]
     return Cost(", ".join(dict.fromkeys(machines)), hours, memory)
 
 
@@ -68,10 +71,20 @@ def seconds_of(log: Path, batch: int) -> float:
     return seconds
 
 
+def bench_of(results: Path) -> dict:
+    """The row of a training on the cores of the bench, by which hours are reckoned; {} where there is none."""
+    rows = [row for row in read_json(results / BENCH) if row["stage"] == "training"]
+    return rows[0] if rows else {}
+
+
 def operations(needs: Needs, compute: Compute, results: Path) -> float:
-    """10^9 operations of a test; those of a training step are the bench's (crops of 321 pixels, PAMR aside)."""
-    rows = read_json(results / "bench" / "cpu.json")
-    step = next(row["gigaflop_per_image"] for row in rows if row["stage"] == "training")
+    """10^9 operations of a test; those of a training step are the bench's (crops of 321 pixels, PAMR aside).
+
+    0 where there is no bench: not known. So are the hours that follow from it.
+    """
+    if not (bench := bench_of(results)):
+        return 0.0
+    step = bench["gigaflop_per_image"]
     trained = needs.images // needs.batch * needs.batch * needs.epochs * step
     view = compute.forward_gflop_per_megapixel * needs.canvas**2 / 1e6
     return trained + needs.evaluated * needs.views * view
@@ -84,9 +97,8 @@ def gpu_hours(needs: Needs, compute: Compute, results: Path) -> float:
 
 def cpu_hours(needs: Needs, compute: Compute, results: Path) -> float:
     """Hours of a test on the two cores of the bench, at the speed that their training had."""
-    rows = read_json(results / "bench" / "cpu.json")
-    speed = next(row["gigaflops"] for row in rows if row["stage"] == "training")
-    return operations(needs, compute, results) / speed / 3600
+    bench = bench_of(results)
+    return operations(needs, compute, results) / bench["gigaflops"] / 3600 if bench else 0.0
 
 
 def in_hours(hours: float) -> str:

@@ -7,9 +7,16 @@ from typing import Literal
 import yaml
 from pydantic import Field
 
+from wsfcn_lib.evaluation.gpus import GPUS, SHARES
 from wsfcn_lib.runs.settings import Settings
 
-SCALES = ("full", "released weights", "photographs", "scenes")  # the largest first
+SCALES = (
+    "full",
+    "released weights",
+    "short schedule",
+    "photographs",
+    "scenes",
+)  # the largest first
 
 
 class Needs(Settings):
@@ -39,7 +46,13 @@ class Test(Settings):
     or_published: float | None = None  # a second number that will do
     within: float = 0.0  # points
     images: int = 0  # that the number must be of
+    split: str = ""  # that these must be
     settings: dict = {}  # that the evaluation must have had
+    run: dict[str, dict] = {}  # settings that stages of run.json must have had
+    steps: int = 0  # that each of its trainings must have had
+    origin: tuple[str, ...] = ()  # evidence that the number was read from, which cannot test it
+    stage: str = "training"  # of the bench
+    row: dict = {}  # what the bench's row of this stage must say
     effect: Literal["", "context", "fusion"] = ""
     variant: str = ""  # of the table of an ablation
     over: str = ""  # the key that another is compared with
@@ -66,10 +79,18 @@ class Claim(Settings):
 class Compute(Settings):
     """The machine that the hours of tests are reckoned for that nobody ran."""
 
-    gpu: str
-    tflops: float = Field(gt=0)
-    share: float = Field(gt=0, le=1)
+    gpu: Literal[tuple(GPUS)]
     forward_gflop_per_megapixel: float = Field(gt=0)
+
+    @property
+    def tflops(self) -> float:
+        """Of its data sheet, in the precision that the published settings train in: fp32, convolutions in TF32."""
+        return GPUS[self.gpu].tf32
+
+    @property
+    def share(self) -> float:
+        """Of that peak, the least that a training is assumed to reach."""
+        return SHARES[0]
 
 
 class Listing(Settings):

@@ -4,10 +4,20 @@ import os
 import re
 from pathlib import Path
 
-from wsfcn_lib.claims.costs import Cost, cost_of, cpu_hours, gpu_hours, in_hours
-from wsfcn_lib.claims.evidence import RESULTS, read_json
+from wsfcn_lib.claims.costs import (
+    ABLATION,
+    BENCH,
+    TRAINING,
+    Cost,
+    bench_of,
+    cost_of,
+    cpu_hours,
+    gpu_hours,
+    in_hours,
+)
+from wsfcn_lib.claims.evidence import RESULTS
 from wsfcn_lib.claims.listing import SCALES, Claim, Compute, Test, read_claims
-from wsfcn_lib.claims.rules import DOES_NOT, HOLDS, NOT_RUN, UNDECIDED, Finding, judge
+from wsfcn_lib.claims.rules import DOES_NOT, HOLDS, NOT_RUN, OF_ABLATION, UNDECIDED, Finding, judge
 
 NO_BREAK = "\u00a0"  # a space at which a cell breaks no line
 PAGE = RESULTS / "CLAIMS.md"
@@ -91,7 +101,7 @@ def _short(command: str) -> str:
 def _cost(test: Test, found: Finding, results: Path) -> Cost:
     """What the test took; of one that nobody ran, what it would."""
     if found.verdict != NOT_RUN:
-        return cost_of(found.folders)
+        return cost_of(found.folders, ABLATION if test.rule in OF_ABLATION else TRAINING)
     if test.like:
         return cost_of([results / test.like])
     if test.needs and (test.needs.images or test.needs.evaluated):
@@ -104,25 +114,32 @@ def _needed(test: Test, results: Path) -> str:
     cost = _cost(test, Finding(), results)
     parts = ["the released file"] if test.scale == "released weights" else []
     if cost.machine:
-        parts += [cost.machine, f"about {in_hours(cost.hours)}{NO_BREAK}h"]
+        parts += [
+            cost.machine,
+            f"about {in_hours(cost.hours)}{NO_BREAK}h" if cost.hours else "hours not known",
+        ]
     return "needs " + ", ".join([*parts, *([test.also] if test.also else [])])
 
 
 def _columns(compute: Compute, results: Path) -> str:
     """What the columns mean, and what the hours of tests rest on that nobody ran."""
-    bench = read_json(results / "bench" / "cpu.json")
-    step = next(row["gigaflop_per_image"] for row in bench if row["stage"] == "training")
+    bench = bench_of(results)
+    reckoned = f"""\
+is reckoned, not measured: counted operations on one {compute.gpu}-class GPU ({compute.tflops:g} TFLOP/s) at an assumed \
+{100 * compute.share:.0f} % of its peak. A training step counts {bench.get("gigaflop_per_image", 0):,.0f} GFLOP an image of 321 pixels \
+([bench]({BENCH})), a forward pass {compute.forward_gflop_per_megapixel:,.0f} GFLOP a megapixel. It is for one seed, of an ablation for all \
+of its trainings. The CRF, on the CPU, comes on top."""
+    if not bench:
+        reckoned = f"would be reckoned from `{BENCH}`, which is missing: run `make bench` first, then `make claims` again."
     return f"""\
 * *Tested by*: a target of make, or a file of [notebooks/params](../../notebooks/params); the number leads to the whole command.
-* *Scale*: full (the published data, network and schedule), released weights, photographs (six animals of VOC, small networks), scenes \
-(built-in pictures). Of several tests, the largest that decides stands in the row; the note has all.
+* *Scale*: full (the published data, network and schedule), released weights, short schedule (the published data and network, a quarter of \
+the epochs), photographs (six animals of VOC, small networks), scenes (built-in pictures). Of several tests, the largest that decides stands in the row; the note has all.
 * *Figure*: mean ± standard deviation over seeds, and how many. The rules of the verdicts: \
 [rules.py](../../wsfcn_lib/claims/rules.py). Claims and tests: [claims.yaml](../../wsfcn_lib/claims/claims.yaml).
-* *Hours*: all runs that the figure is of, training and evaluation, added up. *Memory*: of the largest process.
-* *About N h* is reckoned, not measured: counted operations on one {compute.gpu} ({compute.tflops:g} TFLOP/s) at an assumed \
-{100 * compute.share:.0f} % of its peak. A training step counts {step:,.0f} GFLOP an image of 321 pixels ([bench](bench/cpu.json)), a \
-forward pass {compute.forward_gflop_per_megapixel:,.0f} GFLOP a megapixel. It is for one seed, of an ablation for all of its trainings. \
-The CRF, on the CPU, comes on top."""
+* *Hours*: all runs that the figure is of, added up: their training and its evaluation, or the ablation (notebooks 02 and 05, or 02 and \
+04). *Memory*: of the largest process.
+* *About N h* {reckoned}"""
 
 
 def _note(claim: Claim, where: str, findings: list[Finding], results: Path) -> list[str]:
@@ -140,12 +157,18 @@ def _finding(test: Test, found: Finding, results: Path) -> str:
     if found.verdict == NOT_RUN:
         needed = _needed(test, results)
         if test.scale == "released weights" and test.needs and test.needs.evaluated:
-            needed += f" (on two CPU cores about {in_hours(cpu_hours(test.needs, read_claims().compute, results))} h)"
+            hours = cpu_hours(test.needs, read_claims().compute, results)
+            needed += f" (on two CPU cores about {in_hours(hours)} h)" if hours else ""
         awaited = " and ".join(f"`{name}`" for name in (*test.evidence[:1], *test.ceiling[:1]))
-        return f"**not run**: {needed}; it would lie in {awaited}"
+        return f"**not run**: {needed}; it would lie in {awaited}{_left_out(found)}"
     links = ", ".join(_link(folder, results) for folder in found.folders)
     verdict = "decides nothing" if test.rule == "aside" else f"**{found.verdict}**"
-    return f"{verdict}: {'; '.join(part for part in (found.figure, found.reason) if part)} ({links})"
+    return f"{verdict}: {'; '.join(part for part in (found.figure, found.reason) if part)} ({links}){_left_out(found)}"
+
+
+def _left_out(found: Finding) -> str:
+    """What lies there and does not count, and why."""
+    return f"; left out: {', '.join(found.left_out)}" if found.left_out else ""
 
 
 def _link(path: Path, results: Path) -> str:

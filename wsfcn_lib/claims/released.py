@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from wsfcn_lib.claims.costs import cpu_hours, in_hours
-from wsfcn_lib.claims.evidence import RESULTS, figure, read_json
+from wsfcn_lib.claims.evidence import RESULTS, figure, stages_of, unlike
 from wsfcn_lib.claims.listing import Needs, Test, read_claims
 from wsfcn_lib.claims.page import page
 from wsfcn_lib.claims.rules import judge
@@ -25,7 +25,7 @@ from wsfcn_lib.data.files import DataError
 from wsfcn_lib.data.manifest import Manifest, write_manifest
 from wsfcn_lib.data.model_zoo import ARTEFACTS, Artefact, WeightsError
 from wsfcn_lib.data.voc import FULL, find_voc, voc_classes
-from wsfcn_lib.evaluation.inputs import load_trained
+from wsfcn_lib.evaluation.inputs import Trained, load_trained
 from wsfcn_lib.evaluation.mask_archives import score_archive
 from wsfcn_lib.evaluation.scoring import EvalSettings, evaluate
 from wsfcn_lib.postprocess import crf_available
@@ -76,18 +76,25 @@ def val_images() -> Manifest:
     return write_manifest("data/prepared/voc_val", listing.classes, listing.splits)
 
 
-def evaluate_network(artefact: Artefact, manifest: Manifest, run: Path, changes: dict) -> None:
-    """Evaluate released weights by their own protocol, changed by `changes`, into a run folder."""
-    trained = load_trained(run, artefact.name, str(manifest.folder))
+def network_settings(artefact: Artefact, trained: Trained, changes: dict) -> EvalSettings:
+    """The settings that released weights are evaluated with: their own protocol, changed by `changes`."""
     fixed = {"images": "val", "snapshot": artefact.name, "use_crf": crf_available()}
-    settings = EvalSettings(**trained.protocol | {"long_side": 0} | fixed | changes)
+    return EvalSettings(**trained.protocol | {"long_side": 0} | fixed | changes)
+
+
+def mask_settings(artefact: Artefact) -> dict:
+    """The settings that an archive of masks is scored with."""
+    return {"images": "val", "masks": artefact.file}
+
+
+def evaluate_network(trained: Trained, settings: EvalSettings, manifest: Manifest, run: Path) -> None:
+    """Evaluate released weights into a run folder."""
     device = build_accelerator(trained.config).device
     images = len(manifest.samples("val"))
     if device.type == "cpu" and images > 100:
         needs = Needs(evaluated=images, canvas=settings.canvas)
-        print(
-            f"on two CPU cores this takes about {in_hours(cpu_hours(needs, read_claims().compute, RESULTS))} h"
-        )
+        if hours := cpu_hours(needs, read_claims().compute, RESULTS):
+            print(f"on two CPU cores this takes about {in_hours(hours)} h")
     used = settings.model_dump()
     began = time.perf_counter()
     with RunFolder.open(run, used, STAGE, str(device), ignore=used) as folder:
@@ -100,7 +107,7 @@ def score_masks(artefact: Artefact, path: Path, manifest: Manifest, run: Path) -
     """Score an archive of masks, its folders with and without CRF apart, into a run folder."""
     began = time.perf_counter()
     truth = "_true_tags" if artefact.name.endswith("_clean") else ""
-    metrics, tables, used = {"split": "val"}, [], {"images": "val", "masks": artefact.file}
+    metrics, tables, used = {"split": "val"}, [], mask_settings(artefact)
     for inside in mask_folders(path):
         ending = ("_crf" if PurePosixPath(inside).name.endswith("crf") else "") + truth
         if "mean_iou" + ending in metrics:
@@ -133,11 +140,23 @@ def mask_folders(path: Path) -> list[str]:
     return folders
 
 
-def is_known(artefact: Artefact, path: Path, manifest: Manifest, evidence: Path) -> bool:
-    """Whether the evidence is of this very file and these images."""
-    stage = read_json(evidence / "run.json").get("stages", {}).get(STAGE, {})
-    same = stage.get("sha256") == checksum(path) and stage.get("data") == manifest.checksums()
-    return bool(stage.get("finished")) and same
+def not_known(path: Path, manifest: Manifest, evidence: Path, asked: dict) -> str:
+    """Why the evidence does not tell what is asked for, in words; "" where it does.
+
+    It does where it is of this very file, these images and these settings. One with CRF tells what one without would
+    tell, too, and how many processes computed it changes nothing; a setting that it does not know had its default.
+    """
+    stage = stages_of(evidence).get(STAGE, {})
+    if not stage.get("finished"):
+        return "never evaluated to its end"
+    if stage.get("sha256") != checksum(path):
+        return "evaluated before, when it was another file"
+    if stage.get("data") != manifest.checksums():
+        return "evaluated before, on other images"
+    stored = EvalSettings().model_dump(mode="json") | stage.get("settings", {})
+    free = {"processes"} | ({"use_crf"} if stored["use_crf"] else set())
+    other = unlike(stored, {name: value for name, value in asked.items() if name not in free})
+    return f"evaluated before, with {', '.join(other)}" if other else ""
 
 
 def evaluate_all(found: dict[str, Path], results: Path, runs: Path, changes: dict) -> list[str]:
@@ -146,13 +165,22 @@ def evaluate_all(found: dict[str, Path], results: Path, runs: Path, changes: dic
     for name, path in found.items():
         artefact, run = ARTEFACTS[name], runs / f"released_{name}"
         evidence = results / run.name
-        if is_known(artefact, path, manifest, evidence):
-            print(f"{name}: evaluated before, see data/results/{evidence.name}; delete that to do it again")
-            continue
-        print(f"{name}: {path.name}")
         try:
             if artefact.holds_network:
-                evaluate_network(artefact, manifest, run, changes)
+                trained = load_trained(run, artefact.name, str(manifest.folder))
+                settings = network_settings(artefact, trained, changes)
+                asked = settings.model_dump(mode="json")
+            else:
+                asked = mask_settings(artefact)
+            reason = not_known(path, manifest, evidence, asked)
+            if not reason:
+                print(
+                    f"{name}: evaluated before, see data/results/{evidence.name}; delete that to do it again"
+                )
+                continue
+            print(f"{name}: {path.name} ({reason})")
+            if artefact.holds_network:
+                evaluate_network(trained, settings, manifest, run)
             else:
                 score_masks(artefact, path, manifest, run)
         except (DataError, WeightsError, RunError) as error:

@@ -1,34 +1,46 @@
 """The rules by which results decide about a claim.
 
 Figures over several seeds have a 95 % interval by Student's t (`ablation.statistics.intervals`). One seed decides
-nothing: a second training may turn it.
+nothing: a second training may turn it. What lies under a name of the evidence counts where it is the run that the
+test asks for (`mismatch`), no copy of another, and not what the claim's own number was read from (`origin`).
 
 | rule       | holds where                                                | does not where                         |
 |------------|------------------------------------------------------------|----------------------------------------|
 | reaches    | the interval lies above the published number, less `within` | it lies below                          |
 | reproduces | of given weights or masks, on all images, no farther away than `within` | farther away               |
-| repeats    | each of several runs lies no farther away than `within`    | one lies farther away                  |
+| repeats    | each of several runs of one seed lies no farther away than `within`    | one lies farther away                  |
 | effect     | the interval of a module's effect lies above 0             | it lies below                          |
 | without    | the interval of what leaving a part out costs lies above 0 | it lies below                          |
 | gain       | the interval of one number less another lies above 0       | it lies below                          |
 | share      | the interval of the share of the ceiling lies above `at_least` | it lies below                      |
-| at_most    | a measurement on a GPU is at most `at_most`                | it is more                             |
+| at_most    | a measurement on a GPU, of what `row` says, is at most `at_most` | it is more                       |
 | aside      | never: the number is told, and decides nothing             | never                                  |
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from wsfcn_lib.ablation.statistics import differences, effects, intervals
-from wsfcn_lib.claims.evidence import by_seed, figure, find, read_json, seed_of, stages_of
+from wsfcn_lib.claims.evidence import (
+    by_seed,
+    distinct,
+    figure,
+    find,
+    read_json,
+    seed_of,
+    stages_of,
+    steps_of,
+    unlike,
+)
 from wsfcn_lib.claims.listing import Test
 
 HOLDS, DOES_NOT, UNDECIDED, NOT_RUN = "holds", "does not", "undecided at this scale", "not run"
+OF_ABLATION = ("effect", "without")  # rules on the table of an ablation
 REFERENCE = "FCA + SF2 (WS-FCN)"  # of an ablation's table, which one-line changes are compared with
 
 
@@ -40,11 +52,78 @@ class Finding:
     figure: str = ""  # with its spread
     reason: str = ""  # of the verdict, where the figure does not say it
     folders: tuple[Path, ...] = ()  # it is computed from
+    left_out: tuple[str, ...] = ()  # folders that do not count, each with why
 
 
 def judge(test: Test, results: Path) -> Finding:
-    """The finding of a test on the folders below `results`."""
-    return RULES[test.rule](test, results)
+    """The finding of a test on the folders below `results` that count.
+
+    Where there is nothing but what the claim's own number was read from, this is told and decides nothing.
+    """
+    origin = [results / name for name in test.origin]
+    found, left_out = _that_count(test, results, test.evidence, origin)
+    above, left_out_above = _that_count(test, results, test.ceiling, supervision="masks")
+    others = [folder for folder in found if folder not in origin]
+    finding = RULES[test.rule](test, others or found, above)
+    left_out += left_out_above
+    if origin and others:
+        left_out += [
+            f"{_name(folder, results)} (the number is its own)" for folder in found if folder in origin
+        ]
+    elif origin and finding.verdict != NOT_RUN:
+        finding = replace(
+            finding, verdict=UNDECIDED, reason="the number is their own, so only another run can test it"
+        )
+    return replace(finding, left_out=tuple(left_out))
+
+
+def _that_count(
+    test: Test, results: Path, names: Sequence[str], origin: Sequence[Path] = (), **training: object
+) -> tuple[list[Path], list[str]]:
+    """What lies under the names of evidence and counts, what the number was read from first; and why the rest does not.
+
+    `training` are settings that the training must have had instead of the test's own.
+    """
+    found = sorted(find(results, names), key=lambda folder: folder not in origin)
+    counted, left_out = [], []
+    for folder in found:
+        if fault := mismatch(folder, test, training):
+            left_out.append(f"{_name(folder, results)} ({fault})")
+        elif test.rule == "repeats" and counted and seed_of(folder) != seed_of(counted[0]):
+            left_out.append(
+                f"{_name(folder, results)} (seed {seed_of(folder)} instead of {seed_of(counted[0])})"
+            )
+        else:
+            counted.append(folder)
+    kept = distinct(counted)
+    left_out += [f"{_name(folder, results)} (a copy of another)" for folder in counted if folder not in kept]
+    return kept, left_out
+
+
+def _name(path: Path, results: Path) -> str:
+    return path.relative_to(results).as_posix()
+
+
+def mismatch(folder: Path, test: Test, training: Mapping = MappingProxyType({})) -> str:
+    """In what a folder is not the run that a test asks for, in words; "" where it is, or the test asks for nothing.
+
+    `run` asks for settings of the stages, `split` and `images` for what was evaluated, `steps` for the length of its
+    trainings, which follows from their images. `training` as in `_that_count`.
+    """
+    faults, stages = [], stages_of(folder)
+    for name, asked in test.run.items():
+        stage = stages.get(name, {})
+        wanted = asked | training if name == "02_train" else asked
+        faults += [] if stage.get("finished") else [f"{name} not finished"]
+        faults += unlike(stage.get("settings", {}), wanted) if stage else []
+    if test.split:
+        faults += unlike(read_json(folder / "metrics.json"), {"split": test.split, "images": test.images})
+    if test.steps:
+        logs = sorted(folder.glob("logs/*.csv" if test.rule in OF_ABLATION else "log.csv"))
+        faults += [] if logs else ["no log of its training"]
+        lengths = {steps_of(log) for log in logs} - {test.steps}
+        faults += [f"{min(lengths):,} steps instead of {test.steps:,}"] if lengths else []
+    return ", ".join(faults)
 
 
 def _verdict(seeds: int, low: float, high: float, bound: float) -> str:
@@ -84,9 +163,8 @@ def _over_seeds(folders: Sequence[Path], key: str, scale: float = 100) -> dict |
     return intervals(np.array([scale * np.mean(runs) for runs in values.values()]), None)
 
 
-def reaches(test: Test, results: Path) -> Finding:
+def reaches(test: Test, folders: Sequence[Path], above: Sequence[Path]) -> Finding:
     """A training comes up to a published number."""
-    folders = find(results, test.evidence)
     row = _over_seeds(folders, test.key)
     if row is None:
         return Finding()
@@ -95,9 +173,9 @@ def reaches(test: Test, results: Path) -> Finding:
     return Finding(verdict, _mean_and_spread(row), reason, tuple(folders))
 
 
-def reproduces(test: Test, results: Path) -> Finding:
+def reproduces(test: Test, folders: Sequence[Path], above: Sequence[Path]) -> Finding:
     """Given weights or masks have their published number, which depends on no seed."""
-    for folder in find(results, test.evidence):
+    for folder in folders:
         value = figure(folder, test.key)
         if value is None:
             continue
@@ -118,24 +196,23 @@ def reproduces(test: Test, results: Path) -> Finding:
     return Finding()
 
 
-def repeats(test: Test, results: Path) -> Finding:
+def repeats(test: Test, folders: Sequence[Path], above: Sequence[Path]) -> Finding:
     """Runs of one recipe and seed, on several machines, come to the same number."""
-    folders = [path for path in find(results, test.evidence) if figure(path, test.key) is not None]
+    folders = [path for path in folders if figure(path, test.key) is not None]
     values = [100 * figure(folder, test.key) for folder in folders]
     if not values:
         return Finding()
     if len(values) == 1:
         return Finding(UNDECIDED, f"{values[0]:.1f}, one run", "one run", tuple(folders))
     away = max(abs(value - test.published) for value in values)
-    seeds = ", ".join(sorted({str(seed_of(folder)) for folder in folders}))
-    words = f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}, {len(values)} runs of seed {seeds}"
+    words = f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}, {len(values)} runs of seed {seed_of(folders[0])}"
     reason = f"at most {away:.1f} points away, allowed {test.within}"
     return Finding(HOLDS if away <= test.within else DOES_NOT, words, reason, tuple(folders))
 
 
-def effect(test: Test, results: Path) -> Finding:
+def effect(test: Test, folders: Sequence[Path], above: Sequence[Path]) -> Finding:
     """A module raises mIoU, averaged over both choices of the other module."""
-    folder, table = _ablation(test, results)
+    folder, table = _ablation(folders)
     if table is None:
         return Finding()
     row = _effect(table, test.effect, "wsfcn", False, "predicted")
@@ -146,10 +223,10 @@ def effect(test: Test, results: Path) -> Finding:
     return Finding(verdict, _mean_and_spread(row, " points", "+"), reason, (folder,))
 
 
-def _ablation(test: Test, results: Path) -> tuple[Path | None, pd.DataFrame | None]:
+def _ablation(folders: Sequence[Path]) -> tuple[Path | None, pd.DataFrame | None]:
     """The folder of the most seeds, and its table; (None, None) where there is none."""
     tables = {}
-    for folder in find(results, test.evidence):
+    for folder in folders:
         if (folder / "table.csv").is_file():
             tables[folder] = pd.read_csv(folder / "table.csv")
     if not tables:
@@ -179,9 +256,9 @@ def _other_ways(table: pd.DataFrame, name: str) -> str:
     return f"of {len(rows)} ways to count (recipe, CRF, tags) {above} lie above 0, {below} below"
 
 
-def without(test: Test, results: Path) -> Finding:
+def without(test: Test, folders: Sequence[Path], above: Sequence[Path]) -> Finding:
     """Leaving a part out costs mIoU."""
-    folder, table = _ablation(test, results)
+    folder, table = _ablation(folders)
     if table is None or test.variant not in set(table.variant):
         return Finding()
     found = differences(_counted(table, "wsfcn", False, "predicted"), REFERENCE).set_index("variant")
@@ -191,9 +268,8 @@ def without(test: Test, results: Path) -> Finding:
     return Finding(verdict, _mean_and_spread(cost, " points", "+"), _interval(cost, "+"), (folder,))
 
 
-def gain(test: Test, results: Path) -> Finding:
+def gain(test: Test, folders: Sequence[Path], above: Sequence[Path]) -> Finding:
     """One number of a run is higher than another of the same run."""
-    folders = find(results, test.evidence)
     after, before = (by_seed(folders, key) for key in (test.key, test.over))
     seeds = [seed for seed in after if seed in before]
     if not seeds:
@@ -203,9 +279,8 @@ def gain(test: Test, results: Path) -> Finding:
     return Finding(verdict, _mean_and_spread(row, " points", "+"), _interval(row, "+"), tuple(folders))
 
 
-def share(test: Test, results: Path) -> Finding:
+def share(test: Test, folders: Sequence[Path], above: Sequence[Path]) -> Finding:
     """A network that learns from tags comes near the same network that learns from masks, paired by seed."""
-    folders, above = find(results, test.evidence), find(results, test.ceiling)
     tags, masks = by_seed(folders, test.key), by_seed(above, test.key)
     seeds = [seed for seed in tags if seed in masks]
     if not seeds:
@@ -216,32 +291,34 @@ def share(test: Test, results: Path) -> Finding:
     return Finding(verdict, _mean_and_spread(row, " %"), reason, (*folders, *above))
 
 
-def _of_bench(test: Test, results: Path) -> tuple[Path | None, float, str]:
-    """The first of the bench's files that has the training's number, the number, and its device."""
-    for path in find(results, test.evidence):
+def _of_bench(test: Test, paths: Sequence[Path]) -> tuple[Path | None, dict]:
+    """The first of the bench's files whose row of the test's stage has the number, and this row."""
+    for path in paths:
         for row in read_json(path):
-            if row["stage"] == "training" and row.get(test.key) is not None:
-                return path, row[test.key], row["device"]
-    return None, math.nan, ""
+            if row["stage"] == test.stage and row.get(test.key) is not None:
+                return path, row
+    return None, {}
 
 
-def at_most(test: Test, results: Path) -> Finding:
+def at_most(test: Test, folders: Sequence[Path], above: Sequence[Path]) -> Finding:
     """The bench's number of a training on a GPU stays below a limit."""
-    path, value, device = _of_bench(test, results)
+    path, row = _of_bench(test, folders)
     if path is None:
         return Finding()
+    value = row[test.key]
     words = f"{value:.3g} {test.unit}"
-    if device == "cpu":
+    if row["device"] == "cpu":
         return Finding(UNDECIDED, words, "measured on no GPU", (path,))
+    if other := unlike(row, test.row):
+        return Finding(UNDECIDED, words, f"measured with {', '.join(other)}", (path,))
     return Finding(HOLDS if value <= test.at_most else DOES_NOT, words, f"allowed {test.at_most:g}", (path,))
 
 
-def aside(test: Test, results: Path) -> Finding:
+def aside(test: Test, folders: Sequence[Path], above: Sequence[Path]) -> Finding:
     """A number that is told beside a claim, and decides nothing."""
-    path, value, _ = _of_bench(test, results) if test.unit else (None, 0, "")
-    if path is not None:
-        return Finding(UNDECIDED, f"{value:.3g} {test.unit}", test.why, (path,))
-    folders = [] if test.unit else find(results, test.evidence)
+    if test.unit:
+        path, row = _of_bench(test, folders)
+        return Finding(UNDECIDED, f"{row[test.key]:.3g} {test.unit}", test.why, (path,)) if row else Finding()
     row = _over_seeds(folders, test.key)
     if row is None:
         return Finding()

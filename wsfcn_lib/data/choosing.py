@@ -19,4 +19,5 @@ def varied(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 def spread_out(samples: Sequence[Sample], count: int) -> list[Sample]:
     """At most `count` samples, spread evenly over all of them."""
-    return [*samples[:: max(1, len(samples) // count)]][:count]
+    places = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[place] for place in places]

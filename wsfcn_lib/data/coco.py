@@ -395,12 +395,12 @@ def _unused(contents: Iterable[dict]) -> set[str]:
     Those that others name as what they belong to, as Roboflow writes them, and the background.
     """
     contents = list(contents)
-    used = {_id(entry.get("category_id")) for content in contents for entry in content["annotations"]}
+    used = {plain_id(entry.get("category_id")) for content in contents for entry in content["annotations"]}
     categories = [entry for content in contents for entry in content["categories"]]
     parents = {
         entry.get("supercategory") for entry in categories if entry.get("supercategory") != entry.get("name")
     }
-    unused = {entry.get("name") for entry in categories if _id(entry.get("id")) not in used}
+    unused = {entry.get("name") for entry in categories if plain_id(entry.get("id")) not in used}
     return {name for name in unused if name in parents or _is_none(name)}
 
 
@@ -422,7 +422,7 @@ def read_instances(
         names = [category["name"].strip() for category in categories]
         mask_ids = {}
         for k, category in enumerate(categories, 1):
-            first = mask_ids.setdefault(_id(category["id"]), k)
+            first = mask_ids.setdefault(plain_id(category["id"]), k)
             if first != k:
                 raise ValueError(f"{names[first - 1]} and {names[k - 1]} have one id, {category['id']}")
         classes = Manifest(path.parent, voc_classes(names)).classes
@@ -436,10 +436,10 @@ def read_instances(
         unlisted = []
         rectangles, nothing, outlined = [], [], 0
         for entry in content["annotations"]:
-            label = mask_ids.get(_id(entry["category_id"]))
+            label = mask_ids.get(plain_id(entry["category_id"]))
             if label is None:
                 raise ValueError(f"the category_id {entry['category_id']} is no category's")
-            image = images.get(_id(entry["image_id"]))
+            image = images.get(plain_id(entry["image_id"]))
             if image is None:
                 unlisted.append(entry["image_id"])
                 continue
@@ -497,12 +497,12 @@ def _read_images(entries: list[dict]) -> dict[str, Annotated]:
         if not 0 <= height * width <= MOST_PIXELS:
             raise ValueError(f"{PurePosixPath(file).name} has no size that a picture can have")
         image = Annotated(file, height, width, [], name)
-        if images.setdefault(_id(entry["id"]), image) is not image:
+        if images.setdefault(plain_id(entry["id"]), image) is not image:
             raise ValueError(f"the image id {entry['id']} is listed twice")
     return images
 
 
-def _id(value: object) -> str:
+def plain_id(value: object) -> str:
     """An id as text; 5, 5.0, "5" and "05" are one, 1_1 and 11 are two."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wsfcn_lib.data.classes import IGNORE
 
 PAPER, INK = (255, 255, 255), (20, 20, 20)
+RIM = 0.8  # opacity of the dark line around a class, by which it is seen on a ground of its own colour
 
 
 def colour_labels(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
@@ -25,15 +26,19 @@ def colour_labels(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
 def overlay(image: np.ndarray, label: np.ndarray, palette: np.ndarray, opacity: float = 0.45) -> np.ndarray:
     """Class colours laid over an image (H, W, 3) uint8; background (class 0) stays as photographed.
 
-    Within its border each class has its full colour, as in a legend; the photograph shows through the rest.
+    Within its border each class has its full colour, as in a legend, and a dark rim outside; the photograph shows
+    through the rest.
     """
     label = np.asarray(label)
     colours = colour_labels(label, palette)
-    tinted = blend(image, colours, opacity)
+    inside = label != 0
+    tinted = np.where(inside[..., None], blend(image, colours, opacity), image)
     if opacity:
         border = edges(label, line_width(label.shape))
-        tinted[border] = colours[border]
-    return np.where(label[..., None] == 0, image, tinted)
+        tinted[border & inside] = colours[border & inside]
+        dark = np.full_like(tinted, INK)
+        tinted[border & ~inside] = blend(tinted, dark, RIM)[border & ~inside]
+    return tinted
 
 
 def blend(image: np.ndarray, colours: np.ndarray, opacity: float | np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from wsfcn_lib.evaluation.comparison import (
     images_to_compare,
     read_wanted,
 )
-from wsfcn_lib.evaluation.mask_sources import classes_of, open_masks
+from wsfcn_lib.evaluation.mask_sources import classes_of, is_prepared, open_masks, prepared_classes, read_ids
 from wsfcn_lib.runs.paths import expanded, shell_path
 from wsfcn_lib.runs.storage import RunError, atomic_write
 
@@ -46,6 +46,11 @@ def build_parser(command: str) -> argparse.ArgumentParser:
         default="",
         help="voc; names with commas between them, ids 1, 2, ...; a classes.json; a run folder",
     )
+    parser.add_argument(
+        "--categories",
+        help="COCO annotation file that tells the ids in lists of results: categories by name, images if it has them "
+        "(default: the truth, where it is one)",
+    )
     parser.add_argument("--split", default="val", help="of a folder of 01_prepare_data (default: val)")
     parser.add_argument(
         "--images", help="list of image names to score, one a line (default: all of the truth)"
@@ -66,7 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     given = [options.A, *([options.B] if arguments[0] == "compare" else [])]
     if options.draws < 1 or options.seed < 0 or (options.processes or 1) < 1:
         parser.error("--draws and --processes must be at least 1, --seed at least 0")
-    if len({shell_path(name).resolve() for name in given}) < len(given):
+    # a last "/." takes the top of a folder alone, which is another set of masks than the whole of it
+    if len({(shell_path(name).resolve(), name.endswith("/.")) for name in given}) < len(given):
         parser.error(f"A and B are both {options.A}; name two")
     try:
         result = measured(options, given)
@@ -87,10 +93,14 @@ def measured(options: argparse.Namespace, given: Sequence[str]) -> dict:
     """What `compare` returns of the masks that the options name; its errors, and those of `open_masks`."""
     manifest = classes_of(options.classes or options.truth)
     truth = open_masks(options.truth, manifest, split=options.split)
+    if is_prepared(truth.path):
+        manifest = prepared_classes(truth.path)  # its colours are those of its masks
+    ids = read_ids(shell_path(options.categories)) if options.categories else None
     names = short_names(given)
     sources = {}
     for name, place in zip(names, given):
-        sources[name] = open_masks(place, manifest, truth, options.split).spelt_like(truth.places)
+        source = open_masks(place, manifest, truth, options.split, ids)
+        sources[name] = source.spelt_like(truth.places)
     wanted = read_wanted(shell_path(options.images) if options.images else None)
     images = images_to_compare(truth, sources, wanted, options.common)
     counts = count_masks(truth, sources, images, manifest, options.processes)

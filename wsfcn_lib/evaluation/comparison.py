@@ -61,7 +61,7 @@ def images_to_compare(
     if not shared:
         raise DataError(
             f"no image has a mask everywhere: {'; '.join(faults)}. Masks are called as their images, "
-            "such as <image name>.png"
+            "such as <image name>.png; of a prepared folder --split names another list than val"
         )
     if faults and not common:
         raise DataError(

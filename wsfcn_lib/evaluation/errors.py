@@ -22,7 +22,7 @@ def error_kinds(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.where(truth == IGNORE, IGNORE, kinds).astype(np.uint8)
 
 
-def error_shares(pairs: Iterable[tuple[np.ndarray, np.ndarray]], width: int = 3) -> pd.DataFrame:
+def shares_by_border(pairs: Iterable[tuple[np.ndarray, np.ndarray]], width: int = 3) -> pd.DataFrame:
     """Percent of all judged pixels by kind of error, within `width` pixels of a true border and elsewhere.
 
     From (labels, truth) of each image, class indices (H, W).

@@ -11,7 +11,7 @@ from PIL import Image
 
 from wsfcn_lib.data.images import read_image, read_mask
 from wsfcn_lib.data.manifest import Sample
-from wsfcn_lib.data.painting import edges, outlined, overlay
+from wsfcn_lib.data.painting import blend, colour_labels, edges, outlined
 from wsfcn_lib.evaluation.results import EvaluationResults, PostProcessing
 from wsfcn_lib.infer import at_size, shrink
 from wsfcn_lib.runs.paths import resolve_path
@@ -49,7 +49,12 @@ def write_gallery(run: Path | str, samples: Sequence[Sample], results: Evaluatio
         Image.fromarray(picture).save(stream, "JPEG", quality=82)
         atomic_write(folder / f"{number:04d}.jpg", stream.getvalue())
         entries.append({"file": f"{number:04d}.jpg", "name": sample.name, "caption": caption(row, suffix)})
-    content = {"title": results.label, "of": len(results.rows), "pictures": entries}
+    content = {
+        "title": results.label,
+        "crf": settings.use_crf,
+        "of": len(results.rows),
+        "pictures": entries,
+    }
     atomic_write(folder / LIST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return len(entries)
 
@@ -61,7 +66,8 @@ def painted(sample: Sample, mask: Path, manifest) -> np.ndarray:
     small = shrink(image, SIDE)
     size = small.shape[:2]
     label = at_size(label, size)
-    picture = overlay(small, label, manifest.shades, 0.5)
+    # without the dark rim of `overlay`: black is the truth's
+    picture = blend(small, colour_labels(label, manifest.shades), np.where(label > 0, 0.5, 0))
     picture[edges(label) & (label > 0)] = WHITE
     if sample.mask:
         truth = at_size(read_mask(sample.mask, manifest, size=image.shape[:2]), size)

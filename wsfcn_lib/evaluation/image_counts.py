@@ -191,7 +191,7 @@ class Counts:
         return {key: float(value[0]) for key, value in self.drawn(variant, once).items()}
 
     def drawn(self, variant: Hashable, times: np.ndarray) -> dict[str, np.ndarray]:
-        """Each of `measures`, (T,), where image n counts times[t, n] times, as `statistics.redrawn` draws it.
+        """Each of `measures`, (T,), where image n counts times[t, n] times, as `redrawn_blocks` draws it.
 
         What is small or large stays as in the whole set. nan in a draw that has nothing to measure.
         """
@@ -232,7 +232,7 @@ def measure_words(measure: str) -> str:
 def redrawn_blocks(images: int, draws: int, seed: int = 0) -> Iterator[np.ndarray]:
     """How often each image occurs, where as many are drawn anew with replacement: (BLOCK or fewer, images).
 
-    The rows of all blocks together are `statistics.redrawn` of the same draws and seed.
+    The rows of all blocks together, `draws`, do not depend on BLOCK.
     """
     generator = np.random.default_rng(seed)
     for begin in range(0, draws, BLOCK):

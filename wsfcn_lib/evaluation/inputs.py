@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from wsfcn_lib.checkpoints import find_snapshot
-from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.config import SUPERVISION, TrainConfig
 from wsfcn_lib.data.drawn import is_drawn
 from wsfcn_lib.data.files import DataError, read_list
 from wsfcn_lib.data.folder import MASK_PARTS
@@ -32,9 +32,8 @@ class Trained(NamedTuple):
 
     net: nn.Module  # in evaluation mode, on the CPU
     manifest: Manifest
-    config: (
-        TrainConfig  # of its training; of a file from elsewhere: its network, all else as published for VOC
-    )
+    # of its training; of a file from elsewhere: its network and what the file says, all else as published for VOC
+    config: TrainConfig
     path: Path  # its file
     facts: dict  # in this file, see `load_network`
     protocol: dict  # recipe, scales and canvas, where nobody asks for others
@@ -83,6 +82,7 @@ def load_trained(run: Path | str, snapshot: str = "best", data: str = "", device
     settings = training
     if not training:
         settings = net.config.model_dump(exclude={"num_classes"})
+        settings |= {name: facts[name] for name in (*SUPERVISION, "crop") if name in facts}
         if data:
             settings["data"] = data
     config = TrainConfig(**settings | {"device": device})

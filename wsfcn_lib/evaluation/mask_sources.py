@@ -5,14 +5,15 @@ import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from wsfcn_lib.data.classes import is_background
-from wsfcn_lib.data.coco import Annotated, painted_labels, read_annotations, read_instances
+from wsfcn_lib.data.coco import Annotated, painted_labels, plain_id, read_annotations, read_instances
 from wsfcn_lib.data.files import DataError, plain
 from wsfcn_lib.data.images import read_mask
 from wsfcn_lib.data.manifest import CLASSES_FILE, SPLITS, Manifest, read_classes
@@ -21,6 +22,8 @@ from wsfcn_lib.data.voc import voc_classes
 from wsfcn_lib.evaluation.mask_archives import contents
 from wsfcn_lib.runs.folder import read_run
 from wsfcn_lib.runs.paths import shell_path
+
+TELL_IMAGES = "give an annotation file that lists the images, with id and file_name, by --categories"
 
 
 class MaskFile(NamedTuple):
@@ -64,6 +67,14 @@ class Member(NamedTuple):
     size: int
 
 
+class Ids(NamedTuple):
+    """What the numbers in a list of COCO's results mean, by the annotation file that tells it."""
+
+    path: Path
+    categories: dict[int, str]  # names of classes
+    images: dict[str, Annotated]  # by `plain_id`; empty where the file lists none
+
+
 @dataclass(frozen=True)
 class MaskSource:
     """The masks of one folder, archive or file."""
@@ -71,7 +82,7 @@ class MaskSource:
     path: Path
     places: dict[str, Path | Member | OutlinedMask]  # by image name
     spool: BinaryIO | None = None  # what an archive holds, unpacked into one file that vanishes by itself
-    categories: dict[int, str] = field(default_factory=dict)  # names of COCO's ids, where the file tells them
+    ids: Ids | None = None  # of an annotation file
     notes: tuple[str, ...] = ()
 
     def mask(self, name: str) -> MaskFile | OutlinedMask:
@@ -92,14 +103,18 @@ class MaskSource:
         places = {}
         for name, place in self.places.items():
             others = meant[same_name(name)]
-            if name not in others and len(others) == 1 and own[same_name(name)] == 1:
+            if len(others) == 1 and own[same_name(name)] == 1:
                 name = others[0]
             places[name] = place
         return replace(self, places=places)
 
 
 def open_masks(
-    given: str, manifest: Manifest, known: MaskSource | None = None, split: str = "val"
+    given: str,
+    manifest: Manifest,
+    known: MaskSource | None = None,
+    split: str = "val",
+    ids: Ids | None = None,
 ) -> MaskSource:
     """The masks that a command line names; nothing is decoded yet.
 
@@ -111,13 +126,16 @@ def open_masks(
         manifest: knows the classes.
         known: the truth; a list of results has no names of its own.
         split: of a prepared folder.
+        ids: of a list of results; without them those of the truth, where that is an annotation file.
 
-    Raises DataError for what is none of these, for no mask at all, and for two masks of one image.
+    Raises DataError for what is none of these, for no mask at all, for two masks of one image, and for a prepared
+    folder of other classes.
     """
     path, inside = _located(given)
     if path.suffix.lower() == ".json":
-        return _coco_source(path, manifest, known)
-    if (path / CLASSES_FILE).is_file() and any((path / f"{name}.csv").is_file() for name in SPLITS):
+        return _coco_source(path, manifest, known, ids)
+    if is_prepared(path):
+        _require_classes(path, manifest)
         if not (path / f"{split}.csv").is_file():
             raise DataError(
                 f"{path}: there is no list of {split!r}; name another --split of {', '.join(SPLITS)}"
@@ -128,6 +146,32 @@ def open_masks(
             raise DataError(f"{path}: no image of {split} has a mask; name another --split")
         return MaskSource(path, places)
     return _png_source(path, inside, given)
+
+
+def is_prepared(path: Path) -> bool:
+    """Whether 01_prepare_data wrote a folder."""
+    return (path / CLASSES_FILE).is_file() and any((path / f"{name}.csv").is_file() for name in SPLITS)
+
+
+def prepared_classes(path: Path) -> Manifest:
+    """The classes of a prepared folder, whose lists are not read."""
+    return Manifest(path, read_classes(path / CLASSES_FILE))
+
+
+def _require_classes(path: Path, manifest: Manifest) -> None:
+    """DataError where a prepared folder has other classes, or other ids of them, than the manifest."""
+    own = prepared_classes(path)
+    if (own.names, own.mask_ids) != (manifest.names, manifest.mask_ids):
+        raise DataError(
+            f"{path}: its {CLASSES_FILE} has {_ids_and_names(own)}, but --classes or the truth gives "
+            f"{_ids_and_names(manifest)}; leave --classes out where the truth is prepared, or prepare the folder anew "
+            "with these classes"
+        )
+
+
+def _ids_and_names(manifest: Manifest) -> str:
+    pairs = zip(manifest.mask_ids, manifest.names)
+    return ", ".join(f"{number} {name}" for number, name in pairs if number)
 
 
 def _located(given: str) -> tuple[Path, str]:
@@ -186,13 +230,10 @@ def _png_source(path: Path, inside: str, given: str) -> MaskSource:
     return MaskSource(path, places, spool, notes=(f"{path.name}: passed over {counted}",) if counted else ())
 
 
-def _coco_source(path: Path, manifest: Manifest, known: MaskSource | None) -> MaskSource:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{path}: not a whole JSON file ({error}); export it again") from error
+def _coco_source(path: Path, manifest: Manifest, known: MaskSource | None, ids: Ids | None) -> MaskSource:
+    content = _read_json(path)
     if isinstance(content, list):
-        return _results_source(path, content, manifest, known)
+        return _results_source(path, content, manifest, known, ids)
     content = read_annotations(path)
     classes, images, notes = read_instances(path, content)
     index_of = {info.mask_id: _index(path, info.name, manifest) for info in classes}
@@ -200,39 +241,82 @@ def _coco_source(path: Path, manifest: Manifest, known: MaskSource | None) -> Ma
     for image in images:
         objects = [(area, index_of[label], outline) for area, label, outline in image.objects]
         places[image.name] = OutlinedMask(str(path), image._replace(objects=objects))
-    categories = {int(entry["id"]): plain(entry["name"]) for entry in content["categories"]}
     return MaskSource(
-        path, places, categories=categories, notes=tuple(f"{path.name}: {note}" for note in notes)
+        path,
+        places,
+        ids=_ids(path, content, images),
+        notes=tuple(f"{path.name}: {note}" for note in notes),
     )
 
 
-def _results_source(path: Path, entries: list, manifest: Manifest, known: MaskSource | None) -> MaskSource:
+def _read_json(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise DataError(f"{path}: not a whole JSON file ({error}); export it again") from error
+
+
+def read_ids(path: Path) -> Ids:
+    """The ids that an annotation file explains; it needs no annotations, and without images tells categories only."""
+    if not path.is_file():
+        raise DataError(f"--categories {path}: there is no such file; name a COCO annotation file")
+    content = _read_json(path)
+    lists = {}
+    for key in ("categories", "images"):
+        lists[key] = content.get(key, []) if isinstance(content, dict) else []
+        if not isinstance(lists[key], list) or not all(isinstance(entry, dict) for entry in lists[key]):
+            raise DataError(f"{path}: {key} is no list of entries with names; name a COCO annotation file")
+    if not lists["categories"]:
+        raise DataError(f"{path}: it has no categories; name a COCO annotation file, which lists id and name")
+    _, images, _ = read_instances(path, lists | {"annotations": []})
+    return _ids(path, lists, images)
+
+
+def _ids(path: Path, content: dict, images: list[Annotated]) -> Ids:
+    """The ids of a content that `read_instances` took, and of its images in the same order."""
+    categories = {int(entry["id"]): plain(entry["name"]) for entry in content["categories"]}
+    listed = {plain_id(entry["id"]): image for entry, image in zip(content["images"], images)}
+    return Ids(path, categories, listed)
+
+
+def _results_source(
+    path: Path, entries: list, manifest: Manifest, known: MaskSource | None, ids: Ids | None
+) -> MaskSource:
     """A list of {image_id, category_id, segmentation, score}; on top of others is what scores higher.
 
-    Images without an entry are background. category_id is an id of the masks, or one of the truth's, where
-    that is a COCO file.
+    Images without an entry are background.
     """
     if known is None:
         raise DataError(f"{path}: a list of results has no names of images, so it cannot be the truth")
-    numbers = dict(zip(manifest.mask_ids, range(manifest.num_classes)))
-    if known.categories:
-        numbers = {number: _index(path, name, manifest) for number, name in known.categories.items()}
-    names, objects, strangers = _names_by_id(known.places), defaultdict(list), []
+    ids = ids or known.ids
+    if ids is None:
+        raise DataError(
+            f"{path}: its category_id are ids of COCO's categories, not of masks, and the truth {known.path} does not "
+            "tell their names; give the annotation file by --categories, or name it as --truth"
+        )
+    index_of = cache(lambda name: _index(path, name, manifest))
+    meant = _listed_images(ids, known) if ids.images else _images_by_digits(known.places)
+    objects, strangers = defaultdict(list), []
     for entry in entries:
         try:
-            identity, label = entry["image_id"], numbers[int(entry["category_id"])]
+            identity, category = entry["image_id"], ids.categories[int(entry["category_id"])]
             outline, score = entry["segmentation"], entry.get("score")
             rank = None if score is None else -float(score)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path}: an entry is no result ({type(error).__name__}: {error}): each has an image_id, a "
-                f"category_id of {sorted(numbers)}, a segmentation and perhaps a score; correct it"
+                f"category_id of {sorted(ids.categories)}, a segmentation and perhaps a score; correct it"
             ) from error
-        name = names.get(_as_id(str(identity)))
+        name = _image_meant(path, identity, meant, known)
         if name is None:
             strangers.append(str(identity))
         else:
-            objects[name].append((rank, label, outline))
+            objects[name].append((rank, index_of(category), outline))
+    if strangers and not ids.images:
+        raise DataError(
+            f"{path}: {len(strangers)} of its {len(entries)} results have an image_id that fits no image of the "
+            f"truth, neither its name nor its digits, first {strangers[0]}; {TELL_IMAGES}"
+        )
     if not objects:
         raise DataError(f"{path}: not one of its {len(entries)} results is of an image of the truth")
     notes = [f"{path.name}: {len(known.places) - len(objects)} images have no result, so they are background"]
@@ -251,21 +335,45 @@ def _results_source(path: Path, entries: list, manifest: Manifest, known: MaskSo
     return MaskSource(path, places, notes=tuple(notes))
 
 
-def _as_id(text: str) -> str:
-    """An id as COCO's files may write it: without zeros before a number."""
-    return text.lstrip("0") or "0" if text.isdigit() else text
+def _image_meant(path: Path, identity: object, meant: dict[str, list[str]], known: MaskSource) -> str | None:
+    """The image of the truth that an image_id means, None for none; DataError where it may be two."""
+    if isinstance(identity, str) and plain_id(identity) not in meant and identity in known.places:
+        return identity
+    names = meant.get(plain_id(identity), [])
+    if len(names) > 1:
+        raise DataError(
+            f"{path}: the image_id {identity} may be {names[0]} or {names[1]} of the truth; {TELL_IMAGES}"
+        )
+    return names[0] if names else None
 
 
-def _names_by_id(names: Collection[str]) -> dict[str, str]:
+def _listed_images(ids: Ids, known: MaskSource) -> dict[str, list[str]]:
+    """Names of the truth's images by the ids that an annotation file lists, by their files' names."""
+    alike, meant, first = defaultdict(list), {}, {}
+    for name in known.places:
+        alike[same_name(name)].append(name)
+    for number, image in ids.images.items():
+        names = alike.get(same_name(image.name)) or alike.get(same_name(PurePosixPath(image.file).stem), [])
+        meant[number] = [image.name] if image.name in names else names
+        for name in meant[number]:
+            other = first.setdefault(name, image)
+            if other is not image:
+                raise DataError(
+                    f"{ids.path}: {other.file} and {image.file} may both be {name} of the truth; name an annotation "
+                    "file of the truth's images alone"
+                )
+    return meant
+
+
+def _images_by_digits(names: Collection[str]) -> dict[str, list[str]]:
     """Image names by what a list of results may call them: the name, its last number, all of its digits."""
-    found, often = {}, Counter()
+    found = defaultdict(list)
     for name in names:
         ending = re.search(r"\d+$", name)
         spellings = {name, re.sub(r"\D", "", name), ending[0] if ending else ""} - {""}
-        for key in set(map(_as_id, spellings)):
-            found[key] = name
-            often[key] += 1
-    return {key: name for key, name in found.items() if often[key] == 1}
+        for key in set(map(plain_id, spellings)):
+            found[key].append(name)
+    return dict(found)
 
 
 def _index(path: Path, name: str, manifest: Manifest) -> int:

@@ -17,7 +17,7 @@ from wsfcn_lib.data.manifest import Manifest
 from wsfcn_lib.data.model_zoo import SHIPPED
 from wsfcn_lib.data.remarks import untaught
 from wsfcn_lib.data.training_set import TrainSet
-from wsfcn_lib.evaluation.schedules import counted, measured
+from wsfcn_lib.evaluation.schedules import EPOCHS, SCHEDULES, counted, measured
 from wsfcn_lib.runs.provenance import peak_memory_mb
 from wsfcn_lib.runs.storage import require_space
 from wsfcn_lib.supervision import TrainingError
@@ -83,7 +83,7 @@ def cost(config: TrainConfig, num_classes: int, steps: int = 3) -> dict[str, flo
 DAYS = 2 * 24 * 3600  # seconds, from which on a person thinks of a GPU
 FEW_STEPS = 300
 FEW_PICTURES = 10  # of a class
-VOC_STEPS = 31 * (10582 // 16)  # of the published schedule: epochs of whole batches
+VOC_STEPS = EPOCHS * (SCHEDULES["VOC"][0] // 16)  # of the published schedule: epochs of whole batches
 
 
 @dataclass(frozen=True)

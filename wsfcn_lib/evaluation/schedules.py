@@ -16,29 +16,13 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from wsfcn_lib.config import TrainConfig
+from wsfcn_lib.evaluation.gpus import GPUS, SHARES
 from wsfcn_lib.losses import classification_loss, mask_loss
 from wsfcn_lib.train import trainable_network
 
 # images that train (of COCO those with a label) and classes with background; each image is seen EPOCHS times
 SCHEDULES = {"VOC": (10_582, 21), "COCO": (82_081, 81)}
 EPOCHS = 31
-SHARES = (0.2, 0.5)  # of a GPU's peak that a training is assumed to reach; two CPU cores reach 0.73 of theirs
-
-
-class GPU(NamedTuple):
-    """A kind of GPU, by its data sheet: dense matrix products in TFLOP/s, and GB of memory."""
-
-    bf16: float
-    tf32: float  # what PyTorch computes fp32 convolutions in
-    memory: int
-
-
-GPUS = {
-    "RTX 3090": GPU(71, 36, 24),
-    "RTX 4090": GPU(165, 83, 24),
-    "A100": GPU(312, 156, 40),
-    "H100": GPU(989, 495, 80),
-}
 
 
 class Step(NamedTuple):
@@ -146,8 +130,11 @@ def main() -> None:
         prog="python -m wsfcn_lib.evaluation.schedules", description=main.__doc__
     )
     parser.add_argument("--gpu", choices=GPUS, help="this one alone")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
-    parser.add_argument("--batch", type=int, default=16, help="images that are computed at once")
+    usual = TrainConfig()  # the published settings, as notebooks/params/voc_resnet38.yaml has them
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default=usual.precision)
+    parser.add_argument(
+        "--batch", type=int, default=usual.batch_size, help="images that are computed at once"
+    )
     options = parser.parse_args()
     config = TrainConfig(precision=options.precision, batch_size=options.batch)
     print("\n".join(counted(config, [options.gpu] if options.gpu else GPUS)))

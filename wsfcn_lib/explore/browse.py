@@ -14,7 +14,7 @@ from wsfcn_lib.explore.shell import Explorer, button, dropdown, encode, still_im
 
 ANY, LISTED, WORST, BEST = "any class", "as listed", "worst first", "best first"
 MOST = 3000  # names in a list; browsers grow slow with more
-THUMBS = 8  # in the strip
+COLUMNS, THUMBS = 5, 10  # of thumbnails in a row, and in all: as wide as the picture above them
 
 
 class Browser(Explorer):
@@ -39,9 +39,9 @@ class Browser(Explorer):
         self.next = button("next ▶", lambda: self.step(1), **half)
         return widgets.HBox([self.previous, self.next])
 
-    def below(self) -> list[widgets.Widget]:
-        """The strip of thumbnails, and how many images a long list leaves out."""
-        self.strip = still_image(STRIP)
+    def under(self) -> list[widgets.Widget]:
+        """The thumbnails, and how many images a long list leaves out."""
+        self.strip, self._strip = still_image(STRIP), None
         self.left_out = widgets.HTML(layout={"display": "none"})
         return [self.strip, self.left_out]
 
@@ -124,7 +124,7 @@ class Browser(Explorer):
         return listed[first : first + THUMBS]
 
     def render_strip(self, state: dict) -> Picture:
-        """Thumbnails with their names, the chosen one framed: (H, W, 3) uint8."""
+        """Thumbnails with their names in rows of COLUMNS, the chosen one framed: (H, W, 3) uint8."""
         thumbs = []
         for name in self.thumbnails(state):
             try:
@@ -132,7 +132,8 @@ class Browser(Explorer):
             except Exception:  # its drawing says what is wrong, once it is chosen
                 small = draw.blank(*draw.THUMB, draw.GROUND)
             thumbs.append(draw.thumb(small, name, chosen=name == state["image"]))
-        return np.hstack(thumbs) if thumbs else draw.blank(1, 1)
+        rows = [draw.beside(*thumbs[first : first + COLUMNS]) for first in range(0, len(thumbs), COLUMNS)]
+        return draw.below(*rows) if rows else draw.blank(1, 1)
 
     def thumbnail(self, state: dict, name: str) -> Picture:
         """An image with what was predicted over it, of any size (H, W, 3) uint8: for subclasses."""
@@ -141,15 +142,20 @@ class Browser(Explorer):
     def strip_clicked(self, x: int, y: int) -> None:
         """Choose the image whose thumbnail is clicked."""
         shown = self.thumbnails(self.state)
-        place = x // draw.thumb_width()
-        if 0 <= place < len(shown):
+        width, height = draw.thumb_size()
+        column, row = x // width, y // height
+        place = COLUMNS * row + column
+        if 0 <= column < COLUMNS and 0 <= place < len(shown):
             self.controls["image"].value = shown[place]
 
     def _show(self, *drawn: object) -> None:
         super()._show(*drawn)
         strip = self.render_strip(self.state)
-        self.strip.value = encode(strip)
+        if self._strip is not None and np.array_equal(strip, self._strip):
+            return
+        self._strip, self.strip.value = strip, encode(strip)
         self.strip.layout.display = "none" if strip.shape[0] == 1 else None
+        self.page.thumbs = f"pictures to choose from: {', '.join(self.thumbnails(self.state))}"
 
     def render_image(self, state: dict) -> Picture:
         """The picture of a state with an image: for subclasses."""

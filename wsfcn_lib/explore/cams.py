@@ -24,6 +24,7 @@ from wsfcn_lib.explore.layers import (
     prediction,
     reading,
 )
+from wsfcn_lib.explore.page import ASKED
 from wsfcn_lib.explore.shell import WIDE, dropdown, slider
 from wsfcn_lib.runs.paths import ROOT, RUNS
 
@@ -65,17 +66,19 @@ class CamExplorer(Browser):
             self.list_controls() | _controls() | {"run": dropdown("network", list(dict.fromkeys(runs)))}
         )
         self.upload = widgets.FileUpload(
-            accept="image/*", multiple=True, description="＋ your own pictures", layout={"width": "180px"}
+            accept="image/*", multiple=True, description="your own pictures", layout={"width": "180px"}
         )
         self.upload.observe(self._uploaded, names="value")
+        self._painted = lru_cache(2)(_painted)
         front = ["image", self.buttons(), "target", "layer", "opacity", "iterations"]
         more = ["run", "only", "order", "view", "over", "since", "across", "down", *CUTS]
         super().__init__(controls, front, more)
+        self.image.add_class(ASKED)
         self._look_through()
 
-    def below(self) -> list[widgets.Widget]:
-        """The strip of thumbnails, and the button that brings in one's own."""
-        return [*super().below(), self.upload]
+    def under(self) -> list[widgets.Widget]:
+        """The thumbnails, and the button that brings in one's own."""
+        return [*super().under(), self.upload]
 
     def inspector(self, run: str) -> Inspector:
         """The network of a run with its images; opened anew when its best snapshot has changed."""
@@ -168,12 +171,10 @@ class CamExplorer(Browser):
     def _inspect(self, state: dict) -> Inspection:
         return self.inspector(state["run"]).inspect(state["image"], state["view"])
 
-    @staticmethod
-    def _laid(inspection: Inspection, state: dict) -> tuple[draw.Picture, dict, list[str]]:
-        if state["since"] == NOTHING:
-            return layered(inspection, state)
-        picture, legend, note = changed(inspection, state)
-        return picture, legend, [note]
+    def _laid(self, inspection: Inspection, state: dict) -> tuple[draw.Picture, dict, list[str]]:
+        """What `_painted` returns: once for picture and words, and while only the cross moves."""
+        heeded = {key: value for key, value in state.items() if key not in ("across", "down")}
+        return self._painted(inspection, tuple(heeded.items()))
 
     def describe(self, state: dict) -> str:
         """What stands at the cross, what is predicted, what is missing, and what the network can know at all."""
@@ -199,7 +200,8 @@ class CamExplorer(Browser):
     def thumbnail(self, state: dict, name: str) -> draw.Picture:
         """An image under its prediction, where the network has looked at it or an evaluation did; else as it is."""
         inspector = self.inspector(state["run"])
-        key = state["run"], snapshot_stamp(state["run"], self._snapshot_of(state["run"])), name
+        stamp = snapshot_stamp(state["run"], self._snapshot_of(state["run"]))
+        key = state["run"], stamp, state["view"], name
         if name == state["image"]:
             self._keep(key, state)
         if key not in self._seen:
@@ -223,6 +225,15 @@ class CamExplorer(Browser):
             for name in shown:
                 self.thumbnail(state | {"image": name}, name)
             self.refresh()
+
+
+def _painted(inspection: Inspection, state: tuple) -> tuple[draw.Picture, dict, list[str]]:
+    """The layers of a state, given as its items, over a picture, or what changed; its legend; what is missing."""
+    state = dict(state)
+    if state["since"] == NOTHING:
+        return layered(inspection, state)
+    picture, legend, note = changed(inspection, state)
+    return picture, legend, [note]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -270,7 +281,7 @@ def _controls() -> dict[str, widgets.Widget]:
         "iterations": widgets.IntSlider(STEPS, 0, STEPS, description="PAMR steps", **WIDE),
         "view": dropdown("seen in", VIEWS),
         "over": dropdown("over it", [("nothing", NOTHING), *layers], NOTHING),
-        "since": dropdown("changed from", [("(not compared)", NOTHING), *steps], NOTHING),
+        "since": dropdown("changed since", [("(not compared)", NOTHING), *steps], NOTHING),
     }
     for key in ("across", "down"):
         controls[key] = widgets.IntSlider(50, 0, 100, description=f"{key}, %", **WIDE)

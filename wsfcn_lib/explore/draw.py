@@ -13,7 +13,7 @@ from wsfcn_lib.plots.style import FONT
 Picture = np.ndarray  # (H, W, 3) uint8
 HEIGHT, WIDTH = 375, 500  # pixels of one large picture
 QUARTER = 210, 280  # and of one of four
-THUMB = 72, 96  # and of one in a strip
+THUMB = 69, 92  # and of one among others to choose from
 
 INK, FAINT, PAPER = (33, 37, 41), (92, 102, 112), (255, 255, 255)  # on own ground: for dark and light pages
 GROUND = (233, 236, 239)
@@ -67,7 +67,7 @@ def thumb(picture: Picture, name: str, chosen: bool = False) -> Picture:
     small = fitted(picture.shape, *THUMB, shrink=True)(picture)
     height, width = THUMB
     ground = GAINED if chosen else PAPER
-    image, pen = canvas(thumb_width(), height + 26, ground)
+    image, pen = canvas(*thumb_size(), ground)
     image.paste(Image.fromarray(framed(small, *THUMB, GROUND)), (4, 4))
     short = name
     while font(11).getlength(short) > width:
@@ -76,9 +76,9 @@ def thumb(picture: Picture, name: str, chosen: bool = False) -> Picture:
     return np.asarray(image)
 
 
-def thumb_width() -> int:
-    """Pixels from one thumbnail of a strip to the next."""
-    return THUMB[1] + 8
+def thumb_size() -> tuple[int, int]:
+    """Width and height, in pixels, of a thumbnail with its frame and name."""
+    return THUMB[1] + 8, THUMB[0] + 26
 
 
 def message(text: str, height: int = HEIGHT, width: int = WIDTH) -> Picture:

@@ -84,7 +84,8 @@ class Inspector:
         images: what `samples_of` takes; where nothing belongs to a network, the photographs of the kit.
         data: folder with a manifest, for a network without one of its own.
         snapshot: of the run, see `load_trained`.
-        scales, flip, canvas: of "all views", as in `predict_masks`; canvas 0: none.
+        scales, flip, canvas: of "all views", as in `predict_masks`; scales None: those of the network's file;
+            canvas 0: none.
         long_side: pixels, larger images are shrunk to it, 0: never; None: what suits the network, see
             `usual_side`.
         device: where the network computes.
@@ -98,7 +99,7 @@ class Inspector:
         images: str = "val",
         data: str = "",
         snapshot: str = "best",
-        scales: Sequence[float] = (1.0, 1.5, 2.0),
+        scales: Sequence[float] | None = None,
         flip: bool = True,
         canvas: int = 0,
         long_side: int | None = None,
@@ -114,7 +115,8 @@ class Inspector:
             images = str(PHOTOGRAPHS)
         samples = samples_of(images, self.manifest)
         self.samples = {sample.name: sample for sample in samples}
-        self.views, self.notify, self.uploads = (scales, flip, canvas or None), notify, uploads
+        self.views = (scales or self.trained.protocol["scales"], flip, canvas or None)
+        self.notify, self.uploads = notify, uploads
         facts = {"crop": self.trained.config.crop} | self.trained.facts
         self.long_side = usual_side(facts) if long_side is None else long_side
         self.device = torch.device(device)

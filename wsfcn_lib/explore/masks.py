@@ -180,5 +180,4 @@ def _sweep_charts(state: dict, result: Sweep) -> list[np.ndarray]:
         charts.plot(SCORE_CUTS, iou[:, column], "mIoU over the score cut", SCORE_CUT, score_cut),
         charts.plot(BACKGROUNDS, iou[row], "mIoU over the background value", BACKGROUND_MASK, background),
         draw.paragraph(text, charts.WIDTH, 12),
-        draw.paragraph(_describe_sweep(result), charts.WIDTH, 11),
     ]

@@ -7,6 +7,7 @@ import traitlets
 
 # classes of the parts of the page
 EXPLORER, PICTURE, STRIP, WORDS = "wsfcn-explorer", "wsfcn-picture", "wsfcn-strip", "wsfcn-words"
+ASKED = "wsfcn-asked"  # a picture whose places answer a click
 
 
 class Page(anywidget.AnyWidget):
@@ -15,13 +16,14 @@ class Page(anywidget.AnyWidget):
     JupyterLab takes keys as its own where a list or a slider has the focus: an arrow goes to the next cell, D twice
     deletes one. Within the explorer they go to the control. Clicks on its pictures are passed on with the pixel.
 
-    words: what the picture shows, for those who cannot see it.
+    words, thumbs: what the picture and the thumbnails show, for those who cannot see them.
     """
 
     words = traitlets.Unicode().tag(sync=True)
+    thumbs = traitlets.Unicode().tag(sync=True)
 
     _css = f"""
-    img.{PICTURE} {{ cursor: crosshair }}
+    img.{ASKED} {{ cursor: crosshair }}
     img.{STRIP} {{ cursor: pointer }}
     .{WORDS} .widget-html-content {{ line-height: 1.4 }}
     """
@@ -49,8 +51,9 @@ class Page(anywidget.AnyWidget):
             });
             const describe = () => {
                 for (const image of page.querySelectorAll("img.PICTURE")) image.alt = model.get("words");
+                for (const image of page.querySelectorAll("img.STRIP")) image.alt = model.get("thumbs");
             };
-            model.on("change:words", describe);
+            model.on("change:words change:thumbs", describe);
             describe();
         };
         adopt();

@@ -113,7 +113,7 @@ class Explorer:
         """The page: the picture, its words and what belongs below them; beside or above it the controls."""
         if more:
             front = [*front, *self._folded(more)]
-        seen = widgets.VBox([self.image], layout=FIXED_WIDTH | {"max_width": "100%"})
+        seen = widgets.VBox([self.image, *self.under()], layout=FIXED_WIDTH | {"max_width": "100%"})
         if self.ABOVE:
             row = widgets.HBox(front, layout={"flex_flow": "row wrap", "align_items": "center"})
             return self._as_page(row, seen, self.note, *self.below())
@@ -137,6 +137,10 @@ class Explorer:
         whole = widgets.VBox([*parts, self.page])
         whole.add_class(EXPLORER)
         return whole
+
+    def under(self) -> list[widgets.Widget]:
+        """What stands right under the picture, beside the controls: for subclasses."""
+        return []
 
     def below(self) -> list[widgets.Widget]:
         """What stands below picture and controls: for subclasses."""

@@ -26,8 +26,9 @@ def curves(log: pd.DataFrame) -> Figure:
         axes["loss"].plot(rows.step, smooth, color=colour, label=name)
     checks = log.dropna(subset="val_loss")
     dots = {"marker": "o", "markersize": 3.5}
-    axes["loss"].plot(checks.step, checks.val_loss, color="black", lw=1, label="validation, total", **dots)
-    axes["loss"].set(title="Losses", ylim=(min(0, axes["loss"].get_ylim()[0]), None))
+    label, top = _beyond(checks, log)
+    axes["loss"].plot(checks.step, checks.val_loss, color="black", lw=1, label=label, **dots)
+    axes["loss"].set(title="Losses", ylim=(min(0, axes["loss"].get_ylim()[0]), top))
     axes["loss"].legend()
     axes["map"].plot(checks.step, checks.val_map, color=GREEN, **dots)
     axes["map"].set(title="Tags, validation mAP", ylim=(0, 1.03))
@@ -39,12 +40,27 @@ def curves(log: pd.DataFrame) -> Figure:
     if not rates.empty:  # else the training was stopped before its first row
         axes["lr"].set_ylim(0, 1.6 * rates.max(axis=None))  # room for the legend
         axes["lr"].legend(fontsize=8, loc="upper right", borderpad=0, labelspacing=0.2)
-    starts = log.groupby("epoch").step.min()
+    starts = _epoch_starts(log)
     starts = starts[:: len(starts) // 9 + 1]
     for axis in (axes["loss"], axes["lr"]):
         axis.set_xticks(starts.to_numpy(), starts.index.astype(int))
         axis.set_xlabel("epoch")
     return figure
+
+
+def _epoch_starts(log: pd.DataFrame) -> pd.Series:
+    """The step before which each epoch of a log begins: each ends with a row."""
+    return log.groupby("epoch").step.max().shift(1, fill_value=0)
+
+
+def _beyond(checks: pd.DataFrame, log: pd.DataFrame) -> tuple[str, float | None]:
+    """The validation's label, and the upper end of its frame: an untrained network's loss may lie far beyond all others."""
+    label = "validation, total"
+    first, others = checks.val_loss[:1], pd.concat([checks.val_loss[1:], log.classification_loss])
+    highest = 1.1 * others.max()
+    if not len(first) or not first.item() > 2 * highest > 0:
+        return label, None
+    return f"{label} ({first.item():.1f} at the start, beyond the frame)", highest
 
 
 def _equal_rates(rates: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:
@@ -92,7 +108,7 @@ def class_bars(
     reference: np.ndarray | None = None,
     reference_name: str = "",
 ) -> Figure:
-    """IoU per class (K,) as bars, best first; NaN reads "absent"; `reference` (K,) as ticks."""
+    """IoU per class (K,) as bars, best first; NaN reads "absent"; `reference` (K,) as ticks, and behind a stroke."""
     iou = np.asarray(iou, float)
     marks = np.full(len(iou), np.nan) if reference is None else np.array(reference, float)
     mean = np.nanmean(iou)
@@ -102,6 +118,8 @@ def class_bars(
     for row, k in enumerate(order):
         axis.barh(row, np.nan_to_num(iou[k]), color=palette[k] / 255, edgecolor=GREY, lw=0.4)
         text = "absent" if np.isnan(iou[k]) else f"{iou[k]:.3f}"
+        if not np.isnan(marks[k]):
+            text += f" | {marks[k]:.3f}"
         axis.text(np.nanmax([iou[k], marks[k], 0]) + 0.012, row, text, va="center", color=GREY)
     axis.plot(marks[order], range(len(iou)), "|", color="white", ms=16, mew=5)  # a rim, for dark bars
     axis.plot(marks[order], range(len(iou)), "|", color="black", ms=13, mew=2, label=reference_name)

@@ -7,11 +7,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from wsfcn_lib.data.classes import IGNORE
-from wsfcn_lib.data.painting import outlined, overlay
+from wsfcn_lib.data.painting import blend, colour_labels, outlined, overlay
 from wsfcn_lib.plots.overlays import heat
 from wsfcn_lib.plots.tiles import tile
 
-ERROR_COLOURS = {"missed": (213, 94, 0), "invented": (86, 180, 233), "confused": (240, 228, 66)}
+# none of the colours in which classes are shown
+ERROR_COLOURS = {"missed": (190, 20, 60), "invented": (0, 225, 225), "confused": (110, 60, 190)}
 WHITE = (255, 255, 255)
 
 
@@ -66,7 +67,8 @@ def to_prediction(rows: Sequence[Stages], palette: np.ndarray, legend: Mapping) 
         pictures.append([row.image, *(overlay(row.image, part, palette) for part in parts)])
         if row.errors is not None:
             grey = np.repeat(row.image.mean(2, keepdims=True), 3, 2).astype(np.uint8)
-            pictures[-1].append(overlay(grey, row.errors, colours, 0.8))
+            shares = np.where(row.errors == 0, 0, 0.8)  # no outlines: errors are often as thin as those
+            pictures[-1].append(blend(grey, colour_labels(row.errors, colours), shares))
     kinds = ERROR_COLOURS if any(row.errors is not None for row in rows) else {}
     titles = ["image", "pseudo label", "one view", "all views", "truth", "errors"]
     return tile(pictures, titles, [row.name for row in rows], {**legend, **kinds})

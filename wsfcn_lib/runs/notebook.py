@@ -207,7 +207,12 @@ def _values_in(source: str) -> dict[str, object]:
 
 
 def _is_parameters_cell(source: str) -> bool:
-    return bool(re.search(r"^run: str = ", source, re.MULTILINE))
+    """Whether a cell declares `run`, a parameter of every notebook, however it is spaced."""
+    try:
+        lines = ast.parse(source).body
+    except SyntaxError:  # of IPython's own lines
+        return False
+    return any(isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == "run" for line in lines)
 
 
 def header(seed: int | None = None, device: object = None) -> str:
@@ -243,7 +248,9 @@ class Answer(str):
         return str(self)
 
     def _repr_markdown_(self) -> str:
-        plain = re.sub(r"([\\`*_$<>\[\]|~#])", r"\\\1", self)  # names of classes and files are no markup
+        plain = re.sub(r"([\\`*_$<>\[\]|~#&])", r"\\\1", self)  # names of classes and files are no markup
+        plain = re.sub(r"^(\d+)([.)])", r"\1\\\2", plain, flags=re.MULTILINE)  # nor is a number a list
+        plain = re.sub(r"^([-+=])", r"\\\1", plain, flags=re.MULTILINE)
         return plain.replace("\n", "  \n")
 
 

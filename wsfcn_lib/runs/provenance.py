@@ -83,7 +83,7 @@ def code_state() -> dict:
 
 
 def provenance(device: str = "cpu") -> dict:
-    """Return what a number depends on beside its settings: `code_state()`, python, versions, platform, cpus, device."""
+    """Return what a number depends on beside its settings: `code_state()`, python, versions, platform, processor, cpus, device."""
     versions = {}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):  # pydensecrf2 may be missing
@@ -94,11 +94,28 @@ def provenance(device: str = "cpu") -> dict:
             "python": platform.python_version(),
             "versions": versions,
             "platform": f"{platform.system()} {platform.machine()}",
+            "processor": processor(),
             "cpus": os.cpu_count(),
             "device": device,
         }
         | environment()
     )
+
+
+@functools.cache
+def processor() -> str:
+    """Return the processor's name, as far as the system tells it: sums are rounded in another order on another one."""
+    told = {}
+    with suppress(OSError):  # of Linux alone
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
+            name, _, value = line.partition(":")
+            told.setdefault(name.strip(), value.strip())
+    numbers = [
+        f"{name.removeprefix('cpu ')} {told[name]}"
+        for name in ("cpu family", "model", "stepping")
+        if name in told
+    ]
+    return ", ".join([told.get("model name") or platform.processor() or platform.machine(), *numbers])
 
 
 def environment() -> dict:

@@ -11,7 +11,7 @@ KINDS = {
     "data": ("data", "initial_weights"),
     "code": ("commit", "dirty", "code"),
     "versions": ("versions", "python"),
-    "machine": ("platform", "cpus", "device"),
+    "machine": ("platform", "processor", "cpus", "device"),
     "environment": ("environment",),
     "files": ("files",),
     "results": ("metrics",),
