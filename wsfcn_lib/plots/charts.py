@@ -26,9 +26,9 @@ def curves(log: pd.DataFrame) -> Figure:
         axes["loss"].plot(rows.step, smooth, color=colour, label=name)
     checks = log.dropna(subset="val_loss")
     dots = {"marker": "o", "markersize": 3.5}
-    label, top = _beyond(checks, log)
-    axes["loss"].plot(checks.step, checks.val_loss, color="black", lw=1, label=label, **dots)
-    axes["loss"].set(title="Losses", ylim=(min(0, axes["loss"].get_ylim()[0]), top))
+    within, label = _within(checks, log)
+    axes["loss"].plot(within.step, within.val_loss, color="black", lw=1, label=label, **dots)
+    axes["loss"].set(title="Losses", ylim=(min(0, axes["loss"].get_ylim()[0]), None))
     axes["loss"].legend()
     axes["map"].plot(checks.step, checks.val_map, color=GREEN, **dots)
     axes["map"].set(title="Tags, validation mAP", ylim=(0, 1.03))
@@ -53,14 +53,13 @@ def _epoch_starts(log: pd.DataFrame) -> pd.Series:
     return log.groupby("epoch").step.max().shift(1, fill_value=0)
 
 
-def _beyond(checks: pd.DataFrame, log: pd.DataFrame) -> tuple[str, float | None]:
-    """The validation's label, and the upper end of its frame: an untrained network's loss may lie far beyond all others."""
+def _within(checks: pd.DataFrame, log: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The validations to draw, and their label: an untrained network's loss may lie far beyond all others."""
     label = "validation, total"
     first, others = checks.val_loss[:1], pd.concat([checks.val_loss[1:], log.classification_loss])
-    highest = 1.1 * others.max()
-    if not len(first) or not first.item() > 2 * highest > 0:
-        return label, None
-    return f"{label} ({first.item():.1f} at the start, beyond the frame)", highest
+    if not len(first) or not first.item() > 2 * others.max() > 0:
+        return checks, label
+    return checks[1:], f"{label} ({first.item():.1f} at the start, beyond the frame)"
 
 
 def _equal_rates(rates: pd.DataFrame) -> list[tuple[list[str], pd.Series]]:
