@@ -695,17 +695,16 @@ def test_exit_codes(case, tmp_path, capsys):
     ]
 
 
-def test_the_top_of_a_folder_is_compared_with_the_whole(case, tmp_path, capsys):
+@pytest.fixture
+def options(case, tmp_path):
+    """Of a command that scores by the truth in `case`, and writes o.json."""
     classes = tmp_path / "classes.json"
     classes.write_text(json.dumps([info.model_dump() for info in CLASSES]))
-    options = [
-        "--truth",
-        str(tmp_path / "truth"),
-        "--classes",
-        str(classes),
-        "--json",
-        str(tmp_path / "o.json"),
-    ]
+    places = {"truth": tmp_path / "truth", "classes": classes, "json": tmp_path / "o.json"}
+    return [word for name, place in places.items() for word in (f"--{name}", str(place))]
+
+
+def test_the_top_of_a_folder_is_compared_with_the_whole(tmp_path, options, capsys):
     place = str(tmp_path / "A")
     assert run(["compare", place, f"{place}/.", *options]) == 0
     result = json.loads((tmp_path / "o.json").read_text())
@@ -723,17 +722,7 @@ def test_the_top_of_a_folder_is_compared_with_the_whole(case, tmp_path, capsys):
         assert left.value.code == 2 and "name two" in capsys.readouterr().err
 
 
-def test_results_are_read_by_the_categories_that_are_given(case, tmp_path, categories, capsys):
-    classes = tmp_path / "classes.json"
-    classes.write_text(json.dumps([info.model_dump() for info in CLASSES]))
-    options = [
-        "--truth",
-        str(tmp_path / "truth"),
-        "--classes",
-        str(classes),
-        "--json",
-        str(tmp_path / "o.json"),
-    ]
+def test_results_are_read_by_the_categories_that_are_given(case, tmp_path, options, categories, capsys):
     backwards = dict([*case["B"].items()][::-1])
     (tmp_path / "r.json").write_text(json.dumps(coco_results(backwards)))
     places = [str(tmp_path / name) for name in ("B", "r.json")]

@@ -114,6 +114,14 @@ def test_a_stranger_to_the_data_is_told_what_the_network_knows():
     )
 
 
+def test_the_network_that_ships_is_looked_at_as_it_was_trained():
+    explorer = CamExplorer()
+    inspector = explorer.inspector(SHIPS)
+    assert [*inspector.views[0]] == [1.25], "the scale that its file names"
+    assert inspector.trained.config.pamr_dilations == (1, 2, 4, 8, 12), "not the paper's rings"
+    assert explorer.state["background_cut"] == 0.8 and inspector.trained.config.crop == 240
+
+
 def test_an_inspection_of_one_view_is_what_the_library_computes(inspector, net):
     seen = inspector.inspect("c")
     one = predict_masks(net, seen.rgb, (1.0,), flip=False)
